@@ -1,0 +1,59 @@
+"""The ClientApp: what a SuperNode does with each message."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedapp.build import build_site
+from fedapp.code_identity import code_digest, code_path
+from fedapp.config import Config, compose, split_overrides
+from fedapp.data.shards import hosted_clients, local_data_path
+from fedapp.errors import FedappError
+from fedapp.federation.site import Site
+from fedapp.wire.census import Census, pack_census
+from fedapp.wire.rounds import pack_reply, unpack_instruction
+
+__all__ = ["app"]
+
+app = ClientApp()
+
+
+@lru_cache(maxsize=4)
+def _site(overrides: str, data_path: Path | None) -> tuple[Config, Site]:
+    """The site for these settings, kept for the next message where the process lives on, as in simulations."""
+    config = compose(split_overrides(overrides))
+    torch.set_num_threads(config.run.threads_per_client)
+    return config, build_site(config, data_path)
+
+
+def open_site(context: Context) -> tuple[Config, Site]:
+    """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
+    return _site(str(context.run_config["overrides"]), local_data_path(context.node_config))
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """The preflight: who is hosted here, with how much data, running which code."""
+    try:
+        config, site = open_site(context)
+        census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
+    except FedappError as error:
+        census = Census(code_digest(), code_path(), fault=str(error))
+    return Message(pack_census(census), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Evaluate the global model on each client asked for, train it there, and send back the sum of updates."""
+    instruction, state = unpack_instruction(message.content)
+    return Message(pack_reply(open_site(context)[1].train(instruction, state)), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the global model on each client asked for."""
+    instruction, state = unpack_instruction(message.content)
+    return Message(pack_reply(open_site(context)[1].evaluate(instruction, state)), reply_to=message)

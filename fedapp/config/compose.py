@@ -1,0 +1,103 @@
+"""Composition of the config from `conf/` by Hydra overrides, and clear refusals.
+
+Server and clients compose the same config from the `conf/` of their own app bundle; of what the server sends, only
+override strings are read, and none that could name code (`refuse_code`).
+"""
+
+import difflib
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedapp.config.schema import Config, Federation, Run, Strategy, Task, Train, check_ranges, check_together
+from fedapp.errors import ConfigError
+
+__all__ = ["CONF_DIR", "compose", "split_overrides", "to_yaml"]
+
+CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def split_overrides(line: str) -> list[str]:
+    """The overrides of a run-config line, split as a shell would. Raises ConfigError for an open quote."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"overrides={line!r}: {error}. Separate overrides by spaces, quote as in a shell") from None
+
+
+def refuse_code(overrides: Sequence[str]) -> None:
+    """Refuse overrides that would choose code or read the environment: a server must not do so on a client."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        parts = key.lstrip("+~").replace("@", ".").replace("/", ".").split(".")
+        if any(word in override for word in ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")):
+            raise ConfigError(f"{override!r}: code is chosen in a YAML file under conf/, not by an override")
+        if parts[0] == "hydra" or "${" in value:
+            raise ConfigError(f"{override!r}: hydra.* and ${{...}} cannot be sent to clients; write the value itself")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
+    refuse_code(overrides)
+    if GlobalHydra.instance().is_initialized():
+        return from_hydra(_compose(overrides))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="fedapp"):
+        return from_hydra(_compose(overrides))
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    try:
+        return hydra_compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, overrides)) from None
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's complaint in a line or two, with the override at fault and the nearest existing key."""
+    text = "\n".join(line for line in str(error).splitlines() if "object_type" not in line).strip()
+    cause = error.__cause__
+    if cause is not None and str(cause).splitlines()[0] not in text:
+        text += "\n" + str(cause).splitlines()[0]
+    known = _known_keys()
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if "=" in override and key not in known and (near := difflib.get_close_matches(key, known, n=3)):
+            text += f"\nNo key {key!r}; did you mean {' or '.join(near)}?"
+    return text
+
+
+def _known_keys() -> list[str]:
+    sections = {"federation": Federation, "train": Train, "run": Run, "strategy": Strategy, "task": Task}
+    groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir()]
+    return groups + [f"{name}.{item.name}" for name, section in sections.items() for item in fields(section)]
+
+
+def from_hydra(node: DictConfig) -> Config:
+    """A composed config as typed, checked values."""
+    if missing := sorted(key for key in OmegaConf.missing_keys(node) if not key.startswith("hydra.")):
+        raise ConfigError("".join(f"{key}: a value is needed; add {key}=...\n" for key in missing).strip())
+    node = OmegaConf.masked_copy(node, [item.name for item in fields(Config)])
+    try:
+        config = cast(Config, OmegaConf.to_object(node))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    check_ranges(config)
+    check_together(config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config, as saved in the run directory."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))

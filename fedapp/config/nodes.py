@@ -1,0 +1,60 @@
+"""Objects from config nodes: a `_target_` that names a class or a function, and its arguments."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from hydra.utils import instantiate as hydra_instantiate
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+from fedapp.errors import ConfigError, FedappError
+
+__all__ = ["Node", "instantiate"]
+
+Node = dict[str, Any]
+
+
+def instantiate(key: str, node: Node, *args: Any, partial: bool = False, **kwargs: Any) -> Any:
+    """The object that `node` describes. Raises ConfigError, naming `key` and the argument, if it cannot be made."""
+    target = str(node.get("_target_", ""))
+    try:
+        made = get_object(target)
+    except Exception as error:
+        raise ConfigError(f"{key}._target_={target}: cannot be imported: {error}") from None
+    _check_arguments(key, node, made)
+    try:
+        return hydra_instantiate(node, *args, _partial_=partial, _convert_="all", **kwargs)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+        if isinstance(cause, FedappError):
+            raise cause from None
+        raise ConfigError(f"{key}: {target} refused its arguments: {cause}") from None
+
+
+def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
+    """Refuse unknown arguments, and values that do not fit the type hints of `made`."""
+    parameters = inspect.signature(made).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    hints = get_type_hints(getattr(made, "__init__") if inspect.isclass(made) else made)  # noqa: B009 (mypy)
+    for name, value in node.items():
+        if name.startswith("_"):
+            continue
+        if name not in parameters and not takes_any:
+            near = difflib.get_close_matches(name, parameters, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
+            raise ConfigError(f"{key}.{name}: no such argument of {node['_target_']}{hint}")
+        if name not in hints or (isinstance(value, dict) and "_target_" in value):
+            continue
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            continue  # a hint that pydantic cannot read (some of torch's) is left to the target itself
+        try:
+            adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            wanted = getattr(hints[name], "__name__", str(hints[name])) if inspect.isclass(hints[name]) else hints[name]
+            detail = error.errors()[0]["msg"]
+            raise ConfigError(f"{key}.{name}={value!r}: expected {wanted} ({detail})") from None

@@ -1,0 +1,114 @@
+"""Types and ranges of the config's sections. Values are set in `conf/`, so that there is one place to change them."""
+
+import operator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+from fedapp.errors import ConfigError
+
+__all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges", "check_together"]
+
+
+def bounded(*, ge: float | None = None, gt: float | None = None, le: float | None = None) -> Any:
+    """A required number with its range."""
+    return field(default=MISSING, metadata={"ge": ge, "gt": gt, "le": le})
+
+
+def choice(*options: str) -> Any:
+    """A required string out of `options`."""
+    return field(default=MISSING, metadata={"options": options})
+
+
+@dataclass
+class Task:
+    name: str = choice("horizontal")
+    metrics: Any = MISSING
+
+
+@dataclass
+class Federation:
+    num_clients: int = bounded(ge=1)
+    num_rounds: int = bounded(ge=1)
+    fraction_train: float = bounded(gt=0, le=1)
+    min_clients: int = bounded(ge=1)
+    max_failed_rounds: int = bounded(ge=1)
+    min_supernodes: int = bounded(ge=1)
+    wait_timeout: float = bounded(gt=0)
+    round_timeout: float = bounded(gt=0)
+    target_accuracy: float | None = bounded(gt=0, le=1)
+    patience: int | None = bounded(ge=1)
+    final_evaluation: bool = MISSING
+
+
+@dataclass
+class Train:
+    local_epochs: int = bounded(ge=1)
+    batch_size: int = bounded(ge=1)
+    proximal_mu: float = bounded(ge=0)
+    val_fraction: float = bounded(ge=0, le=0.9)
+
+
+@dataclass
+class Strategy:
+    weighting: str = choice("num_examples", "uniform", "sqrt")
+    weight_cap: float | None = bounded(gt=0)
+    max_update_norm: float | None = bounded(gt=0)
+    server_optimizer: Any = MISSING
+
+
+@dataclass
+class Run:
+    seed: int = bounded(ge=0)
+    device: str = MISSING
+    output_dir: str | None = MISSING
+    num_supernodes: int | None = bounded(ge=1)
+    threads_per_client: int = bounded(ge=1)
+
+
+@dataclass
+class Named:
+    name: str = choice("none")
+
+
+@dataclass
+class Config:
+    """The whole config. `data`, `model`, `partition` and `optimizer` are nodes with a `_target_`."""
+
+    task: Task = field(default_factory=Task)
+    data: Any = MISSING
+    model: Any = MISSING
+    partition: Any = MISSING
+    optimizer: Any = MISSING
+    strategy: Strategy = field(default_factory=Strategy)
+    privacy: Named = field(default_factory=Named)
+    secure_aggregation: Named = field(default_factory=Named)
+    federation: Federation = field(default_factory=Federation)
+    train: Train = field(default_factory=Train)
+    run: Run = field(default_factory=Run)
+
+
+def check_ranges(config: Config) -> None:
+    for section in ("task", "federation", "train", "strategy", "run", "privacy", "secure_aggregation"):
+        for item in fields(getattr(config, section)):
+            value, rule = getattr(getattr(config, section), item.name), item.metadata
+            key = f"{section}.{item.name}"
+            if value is None:
+                continue
+            if value not in rule.get("options", (value,)):
+                raise ConfigError(f"{key}={value}: must be one of {', '.join(rule['options'])}")
+            # Written so that NaN, which compares false with everything, is refused.
+            for holds, words in ((operator.ge, "at least"), (operator.gt, "greater than"), (operator.le, "at most")):
+                limit = rule.get(holds.__name__)
+                if limit is not None and not holds(value, limit):
+                    raise ConfigError(f"{key}={value}: must be {words} {limit}")
+
+
+def check_together(config: Config) -> None:
+    federation = config.federation
+    if federation.min_clients > federation.num_clients:
+        raise ConfigError(
+            f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
+            f"{federation.num_clients}, so no round could succeed; lower min_clients"
+        )

@@ -1,0 +1,56 @@
+"""The split of a whole data set into training data and the server's held-out test data."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from fedapp.data.source import Examples, Pooled
+from fedapp.errors import DataError
+
+__all__ = ["hold_out"]
+
+
+def hold_out(
+    examples: Examples,
+    *,
+    fraction: float,
+    seed: int,
+    name: str,
+    columns: Mapping[str, Sequence[str | int]] | None = None,
+) -> Pooled:
+    """`fraction` of `examples` as test data, the rest (with its part of `columns`) as training data, in row order.
+
+    Every class keeps its share in both, unless one has a single example or the test data has fewer examples than
+    there are classes; then, and for regression, the split is purely random. `fraction` 0: no test data.
+    Raises DataError, opening with `name`, where a split would leave no training data.
+    """
+    columns = columns or {}
+    if fraction == 0:
+        return Pooled(examples, None, columns)
+    if len(examples) - math.ceil(fraction * len(examples)) < 1:
+        raise DataError(
+            f"{name}: {len(examples)} examples are too few to hold out data.test_fraction={fraction} of them."
+            " Give more data, or set data.test_fraction=0 (no central evaluation)"
+        )
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
+    train, test = train_test_split(
+        np.arange(len(examples)),
+        test_size=fraction,
+        random_state=seed,
+        stratify=examples.targets.numpy() if _can_stratify(examples, fraction) else None,
+    )
+    train, test = np.sort(train), np.sort(test)
+    kept = {key: [values[row] for row in train] for key, values in columns.items()}
+    return Pooled(examples.take(torch.from_numpy(train)), examples.take(torch.from_numpy(test)), kept)
+
+
+def _can_stratify(examples: Examples, fraction: float) -> bool:
+    """scikit-learn's conditions: two examples of every class, room for each class on both sides."""
+    if examples.targets.is_floating_point():
+        return False
+    counts = torch.unique(examples.targets, return_counts=True)[1]
+    num_test = math.ceil(fraction * len(examples))
+    return int(counts.min()) >= 2 and min(num_test, len(examples) - num_test) >= len(counts)

@@ -1,0 +1,130 @@
+"""What a data set is to the rest of the app: a schema, and examples held as tensors.
+
+A new data set is one file beside this one with one subclass of `DataSource`, and one YAML file in
+`conf/data/` whose `_target_` names it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedapp.errors import DataError
+
+__all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How inputs become `(x - offset) / scale`, as the first layer of every model.
+
+    `fixed`: by the two numbers given (pixels 0..255: offset 0, scale 255). `federated`: by the mean and the
+    standard deviation of each feature over all clients, agreed in the preflight; offset and scale are unused.
+    """
+
+    kind: Literal["fixed", "federated"] = "fixed"
+    offset: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What server and clients must agree on before round 1.
+
+    `input_shape` is one example's, e.g. `(1, 8, 8)` or `(30,)`. `classes` names the labels in the order of
+    their indices; empty means regression with one float target. `features` names the columns of a table
+    (after one-hot encoding, so `len(features) == input_shape[0]`), and is empty for images.
+    `impute` says that inputs may hold NaN, which the input layer replaces by the feature's mean.
+    """
+
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    scaling: Scaling = field(default_factory=Scaling)
+    impute: bool = False
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the model's head: the number of classes, or 1 for regression."""
+        return len(self.classes) or 1
+
+    @property
+    def is_classification(self) -> bool:
+        return bool(self.classes)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n examples: `inputs` (n, *input_shape) float32 or uint8, `targets` (n,) int64 or, for regression, float32."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return int(self.targets.shape[0])
+
+    def take(self, indices: Sequence[int] | Tensor) -> "Examples":
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return Examples(self.inputs[index], self.targets[index])
+
+    def check(self, schema: Schema, name: str) -> "Examples":
+        """These examples, if they fit `schema`; else a DataError that opens with `name`."""
+        if tuple(self.inputs.shape[1:]) != schema.input_shape:
+            raise DataError(
+                f"{name}: examples have shape {tuple(self.inputs.shape[1:])}, the task expects {schema.input_shape}"
+            )
+        if len(self.inputs) != len(self.targets):
+            raise DataError(f"{name}: {len(self.inputs)} inputs, but {len(self.targets)} labels")
+        if self.inputs.is_floating_point():
+            bad = torch.isinf(self.inputs) if schema.impute else ~torch.isfinite(self.inputs)
+            if bad.any():
+                row = int(bad.flatten(1).any(1).nonzero()[0])
+                raise DataError(f"{name}: example {row} holds NaN or an infinite value")
+        if schema.is_classification:
+            if self.targets.dtype != torch.int64:
+                raise DataError(f"{name}: labels are {self.targets.dtype}, class indices must be int64")
+            if len(self) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < len(schema.classes):
+                raise DataError(f"{name}: a label index lies outside 0..{len(schema.classes) - 1}")
+        elif not torch.isfinite(self.targets).all():
+            raise DataError(f"{name}: a target is NaN or infinite")
+        return self
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """All data in one place, as simulations have it.
+
+    `train` is split over the clients; `test` stays with the server (None: no central evaluation). `columns`
+    holds, by name, what a partitioner may split `train` by besides the label: one value an example.
+    """
+
+    train: Examples
+    test: Examples | None = None
+    columns: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+
+
+class DataSource(ABC):
+    """Where examples come from. Constructing one touches no data, so it costs nothing and cannot fail on it."""
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """The schema, known to the server without any client's data where that is possible."""
+
+    @abstractmethod
+    def pooled(self) -> Pooled:
+        """The whole data set, for simulations. Raises DataError where there is none."""
+
+    def local(self, path: Path) -> Examples:
+        """One device's own data, from the `data-path` of its SuperNode's node-config."""
+        raise DataError(
+            f"data-path={str(path)!r}: {type(self).__name__} has no form that lies on a device. Use data=csv or"
+            " data=image_folder, or start the SuperNode with partition-id and num-partitions instead of data-path"
+        )
+
+    def test(self) -> Examples | None:
+        """The server's held-out data; None: no central evaluation. Must not need a client's data if it can help it."""
+        return self.pooled().test

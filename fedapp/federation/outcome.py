@@ -1,0 +1,67 @@
+"""What came of a round, as values that the loop records and reports."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedapp.wire.rounds import ClientReport
+
+__all__ = ["RoundOutcome", "federated_metrics"]
+
+
+@dataclass
+class RoundOutcome:
+    """A round's ledger, filled as replies arrive.
+
+    `weights`: of the clients asked, normalised over them. `reports`: by client, one for each that was asked.
+    `rejections` that belong to no client asked (a stranger's or a second reply) are in `strays`.
+    """
+
+    server_round: int
+    weights: Mapping[int, float]
+    reports: dict[int, ClientReport] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    changed: bool = False
+
+    def reject(self, client: int, reason: str) -> None:
+        self.reports[client] = ClientReport(client, rejected=reason)
+
+    @property
+    def good(self) -> list[ClientReport]:
+        """Reports of the clients whose updates count, by client."""
+        return [self.reports[client] for client in sorted(self.reports) if self.reports[client].rejected is None]
+
+    @property
+    def rejected(self) -> int:
+        return sum(report.rejected is not None for report in self.reports.values()) + len(self.strays)
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean local training loss, weighted as the updates are."""
+        losses = [(self.weights[r.client], r.train_loss) for r in self.good if r.train_loss is not None]
+        total = math.fsum(weight for weight, _ in losses)
+        return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
+
+
+def federated_metrics(reports: Sequence[ClientReport], main_metric: str) -> dict[str, float | None]:
+    """Loss and main metric on the clients' validation splits.
+
+    `val_<metric>` is over all validation examples; `_mean` over clients, each counting the same; `_worst_decile` the
+    mean of the tenth of clients (at least one) that are worst off.
+    """
+    judged = [r for r in reports if r.val_examples and r.val_loss is not None and r.val_metric is not None]
+    names = ("val_loss", f"val_{main_metric}", f"val_{main_metric}_mean", f"val_{main_metric}_worst_decile")
+    if not judged:
+        return dict.fromkeys(names)
+    count = sum(r.val_examples for r in judged)
+    values = sorted((r.val_metric or 0.0 for r in judged), reverse=main_metric == "mae")
+    worst = values[: math.ceil(len(values) / 10)]
+    figures = (
+        math.fsum(r.val_examples * (r.val_loss or 0.0) for r in judged) / count,
+        math.fsum(r.val_examples * (r.val_metric or 0.0) for r in judged) / count,
+        math.fsum(values) / len(values),
+        math.fsum(worst) / len(worst),
+    )
+    return dict(zip(names, figures, strict=True))

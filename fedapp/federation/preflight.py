@@ -1,0 +1,113 @@
+"""Before round 1: who is there, how much data each client has, and whether everything fits together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedapp.code_identity import code_digest, code_path
+from fedapp.errors import FederationError
+from fedapp.federation.exchange import exchange, wait_for_supernodes
+from fedapp.wire.census import Census, pack_query, unpack_census
+
+__all__ = ["Population", "merge_moments", "preflight"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """All clients: where each lives and how many training examples it has. `faults` are those left out, with why.
+
+    `mean` and `std` are the features' scaling constants over all clients, where the schema asks for them.
+    """
+
+    nodes: Mapping[int, int]
+    num_examples: Mapping[int, int]
+    faults: Mapping[str, str] = field(default_factory=dict)
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+def preflight(grid: Grid, *, min_supernodes: int, wait_timeout: float, timeout: float, min_clients: int) -> Population:
+    """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs."""
+    nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
+    if len(nodes) < min_supernodes:
+        raise FederationError(
+            f"{len(nodes)} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
+            " federation.min_supernodes, or raise federation.wait_timeout"
+        )
+    queries = [Message(pack_query(code_digest()), node, MessageType.QUERY, ttl=timeout) for node in nodes]
+    censuses: dict[int, Census] = {}
+    faults: dict[str, str] = {}
+    for reply in exchange(grid, queries, timeout):
+        node = reply.metadata.src_node_id
+        try:
+            if reply.has_error():
+                raise ValueError(reply.error.reason)
+            censuses[node] = unpack_census(reply.content)
+        except (ValueError, KeyError, TypeError) as error:
+            faults[f"SuperNode {node}"] = f"preflight failed: {error}"
+    for node in nodes:
+        if node not in censuses:
+            faults.setdefault(f"SuperNode {node}", f"no answer to the preflight within {timeout:g} s")
+    check_same_code(censuses)
+    return _population(censuses, faults, min_clients)
+
+
+def check_same_code(censuses: Mapping[int, Census]) -> None:
+    """Refuse SuperNodes that run other code than the server: another checkout, or an older bundle."""
+    for node, census in censuses.items():
+        if census.code != code_digest():
+            raise FederationError(
+                f"SuperNode {node} runs other code than this ServerApp: it imported fedapp from {census.code_path}, the"
+                f" server from {code_path()}. In a simulation this happens when a local SuperLink that was started in"
+                " another checkout is still running: end it (pkill -f flower-superlink) and run again, or use"
+                " scripts/run.py, which starts its own"
+            )
+
+
+def _population(censuses: Mapping[int, Census], faults: dict[str, str], min_clients: int) -> Population:
+    nodes: dict[int, int] = {}
+    num_examples: dict[int, int] = {}
+    moments: dict[int, tuple[Tensor, ...]] = {}
+    for node, census in sorted(censuses.items()):
+        if census.fault:
+            faults[f"SuperNode {node}"] = census.fault
+        rows = zip(census.clients, census.num_examples, census.faults, strict=True)
+        for position, (client, count, fault) in enumerate(rows):
+            if client in nodes:
+                raise FederationError(
+                    f"client {client} is claimed by SuperNodes {nodes[client]} and {node}: give each a partition-id of"
+                    " its own"
+                )
+            if fault or not count:
+                faults[f"client {client}"] = fault or "no training example"
+                continue
+            nodes[client], num_examples[client] = node, count
+            if census.moments:
+                moments[client] = tuple(census.moments[name][position] for name in ("count", "mean", "squares"))
+    if len(nodes) < min_clients:
+        reasons = "".join(f"\n  {who}: {why}" for who, why in sorted(faults.items()))
+        raise FederationError(
+            f"{len(nodes)} clients can take part, federation.min_clients={min_clients} are needed{reasons}"
+        )
+    mean, std = merge_moments([moments[client] for client in sorted(moments)]) if moments else (None, None)
+    return Population(nodes, num_examples, faults, mean, std)
+
+
+def merge_moments(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature over all clients, from (count, mean, squares) of each.
+
+    Pairwise update of Chan, Golub and LeVeque (1983); numerically sound where summing squares is not.
+    """
+    count, mean, squares = (part.double().clone() for part in parts[0])
+    for other_count, other_mean, other_squares in parts[1:]:
+        total = count + other_count
+        share = torch.where(total > 0, other_count / total.clamp(min=1), 0.0)
+        delta = other_mean - mean
+        mean = mean + delta * share
+        squares = squares + other_squares + delta.square() * count * share
+        count = total
+    return mean, (squares / count.clamp(min=1)).sqrt()

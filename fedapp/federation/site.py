@@ -1,0 +1,145 @@
+"""A SuperNode's side: it hosts clients, trains and evaluates each, and adds up their updates."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.aggregation import WeightedSum, screen
+from fedapp.code_identity import code_digest, code_path
+from fedapp.data.shards import Shards, moments
+from fedapp.errors import FedappError
+from fedapp.task import Task
+from fedapp.training import LocalTraining
+from fedapp.wire.census import MOMENTS, Census
+from fedapp.wire.rounds import ClientReport, Instruction, Reply
+
+__all__ = ["Site"]
+
+log = logging.getLogger("flwr")
+State = Mapping[str, Tensor]
+
+
+class Site:
+    """What a SuperNode has: its clients' data, one model that they take turns with, and how they train it."""
+
+    def __init__(
+        self,
+        *,
+        shards: Shards,
+        task: Task,
+        model: nn.Module,
+        training: LocalTraining,
+        seed: int,
+        max_update_norm: float | None = None,
+    ) -> None:
+        self.shards, self.task = shards, task
+        self.model, self.training = model, training
+        self.seed, self.max_update_norm = seed, max_update_norm
+
+    def census(self, clients: Sequence[int]) -> Census:
+        """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data."""
+        counts: list[int] = []
+        faults: list[str] = []
+        rows: list[tuple[Tensor, ...]] = []
+        width = self.task.schema.input_shape[0]
+        for client in clients:
+            try:
+                train = self.shards.of(client).train
+            except FedappError as error:
+                counts.append(0)
+                faults.append(str(error))
+                rows.append((torch.zeros(width),) * 3)
+                continue
+            counts.append(len(train))
+            faults.append("")
+            if self.task.schema.scaling.kind == "federated":
+                found = moments(train)
+                rows.append((found.count, found.mean, found.squares))
+        columns: dict[str, Tensor] = {}
+        if self.task.schema.scaling.kind == "federated" and rows:
+            columns = {name: torch.stack([row[i].double() for row in rows]) for i, name in enumerate(MOMENTS)}
+        return Census(code_digest(), code_path(), tuple(clients), tuple(counts), tuple(faults), moments=columns)
+
+    def train(self, instruction: Instruction, state: State) -> Reply:
+        """Train every client asked for, from the same global model, and add their updates up.
+
+        Several good clients give one fixed-point sum; a single one gives its update as it is. A client that fails is
+        rejected alone.
+        """
+        template = {key: value for key, value in state.items() if value.is_floating_point()}
+        total: WeightedSum | None = WeightedSum(template) if len(instruction.clients) > 1 else None
+        reports: list[ClientReport] = []
+        single: dict[str, Tensor] = {}
+        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
+            report, update = self._train_one(client, instruction.server_round, state, template)
+            reports.append(report)
+            if report.rejected is None:
+                if total is None:
+                    single = update
+                else:
+                    total.add(update, weight)
+        good = any(report.rejected is None for report in reports)
+        if not good:
+            return Reply(tuple(reports))
+        return Reply(tuple(reports), "sum", total.totals) if total else Reply(tuple(reports), "update", single)
+
+    def evaluate(self, instruction: Instruction, state: State) -> Reply:
+        """Judge the global model on the validation split of every client asked for."""
+        return Reply(tuple(self._report(client, state) for client in instruction.clients))
+
+    def _load(self, state: State) -> None:
+        self.model.load_state_dict(dict(state))
+
+    def _report(self, client: int, state: State) -> ClientReport:
+        """A report of the global model on one client's validation split, before any training."""
+        start = time.perf_counter()
+        try:
+            data = self.shards.of(client)
+            self._load(state)
+            judged = self.task.evaluate(self.model, data.validation, only_main=True)
+        except Exception as error:
+            return self._failed(client, error)
+        return ClientReport(
+            client,
+            num_examples=len(data.train),
+            seconds=time.perf_counter() - start,
+            val_examples=judged.num_examples if judged else 0,
+            val_loss=judged.loss if judged else None,
+            val_metric=judged.metrics[self.task.main_metric] if judged else None,
+        )
+
+    def _train_one(
+        self, client: int, server_round: int, state: State, template: State
+    ) -> tuple[ClientReport, dict[str, Tensor]]:
+        start = time.perf_counter()
+        before = self._report(client, state)
+        if before.rejected:
+            return before, {}
+        try:
+            result = self.training(self.model, self.shards.of(client).train, seed=(self.seed, server_round, client))
+            local = self.model.state_dict()
+            update = {key: local[key].detach().cpu() - value for key, value in template.items()}
+            fault = screen(update, template, max_norm=self.max_update_norm)
+        except Exception as error:
+            return self._failed(client, error), {}
+        report = ClientReport(
+            client,
+            rejected=fault,
+            num_examples=before.num_examples,
+            steps=result.steps,
+            seconds=time.perf_counter() - start,
+            train_loss=result.loss,
+            val_examples=before.val_examples,
+            val_loss=before.val_loss,
+            val_metric=before.val_metric,
+        )
+        return report, update
+
+    def _failed(self, client: int, error: Exception) -> ClientReport:
+        """A rejection. Of an unforeseen error only its kind leaves this machine: its text may hold data."""
+        log.error("client %d failed", client, exc_info=error)
+        known = isinstance(error, FedappError)
+        return ClientReport(client, rejected=str(error) if known else f"{type(error).__name__} (see the client's log)")

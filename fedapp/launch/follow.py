@@ -1,0 +1,102 @@
+"""`flwr run` as a child process: started, followed round by round, judged by Flower's own run status."""
+
+import json
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedapp.errors import FederationError
+from fedapp.launch.superlink import CONNECTION, LocalSuperLink
+
+__all__ = ["FollowedRun", "RunStatus"]
+
+APP = Path(__file__).resolve().parents[2]
+POLL = 0.1  # seconds
+STARTED = re.compile(r"Successfully started run (\d+)")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Flower's verdict on a run, e.g. `finished:completed`, with the text of what went wrong."""
+
+    status: str
+    details: str
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "finished:completed"
+
+
+class FollowedRun:
+    """One run on `superlink`. Its terminal output goes to `flwr.log` in the run directory."""
+
+    def __init__(
+        self, superlink: LocalSuperLink, directory: Path, overrides: Sequence[str], federation: Sequence[str]
+    ) -> None:
+        self._superlink, self._directory = superlink, directory
+        line = shlex.join([*overrides, f"run.output_dir={directory}"])
+        self._command = ["flwr", "run", str(APP), CONNECTION, "--stream"]
+        self._command += ["--run-config", f"overrides={json.dumps(line, ensure_ascii=False)}"]
+        self._command += ["--federation-config", " ".join(federation)]
+        self.log = directory / "flwr.log"
+
+    def follow(self, on_round: Callable[[dict[str, Any]], None]) -> RunStatus:
+        """Start the run, call `on_round` with every line of metrics.jsonl as it appears, and return the verdict."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._superlink.environment, cwd=APP
+            )
+        try:
+            seen = 0
+            while process.poll() is None:
+                seen = self._new_rounds(seen, on_round)
+                time.sleep(POLL)
+            self._new_rounds(seen, on_round)
+        except BaseException:
+            process.terminate()
+            self._stop()
+            process.wait()
+            raise
+        return self._status()
+
+    def _new_rounds(self, seen: int, on_round: Callable[[dict[str, Any]], None]) -> int:
+        file = self._directory / "metrics.jsonl"
+        if not file.exists():
+            return seen
+        lines = file.read_text(encoding="utf-8").split("\n")[
+            :-1
+        ]  # what follows the last newline is still being written
+        for line in lines[seen:]:
+            on_round(json.loads(line))
+        return len(lines)
+
+    def _run_id(self) -> str | None:
+        found = STARTED.search(self.log.read_text(encoding="utf-8", errors="replace"))
+        return found[1] if found else None
+
+    def _flwr(self, *arguments: str) -> str:
+        command = ["flwr", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self._superlink.environment, timeout=60, check=False
+        ).stdout
+
+    def _stop(self) -> None:
+        if run_id := self._run_id():
+            self._flwr("stop", run_id, CONNECTION)
+
+    def _status(self) -> RunStatus:
+        run_id = self._run_id()
+        if run_id is None:
+            raise FederationError(f"flwr run did not start:\n{self.log.read_text(errors='replace').strip()}")
+        listing = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
+        try:
+            run = json.loads(listing)["runs"][0]
+        except (ValueError, KeyError, IndexError):
+            raise FederationError(f"flwr ls gave no status of run {run_id}: {listing.strip()}") from None
+        return RunStatus(str(run["status"]), str(run.get("status-details", "")))

@@ -1,0 +1,85 @@
+"""What a person sees at the terminal: a bar while it runs, a summary after it, a table after a sweep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["Finished", "RoundBar", "show_summary", "show_sweep"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One run of this call: what was asked for, where it is, what came of it. `error` is None where all went well."""
+
+    overrides: Sequence[str]
+    directory: Path
+    summary: Mapping[str, Any]
+    error: str | None
+
+
+class RoundBar:
+    """A progress bar over rounds with the latest figure; on anything but a terminal, a line a round."""
+
+    def __init__(self, console: Console, num_rounds: int) -> None:
+        self._console, self._num_rounds = console, num_rounds
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figure]}"))
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._task: TaskID = self._progress.add_task("starting SuperNodes", total=num_rounds, figure="")
+
+    def __enter__(self) -> "RoundBar":
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, figures: Mapping[str, Any]) -> None:
+        """Show one line of metrics.jsonl."""
+        names = [name for name in figures if name.startswith("test_")] or [n for n in figures if n.startswith("val_")]
+        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in names if figures[name] is not None)
+        where = f"round {figures['round']}/{self._num_rounds}"
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=figures["round"], description=where, figure=shown)
+        else:
+            self._console.print(f"{where}  {shown}", highlight=False)
+
+
+def _figure(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name.startswith("bytes"):
+        return f"{value / 2**20:.2f} MiB"
+    if name == "seconds":
+        return f"{value:.1f} s"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
+    """The figures of one run, and where its report lies."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    fixed = ("status", "stop_reason", "rounds", "clients", "rejected", "bytes_up", "bytes_down", "seconds")
+    for name in summary:
+        if name in fixed or name.startswith(("test_", "final_", "model_sha256")):
+            table.add_row(name, _figure(name, summary[name]))
+    for who, why in summary.get("faults", {}).items():
+        table.add_row("left out", f"{who}: {why}")
+    console.print(table)
+    console.print(f"report  {directory / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def show_sweep(console: Console, runs: Sequence[Finished]) -> None:
+    """One row a run: the overrides in which the runs differ, and the figures."""
+    shared = set.intersection(*(set(run.overrides) for run in runs))
+    names = list(dict.fromkeys(name for run in runs for name in run.summary if name.startswith("test_")))
+    table = Table(*("run", "overrides", "status", "rounds", *names, "seconds"))
+    for number, run in enumerate(runs):
+        own = " ".join(item for item in run.overrides if item not in shared)
+        figures = [_figure(name, run.summary.get(name)) for name in ("rounds", *names, "seconds")]
+        table.add_row(str(number), own, "failed" if run.error else "finished", *figures)
+    console.print(table)

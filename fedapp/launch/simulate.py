@@ -1,0 +1,104 @@
+"""One call of scripts/run.py: checks, then runs on a SuperLink that all runs of the call share."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from fedapp.build import build_parts, build_shards, output_directory
+from fedapp.config import Config, compose
+from fedapp.errors import FedappError, FederationError
+from fedapp.federation.record import claim
+from fedapp.launch.follow import FollowedRun
+from fedapp.launch.show import Finished, RoundBar, show_summary
+from fedapp.launch.superlink import LocalSuperLink
+from fedapp.training import resolve_device
+
+__all__ = ["Launcher", "check", "federation_config"]
+
+
+def check(config: Config, directory: Path) -> None:
+    """Whatever can be known to fail is refused here, with nothing started and nothing left behind."""
+    parts = build_parts(config)
+    if (test := parts.source.test()) is not None:
+        test.check(parts.task.schema, "the server's test data")
+    build_shards(config, parts).of(0)
+    claim(directory)
+
+
+def federation_config(config: Config) -> list[str]:
+    """Flower's simulation settings: SuperNodes, and one core each."""
+    cores = os.cpu_count() or 1
+    supernodes = config.run.num_supernodes or cores
+    # Ray hides the GPU from workers that did not ask for a share of it.
+    on_gpu = resolve_device(config.run.device).type == "cuda"
+    gpus = [f"client-resources-num-gpus={1 / min(supernodes, cores):.4f}"] if on_gpu else []
+    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", f"init-args-num-cpus={cores}", *gpus]
+
+
+class Launcher:
+    """Runs one after the other. The SuperLink starts with the first, while its config is being checked."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._superlink: LocalSuperLink | None = None
+
+    def __enter__(self) -> "Launcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._superlink is not None:
+            self._superlink.stop()
+
+    def run(self, overrides: Sequence[str], directory: Path) -> Finished:
+        """One run into `directory`, unless the config names another. A refused or failed run is shown, not raised."""
+        try:
+            return self._run(list(overrides), directory)
+        except FedappError as error:
+            self._console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            with suppress(OSError):
+                directory.rmdir()  # Hydra made it; it goes again unless something was written
+            return Finished(overrides, directory, {}, str(error))
+
+    def _run(self, overrides: list[str], directory: Path) -> Finished:
+        superlink = self._start()
+        config = compose(overrides)
+        sent = [*overrides, *absolute_paths(config)]
+        config = compose(sent)
+        directory = output_directory(config, directory)
+        check(config, directory)
+        superlink.wait_until_ready()
+        run = FollowedRun(superlink, directory, sent, federation_config(config))
+        self._console.print(f"run directory  {directory}", soft_wrap=True, highlight=False)
+        with RoundBar(self._console, config.federation.num_rounds) as bar:
+            status = run.follow(bar.update)
+        summary = _summary(directory)
+        if summary:
+            show_summary(self._console, summary, directory)
+        if not status.completed:
+            raise FederationError(f"the run ended as {status.status}: {status.details}\nIts output is in {run.log}")
+        return Finished(overrides, directory, summary, None)
+
+    def _start(self) -> LocalSuperLink:
+        if self._superlink is None:
+            self._superlink = LocalSuperLink()
+            self._superlink.start()
+        return self._superlink
+
+
+def absolute_paths(config: Config) -> list[str]:
+    """Overrides that make relative data paths absolute: a path is meant from where the person is, not the server."""
+    paths = {key: config.data.get(key) for key in ("path", "test_path")}
+    return [f"data.{key}={Path(path).absolute()}" for key, path in paths.items() if path and not os.path.isabs(path)]
+
+
+def _summary(directory: Path) -> dict[str, Any]:
+    file = directory / "summary.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}

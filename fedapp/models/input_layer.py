@@ -1,0 +1,69 @@
+"""The first layer of every model: inputs as stored become inputs as networks like them.
+
+The scaling is part of the model, so that a saved model takes raw examples and no other program has to know it.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.data.source import Schema
+from fedapp.errors import DataError
+
+__all__ = ["InputLayer", "assemble"]
+
+
+class InputLayer(nn.Module):
+    """`(x - offset) / scale` in float32; NaN then becomes 0, the feature's mean, where the schema imputes.
+
+    Takes (B, *input_shape) of any real dtype and gives the same shape. `offset` and `scale` are buffers: of
+    shape () under fixed scaling, of shape input_shape under federated scaling, where they are 0 and 1 until
+    `set_statistics`. No parameter and no branch on data, so that it works under vmap, torch.func and Opacus.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        scaling = schema.scaling
+        if scaling.kind == "fixed":
+            offset, scale = torch.tensor(float(scaling.offset)), torch.tensor(float(scaling.scale))
+        else:
+            offset, scale = torch.zeros(schema.input_shape), torch.ones(schema.input_shape)
+        self.register_buffer("offset", offset.float())
+        self.register_buffer("scale", scale.float())
+        self.impute = schema.impute
+        self.features = schema.features
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x.to(torch.float32) - self.offset) / self.scale
+        return torch.where(x.isnan(), 0.0, x) if self.impute else x
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Scale by each feature's `mean` and `std` over all clients, both of the shape of `offset`.
+
+        A constant feature becomes 0. Raises DataError, which names the feature, for a value that is not
+        finite, and ValueError for a wrong shape; either way the layer stays as it was.
+        """
+        if not self.offset.shape == mean.shape == std.shape:
+            raise ValueError(
+                f"mean has shape {tuple(mean.shape)} and std {tuple(std.shape)}, the input layer needs"
+                f" {tuple(self.offset.shape)}"
+            )
+        mean, std = mean.double(), std.double()
+        known = (mean.isfinite() & std.isfinite()).flatten()
+        if not known.all():
+            index = int(known.logical_not().nonzero()[0])
+            feature = repr(self.features[index]) if self.features else index
+            raise DataError(f"feature {feature}: has no finite mean and standard deviation over the clients")
+        # Below the resolution of float32 at the mean, a deviation is what rounding left of a constant.
+        constant = std <= torch.finfo(torch.float32).eps * mean.abs()
+        self.offset.copy_(mean)
+        self.scale.copy_(torch.where(constant, 1.0, std))
+
+
+def assemble(net: nn.Module, schema: Schema) -> nn.Sequential:
+    """`net` behind its input layer: (B, *input_shape) as stored to (B, num_outputs)."""
+    return nn.Sequential(OrderedDict(input=InputLayer(schema), net=net))

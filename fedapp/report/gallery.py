@@ -1,0 +1,99 @@
+"""Which plots a report shows, with the words around them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from fedapp.report.canvas import WIDE
+from fedapp.report.client_plots import MOST_BARS, MOST_ROWS, final_by_client, participation_plot, spread_by_round
+from fedapp.report.plots import bytes_by_round, loss_by_round, metric_by_round, privacy_by_round, seconds_by_round
+from fedapp.report.read import RunData
+from fedapp.report.series import client_metric, final_values, headline_metric, participation
+from fedapp.report.units import title_of
+
+__all__ = ["PLOT_NAMES", "Plot", "draw_plots"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its file name (no suffix), its heading and a sentence that says what it shows.
+
+    A `wide` one takes a whole row of the page, which holds two others.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    wide: bool = False
+
+
+_DRAW: dict[str, Callable[[RunData], Figure | None]] = {
+    "metric": metric_by_round,
+    "loss": loss_by_round,
+    "privacy": privacy_by_round,
+    "clients_by_round": spread_by_round,
+    "clients_final": final_by_client,
+    "participation": participation_plot,
+    "bytes": bytes_by_round,
+    "seconds": seconds_by_round,
+}
+PLOT_NAMES = tuple(_DRAW)
+
+
+def draw_plots(run: RunData) -> tuple[Plot, ...]:
+    """Every plot that `run` has data for. Of an odd number one is wide, so that they fill the rows of the page."""
+    words = _words(run)
+    figures = {name: figure for name, draw in _DRAW.items() if (figure := draw(run)) is not None}
+    wide = "participation" if len(figures) % 2 else ""
+    if wide in figures:
+        figures[wide].set_size_inches(WIDE)
+    return tuple(Plot(name, *words[name], figure, wide=name == wide) for name, figure in figures.items())
+
+
+def _words(run: RunData) -> dict[str, tuple[str, str]]:
+    headline = title_of(headline_metric(run) or "metric")
+    spread = client_metric(run) or "accuracy"
+    final = "accuracy" if final_values(run, "val_accuracy") else "loss"
+    parts = participation(run)
+    return {
+        "metric": (
+            f"{_capital(headline)} by round",
+            "The global model after each round, on data it was not trained on: the server's, the clients', or both.",
+        ),
+        "loss": (
+            "Loss by round",
+            "The global model after each round, and the mean loss of the clients' models while they train.",
+        ),
+        "privacy": (
+            "Privacy spent",
+            "ε of the clients' ledgers: what an observer of all their updates could at most learn about one example.",
+        ),
+        "clients_by_round": (
+            "Spread over clients",
+            f"How far apart the clients are in {spread} on validation data of their own, after each round.",
+        ),
+        "clients_final": (
+            f"Final {final} by client",
+            _final_caption(final, len(final_values(run, f"val_{final}"))),
+        ),
+        "participation": (
+            "Participation",
+            "Who took part in which round, and whose update was turned away."
+            if len(parts.clients) <= MOST_ROWS
+            else f"In how many rounds each of the {len(parts.clients):,} clients took part.",
+        ),
+        "bytes": ("Traffic", "Bytes of model and update that went over the network, added up over the rounds."),
+        "seconds": ("Time", "Where the wall-clock time of each round went."),
+    }
+
+
+def _final_caption(metric: str, clients: int) -> str:
+    if clients <= MOST_BARS:
+        return f"The final model's {metric} on the validation data of each client, worst to best."
+    return f"The final model's {metric} on the validation data of {clients:,} clients."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,139 @@
+"""What the plots and tables show, worked out from the lines of a run."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fedapp.report.read import Record, RunData, number
+from fedapp.report.units import client_order
+
+__all__ = [
+    "Participation",
+    "Series",
+    "by_round",
+    "client_metric",
+    "client_values",
+    "epsilon_by_round",
+    "final_values",
+    "headline_metric",
+    "participation",
+    "server_metrics",
+    "validation",
+]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line, in ascending `rounds`; where a file holds no number there is no point."""
+
+    rounds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rounds)
+
+
+@dataclass(frozen=True)
+class Participation:
+    """Who was asked when. `accepted` and `rejected` hold pairs (client, round)."""
+
+    clients: tuple[Any, ...]
+    rounds: tuple[int, ...]
+    accepted: frozenset[tuple[Any, int]]
+    rejected: frozenset[tuple[Any, int]]
+
+
+def by_round(run: RunData, key: str, *, shift: int = 0) -> Series:
+    """The values of `key` in metrics.jsonl over `round + shift`."""
+    return _series((line["round"] + shift, number(line.get(key))) for line in run.rounds)
+
+
+def validation(run: RunData, name: str) -> Series:
+    """Federated validation of the global model after each round.
+
+    Clients evaluate the model that their round begins with, so the figures in the line of round r belong to the
+    model after round r - 1; the last model's come from the final evaluation.
+    """
+    points = list(zip(*_pair(by_round(run, f"val_{name}", shift=-1)), strict=True))
+    scored = [(number(line.get(f"val_{name}")), number(line.get("val_examples")) or 0.0) for line in run.final]
+    total = sum(examples for value, examples in scored if value is not None)
+    if total > 0:
+        mean = sum(value * examples for value, examples in scored if value is not None) / total
+        points.append((run.final[-1]["round"], mean))
+    return _series(points)
+
+
+def client_values(run: RunData, key: str) -> dict[int, tuple[float, ...]]:
+    """`key` of every client that reported it, by the round after which the model stood that they evaluated."""
+    grouped: dict[int, dict[Any, float]] = defaultdict(dict)
+    for lines, shift in ((run.clients, -1), (run.final, 0)):
+        for line in lines:
+            value = number(line.get(key))
+            if value is not None and not line.get("rejected"):
+                grouped[line["round"] + shift][line.get("client")] = value
+    return {index: tuple(grouped[index].values()) for index in sorted(grouped)}
+
+
+def final_values(run: RunData, key: str) -> dict[Any, float]:
+    """`key` of every client in the final evaluation, in order of client."""
+    values = {line.get("client"): number(line.get(key)) for line in run.final}
+    return {client: value for client in sorted(values, key=client_order) if (value := values[client]) is not None}
+
+
+def server_metrics(run: RunData) -> list[str]:
+    """Names of the metrics the server measured, the headline first and the loss last."""
+    lines: list[Record] = [*run.rounds, run.summary]
+    found = {key for line in lines for key in line if key.startswith("test_") and number(line[key]) is not None}
+    names = {key.removeprefix("test_") for key in found}
+    return sorted(names, key=lambda name: (name == "loss", name != "accuracy", name))
+
+
+def headline_metric(run: RunData) -> str | None:
+    """`accuracy` where there is one, else the first other metric; None where there is only a loss."""
+    if by_round(run, "test_accuracy") or validation(run, "accuracy"):
+        return "accuracy"
+    return next((name for name in server_metrics(run) if name != "loss" and by_round(run, f"test_{name}")), None)
+
+
+def client_metric(run: RunData) -> str | None:
+    """`accuracy` where clients report one, else `loss`; None where they report neither, as under DP."""
+    return next((name for name in ("accuracy", "loss") if client_values(run, f"val_{name}")), None)
+
+
+def participation(run: RunData) -> Participation:
+    """Every known client, also those that never took part, and the outcome of each time one was asked."""
+    seen = {line.get("client") for line in (*run.clients, *run.final)}
+    count = number(run.summary.get("clients"))
+    if count is not None and all(type(client) is int and 0 <= client < count for client in seen):
+        seen |= set(range(int(count)))  # numbered without gaps, as in a simulation
+    accepted = frozenset((line.get("client"), line["round"]) for line in run.clients if not line.get("rejected"))
+    rejected = frozenset((line.get("client"), line["round"]) for line in run.clients if line.get("rejected"))
+    rounds = {line["round"] for line in (*run.rounds, *run.clients) if line["round"] > 0}
+    return Participation(
+        clients=tuple(sorted(seen, key=client_order)),
+        rounds=tuple(range(min(rounds), max(rounds) + 1)) if rounds else (),
+        accepted=accepted,
+        rejected=rejected - accepted,  # a duplicate is turned away beside the reply that counted
+    )
+
+
+def epsilon_by_round(run: RunData) -> dict[int, tuple[float, ...]]:
+    """The epsilon that every client which trained so far has spent, by round: what is spent stays spent."""
+    spent: dict[Any, float] = {}
+    result = {}
+    for line in sorted(run.clients, key=lambda line: int(line["round"])):
+        epsilon = number(line.get("epsilon"))
+        if epsilon is not None:
+            spent[line.get("client")] = epsilon
+            result[line["round"]] = tuple(spent.values())
+    return result
+
+
+def _pair(series: Series) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return series.rounds, series.values
+
+
+def _series(points: Iterable[tuple[int, float | None]]) -> Series:
+    kept = sorted((index, value) for index, value in points if value is not None)
+    return Series(tuple(index for index, _ in kept), tuple(value for _, value in kept))

@@ -1,0 +1,159 @@
+"""The numbers of the page: cards and tables, as text."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedapp.report.read import RunData, number
+from fedapp.report.series import by_round, final_values, participation, server_metrics
+from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
+
+__all__ = ["Card", "Table", "cards", "clients_table", "rejections_table", "rounds_table"]
+
+_MOST_ROWS = 1000  # of a table: a browser scrolls more only sluggishly, and the files hold them all
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key figure."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose cells are text; `note` says what was left out."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def cards(run: RunData) -> tuple[Card, ...]:
+    """The key figures: from the summary, or from the rounds of a run that has none."""
+    found = (*_test_cards(run), _validation_card(run), *_count_cards(run), *_cost_cards(run))
+    return tuple(card for card in found if card is not None)
+
+
+def rounds_table(run: RunData) -> Table:
+    """The last rounds, newest first; columns that no round fills are left out."""
+    columns: list[tuple[str, str, Callable[[float], str]]] = [("round", "round", _whole)]
+    columns += [(f"test_{name}", f"test {title_of(name)}", number_text) for name in server_metrics(run)]
+    columns += [(f"val_{name}", f"clients' {name}", number_text) for name in ("accuracy", "loss")]
+    columns += [("train_loss", "training loss", number_text)]
+    columns += [(name, name, _whole) for name in ("cohort", "replied", "rejected")]
+    columns += [("bytes_down", "sent", bytes_text), ("bytes_up", "received", bytes_text)]
+    columns += [("seconds", "time", seconds_text)]
+    columns = [column for column in columns if by_round(run, column[0])]
+    rows = (tuple(_cell(line.get(key), text) for key, _, text in columns) for line in reversed(run.rounds))
+    table = _table([title for _, title, _ in columns], rows, len(run.rounds), "metrics.jsonl", "last")
+    if any(key.startswith("val_") for key, _, _ in columns):
+        return replace(table, note=f"Clients' accuracy and loss: of the model that the round began with. {table.note}")
+    return table
+
+
+def rejections_table(run: RunData) -> Table:
+    """Every update that was turned away, newest first."""
+    lines = [line for line in run.clients if line.get("rejected")]
+    lines.sort(key=lambda line: int(line["round"]), reverse=True)
+    rows = ((str(line["round"]), str(line.get("client")), str(line["rejected"])) for line in lines)
+    return _table(("round", "client", "reason"), rows, len(lines), "clients.jsonl", "last")
+
+
+def clients_table(run: RunData) -> Table:
+    """Every known client: how often it took part, how much it holds, and how the final model does on its data."""
+    parts = participation(run)
+    taken = Counter(client for client, _ in parts.accepted)
+    refused = Counter(line.get("client") for line in run.clients if line.get("rejected"))
+    latest: dict[Any, dict[str, object]] = defaultdict(dict)
+    for line in (*run.clients, *run.final):
+        latest[line.get("client")].update({key: value for key, value in line.items() if value is not None})
+    accuracy, loss = final_values(run, "val_accuracy"), final_values(run, "val_loss")
+    columns: list[tuple[str, Callable[[Any], str]]] = [
+        ("client", str),
+        ("rounds taken part in", lambda client: str(taken[client])),
+        ("rejected", lambda client: str(refused[client])),
+        ("examples", lambda client: _cell(latest[client].get("num_examples"), _whole)),
+    ]
+    if accuracy:
+        columns.append(("final accuracy", lambda client: _cell(accuracy.get(client), number_text)))
+    if loss:
+        columns.append(("final loss", lambda client: _cell(loss.get(client), number_text)))
+    if any("epsilon" in line for line in latest.values()):
+        columns.append(("ε spent", lambda client: _cell(latest[client].get("epsilon"), number_text)))
+    rows = (tuple(text(client) for _, text in columns) for client in parts.clients)
+    return _table([title for title, _ in columns], rows, len(parts.clients), "clients.jsonl", "first")
+
+
+def _test_cards(run: RunData) -> list[Card]:
+    """One for each metric of the server's test set, the headline first with the loss as its note."""
+    values = {name: _last(run, f"test_{name}") for name in server_metrics(run)}
+    loss = values.pop("loss", None)
+    shown = [Card(f"test {title_of(name)}", _score(name, value)) for name, value in values.items() if value is not None]
+    if loss is not None and shown:
+        return [Card(shown[0].label, shown[0].value, f"loss {number_text(loss)}"), *shown[1:]]
+    return shown if loss is None else [Card("test loss", number_text(loss))]
+
+
+def _validation_card(run: RunData) -> Card | None:
+    mean = number(run.summary.get("final_val_accuracy_mean"))
+    if mean is None:
+        return None
+    worst = number(run.summary.get("final_val_accuracy_worst_decile"))
+    note = "mean" if worst is None else f"mean; worst tenth {_score('accuracy', worst)}"
+    return Card("clients' accuracy", _score("accuracy", mean), note)
+
+
+def _count_cards(run: RunData) -> list[Card | None]:
+    asked, parts = by_round(run, "cohort"), participation(run)
+    rounds = number(run.summary.get("rounds"))
+    rounds = float(parts.rounds[-1] if parts.rounds else 0) if rounds is None else rounds
+    clients = number(run.summary.get("clients"))
+    rejected = number(run.summary.get("rejected"))
+    rejected = sum(by_round(run, "rejected").values) if rejected is None else rejected
+    asked_note = f"{max(asked.values):,.0f} asked a round" if asked else ""
+    return [
+        Card("rounds", _whole(rounds)),
+        Card("clients", _whole(len(parts.clients) if clients is None else clients), asked_note),
+        Card("rejected updates", _whole(rejected), f"of {sum(asked.values):,.0f}" if asked else ""),
+    ]
+
+
+def _cost_cards(run: RunData) -> list[Card | None]:
+    total = {key: number(run.summary.get(key)) for key in ("bytes_up", "bytes_down", "seconds")}
+    up, down, seconds = (sum(by_round(run, key).values) if value is None else value for key, value in total.items())
+    epsilon = number(run.summary.get("epsilon_max"))
+    deltas = {delta for line in run.clients if (delta := number(line.get("delta"))) is not None}
+    delta_note = f"at δ = {max(deltas):.3g}" if deltas else ""
+    return [
+        None if epsilon is None else Card("highest ε", f"{epsilon:.2f}", delta_note),
+        Card("traffic", bytes_text(up + down), f"{bytes_text(down)} sent, {bytes_text(up)} received"),
+        Card("time", seconds_text(seconds)),
+    ]
+
+
+def _last(run: RunData, key: str) -> float | None:
+    value, series = number(run.summary.get(key)), by_round(run, key)
+    return series.values[-1] if value is None and series else value
+
+
+def _score(name: str, value: float) -> str:
+    return f"{100 * value:.1f}%" if name.endswith("accuracy") else number_text(value)
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _cell(value: object, text: Callable[[float], str]) -> str:
+    found = number(value)
+    return "–" if found is None else text(found)  # noqa: RUF001
+
+
+def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]], count: int, file: str, which: str) -> Table:
+    note = f"The {which} {_MOST_ROWS:,} of {count:,}; all of them are in {file}." if count > _MOST_ROWS else ""
+    kept = tuple(row for _, row in zip(range(_MOST_ROWS), rows, strict=False))
+    return Table(tuple(columns), kept, note)

@@ -1,0 +1,49 @@
+"""TensorBoard scalars, one step a round."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["EventWriter"]
+
+_GROUPS = ("test", "train", "val", "seconds", "bytes")
+
+
+class EventWriter:
+    """Writes the numbers of a metrics.jsonl line as scalars under `log_dir`.
+
+    `test_accuracy` becomes `test/accuracy`, so that TensorBoard groups what belongs together; `seconds` becomes
+    `seconds/total`, and what is left, such as `cohort`, goes under `clients/`.
+    """
+
+    def __init__(self, log_dir: Path, *, resume_at: int | None = None) -> None:
+        """With `resume_at`, TensorBoard drops what an earlier process wrote for that round and later ones."""
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+
+        self._writer = SummaryWriter(str(log_dir), purge_step=resume_at)
+
+    def add_round(self, metrics: Mapping[str, object]) -> None:
+        """Write every number in `metrics` at step `metrics["round"]`, and flush it, since runs get killed."""
+        step = metrics["round"]
+        for key, value in metrics.items():
+            if key != "round" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(_tag(key), value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tag(key: str) -> str:
+    group, _, name = key.partition("_")
+    return f"{group}/{name or 'total'}" if group in _GROUPS else f"clients/{key}"

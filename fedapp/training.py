@@ -1,0 +1,85 @@
+"""Training a model on one client's examples, and nothing of federation."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.data.source import Examples
+from fedapp.errors import ConfigError
+from fedapp.seeding import generator, seeded
+
+__all__ = ["LocalTraining", "TrainingResult", "minibatches", "resolve_device"]
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`run.device` as a torch device. Raises ConfigError where it does not exist here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"run.device={name}: {reason}. Use auto, cpu, or a device that this machine has") from None
+    return device
+
+
+def minibatches(num_examples: int, batch_size: int, random: torch.Generator) -> Iterator[Tensor]:
+    """One epoch's index batches (B,) in random order.
+
+    A single example left over joins the batch before it: BatchNorm cannot train on a batch of one.
+    """
+    order = torch.randperm(num_examples, generator=random)
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return iter(batches)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`loss` is the mean over all examples seen, each measured when its batch came up."""
+
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request."""
+
+    loss: LossFunction
+    optimizer: OptimizerFactory
+    local_epochs: int
+    batch_size: int
+    proximal_mu: float = 0.0
+
+    def __call__(self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...]) -> TrainingResult:
+        """Train `model` in place. Shuffling and dropout depend on `seed` alone."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
+        optimizer = self.optimizer(parameters)
+        device = parameters[0].device
+        random = generator(*seed, "shuffle")
+        steps, total = 0, torch.zeros((), device=device)
+        model.train()
+        devices = (device.index or 0,) if device.type == "cuda" else ()
+        with seeded(*seed, "dropout", devices=devices):
+            for _ in range(self.local_epochs):
+                for batch in minibatches(len(examples), self.batch_size, random):
+                    inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss = self.loss(model(inputs), targets)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    for parameter, origin in zip(parameters, start, strict=False):
+                        if parameter.grad is not None:
+                            parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
+                    optimizer.step()
+                    steps += 1
+                    total += loss.detach() * len(batch)
+        return TrainingResult(steps, float(total) / (self.local_epochs * len(examples)))

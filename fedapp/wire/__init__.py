@@ -1,0 +1,8 @@
+"""The wire: what the records of each message are called and hold. Packing and unpacking, nothing else.
+
+| message  | server to SuperNode                            | reply                                           |
+|----------|------------------------------------------------|-------------------------------------------------|
+| query    | config: digest of the server's code            | config: clients hosted, faults; arrays: moments |
+| train    | arrays: model; config: round, clients, weights | arrays: update or sum; metrics: by client       |
+| evaluate | arrays: model; config: round, clients          | metrics: by client                              |
+"""

@@ -1,0 +1,77 @@
+"""Messages of the preflight: which clients a SuperNode hosts, and whether its data fits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, number, numbers, state_to_arrays
+
+__all__ = ["MOMENTS", "Census", "pack_census", "pack_query", "unpack_census", "unpack_query"]
+
+MOMENTS = ("count", "mean", "squares")
+
+
+@dataclass(frozen=True)
+class Census:
+    """What one SuperNode says of itself.
+
+    `num_examples` counts training examples, one entry a client. `faults` holds, by client, what is wrong with its
+    data ("" for nothing); `fault` what is wrong with the SuperNode as a whole. `moments` is empty unless the schema
+    asks for federated scaling: then float64 tensors (clients, features) of the count, the mean and the sum of squared
+    deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`.
+    """
+
+    code: str
+    code_path: str
+    clients: tuple[int, ...] = ()
+    num_examples: tuple[int, ...] = ()
+    faults: tuple[str, ...] = ()
+    fault: str = ""
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def pack_query(code: str) -> RecordDict:
+    return RecordDict({CONFIG: ConfigRecord({"code": code})})
+
+
+def unpack_query(content: RecordDict) -> str:
+    """The digest of the server's code."""
+    return str(content.config_records[CONFIG]["code"])
+
+
+def pack_census(census: Census) -> RecordDict:
+    config = ConfigRecord(
+        {
+            "code": census.code,
+            "code-path": census.code_path,
+            "clients": list(census.clients),
+            "faults": list(census.faults),
+            "fault": census.fault,
+        }
+    )
+    metrics = MetricRecord({"num-examples": list(census.num_examples)})
+    content = RecordDict({CONFIG: config, METRICS: metrics})
+    if census.moments:
+        content[ARRAYS] = state_to_arrays(census.moments)
+    return content
+
+
+def unpack_census(content: RecordDict) -> Census:
+    """A SuperNode's answer as values. Raises ValueError, KeyError or TypeError where it is malformed."""
+    config = content.config_records[CONFIG]
+    clients, faults = numbers(config["clients"]), config["faults"]
+    counts = numbers(content.metric_records[METRICS]["num-examples"])
+    if not isinstance(faults, list) or not len(clients) == len(faults) == len(counts):
+        raise ValueError("the lists of a census differ in length")
+    moments = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
+    return Census(
+        code=str(config["code"]),
+        code_path=str(config["code-path"]),
+        clients=tuple(int(number(client)) for client in clients),
+        num_examples=tuple(int(count) for count in counts),
+        faults=tuple(str(fault) for fault in faults),
+        fault=str(config["fault"]),
+        moments=moments,
+    )

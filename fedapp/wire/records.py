@@ -1,0 +1,63 @@
+"""Record names, and tensors and lists of numbers in Flower's records."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+from torch import Tensor
+
+__all__ = [
+    "ARRAYS",
+    "CONFIG",
+    "METRICS",
+    "absent",
+    "arrays_to_state",
+    "number",
+    "numbers",
+    "present",
+    "state_to_arrays",
+    "tensor_bytes",
+]
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+
+
+def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Tensors as an ArrayRecord, in the order of the mapping."""
+    return ArrayRecord({key: Array(value.detach().cpu().numpy()) for key, value in state.items()})
+
+
+def arrays_to_state(arrays: ArrayRecord) -> dict[str, Tensor]:
+    """The tensors of an ArrayRecord. Raises ValueError for anything but numeric arrays (no pickle)."""
+    return {key: torch.from_numpy(np.array(array.numpy(), copy=True)) for key, array in arrays.items()}
+
+
+def tensor_bytes(content: RecordDict) -> int:
+    """Bytes of tensors that this content puts on the wire."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def present(value: float | None) -> float:
+    """MetricRecord holds numbers only: an absent figure travels as NaN."""
+    return math.nan if value is None else value
+
+
+def absent(value: float) -> float | None:
+    """The figure, or None where it was absent or is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def number(value: object) -> float:
+    """A number from a record. Raises TypeError."""
+    if isinstance(value, int | float):
+        return value
+    raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def numbers(value: object) -> list[float]:
+    """A list of numbers from a record. Raises TypeError."""
+    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        return value
+    raise TypeError(f"expected a list of numbers, got {type(value).__name__}")

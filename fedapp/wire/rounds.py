@@ -1,0 +1,144 @@
+"""Messages of a round: train and evaluate, and the replies to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedapp.wire.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    absent,
+    arrays_to_state,
+    number,
+    numbers,
+    present,
+    state_to_arrays,
+)
+
+__all__ = [
+    "ClientReport",
+    "Instruction",
+    "Reply",
+    "pack_instruction",
+    "pack_reply",
+    "unpack_instruction",
+    "unpack_reply",
+]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a SuperNode is asked to do in a round, for these of its clients. Weights go with training only."""
+
+    server_round: int
+    clients: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays."""
+
+    client: int
+    rejected: str | None = None
+    num_examples: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    train_loss: float | None = None
+    val_examples: int = 0
+    val_loss: float | None = None
+    val_metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A SuperNode's reply: the reports of its clients and, after training, their updates.
+
+    `form` says what `arrays` are: "update" (floats, of the one client that is not rejected), "sum" (int64 fixed
+    point, weighted, over those that are not rejected) or "none".
+    """
+
+    reports: tuple[ClientReport, ...]
+    form: str = "none"
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+# One list a column, one entry a client: a MetricRecord holds numbers and lists of numbers.
+COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "val-loss", "val-metric")
+
+
+def pack_instruction(instruction: Instruction, arrays: ArrayRecord, config: ConfigRecord | None = None) -> RecordDict:
+    """The content of a train or evaluate message. `config`: further entries, as Flower's `start` passes them."""
+    entries = ConfigRecord(dict(config or {}))
+    entries["server-round"] = instruction.server_round
+    entries["clients"] = list(instruction.clients)
+    entries["weights"] = list(instruction.weights)
+    return RecordDict({ARRAYS: arrays, CONFIG: entries})
+
+
+def unpack_instruction(content: RecordDict) -> tuple[Instruction, dict[str, Tensor]]:
+    """The instruction and the global model's state dict."""
+    config = content.config_records[CONFIG]
+    instruction = Instruction(
+        int(number(config["server-round"])),
+        tuple(int(client) for client in numbers(config["clients"])),
+        tuple(float(weight) for weight in numbers(config["weights"])),
+    )
+    return instruction, arrays_to_state(content.array_records[ARRAYS])
+
+
+def pack_reply(reply: Reply) -> RecordDict:
+    rows = [
+        (
+            report.num_examples,
+            report.steps,
+            report.seconds,
+            present(report.train_loss),
+            report.val_examples,
+            present(report.val_loss),
+            present(report.val_metric),
+        )
+        for report in reply.reports
+    ]
+    columns = [[float(row[i]) for row in rows] for i in range(len(COLUMNS))]
+    config = ConfigRecord(
+        {
+            "form": reply.form,
+            "clients": [report.client for report in reply.reports],
+            "rejected": [report.rejected or "" for report in reply.reports],
+        }
+    )
+    content = RecordDict({CONFIG: config, METRICS: MetricRecord(dict(zip(COLUMNS, columns, strict=True)))})
+    if reply.arrays:
+        content[ARRAYS] = state_to_arrays(reply.arrays)
+    return content
+
+
+def unpack_reply(content: RecordDict) -> Reply:
+    """A reply as values. Raises ValueError, KeyError or TypeError where it is malformed."""
+    config, metrics = content.config_records[CONFIG], content.metric_records[METRICS]
+    clients, reasons = numbers(config["clients"]), config["rejected"]
+    columns = [numbers(metrics[name]) for name in COLUMNS]
+    if not isinstance(reasons, list) or {len(column) for column in columns} | {len(reasons)} != {len(clients)}:
+        raise ValueError("the lists of a reply differ in length")
+    reports = tuple(
+        ClientReport(
+            client=int(client),
+            rejected=str(reason) or None,
+            num_examples=int(examples),
+            steps=int(steps),
+            seconds=float(seconds),
+            train_loss=absent(train_loss),
+            val_examples=int(val_examples),
+            val_loss=absent(val_loss),
+            val_metric=absent(val_metric),
+        )
+        for client, reason, examples, steps, seconds, train_loss, val_examples, val_loss, val_metric in zip(
+            clients, reasons, *columns, strict=True
+        )
+    )
+    arrays = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
+    return Reply(reports, str(config["form"]), arrays)

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Run a simulation: check the config, start `flwr run`, follow it, show the summary.
+
+    python scripts/run.py                                          the defaults of conf/config.yaml
+    python scripts/run.py data=breast_cancer model=mlp federation.num_rounds=10
+    python scripts/run.py -m optimizer.lr=0.05,0.1 run.seed=0,1     a sweep, one run directory each
+    python scripts/run.py --cfg job                                 show the config; --help shows the groups
+
+The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fedapp.config import compose
+from fedapp.errors import FedappError
+from fedapp.launch.show import Finished, show_sweep
+from fedapp.launch.simulate import Launcher
+
+console = Console(stderr=False)
+finished: list[Finished] = []
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def job(_: DictConfig) -> None:
+    settings = HydraConfig.get()
+    directory = Path(settings.runtime.output_dir)
+    finished.append(launcher.run(list(settings.overrides.task), directory))
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    try:
+        if not any(argument.startswith("-") for argument in arguments):
+            compose(arguments)  # says what is wrong in fewer words than Hydra would
+        job()
+    except FedappError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped", style="bold red")
+        return 130
+    if len(finished) > 1:
+        show_sweep(console, finished)
+    if finished:
+        print(f"run_dir={finished[-1].directory}", flush=True)
+    return int(any(run.error for run in finished))
+
+
+if __name__ == "__main__":
+    with Launcher(console) as launcher:
+        status = main()
+    sys.exit(status)

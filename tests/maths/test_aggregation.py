@@ -1,0 +1,133 @@
+"""The weighted sum is exact: order and grouping change no bit, and it is the mean that mathematics says."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedapp.aggregation import BLOCK, MAX_MAGNITUDE, WeightedSum, normalised, screen
+
+TEMPLATE = {"a": torch.zeros(3, 2), "b": torch.zeros(())}
+
+
+def updates(seed: int, count: int, scale: float = 1.0) -> dict[int, dict[str, torch.Tensor]]:
+    source = torch.Generator().manual_seed(seed)
+    return {
+        client: {key: torch.randn(value.shape, generator=source) * scale for key, value in TEMPLATE.items()}
+        for client in range(count)
+    }
+
+
+def add_all(items: list[tuple[dict[str, torch.Tensor], float]]) -> WeightedSum:
+    total = WeightedSum(TEMPLATE)
+    for update, weight in items:
+        total.add(update, weight)
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 12),
+    scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e5]),
+    order=st.randoms(use_true_random=False),
+    raw=st.lists(st.floats(1e-6, 1e6), min_size=12, max_size=12),
+    cuts=st.integers(1, 5),
+)
+def test_any_order_and_any_grouping_give_the_same_bits(
+    seed: int, count: int, scale: float, order: random.Random, raw: list[float], cuts: int
+) -> None:
+    weights = normalised(dict(enumerate(raw[:count])))
+    items = [(update, weights[client]) for client, update in updates(seed, count, scale).items()]
+    straight = add_all(items)
+    order.shuffle(items)
+    grouped = WeightedSum(TEMPLATE)
+    for part in range(cuts):
+        group = items[part::cuts]
+        if len(group) == 1:
+            grouped.add(*group[0])
+        elif group:
+            partial = add_all(group)
+            assert grouped.screen_partial(partial.totals, partial.weights) is None
+            grouped.add_partial(partial.totals, partial.weights)
+    assert grouped.weight == straight.weight
+    for key in TEMPLATE:
+        assert torch.equal(grouped.totals[key], straight.totals[key])
+        assert torch.equal(grouped.mean()[key], straight.mean()[key])
+
+
+def test_it_is_the_weighted_mean() -> None:
+    parts = updates(1, 5)
+    weights = normalised({0: 10.0, 1: 1.0, 2: 300.0, 3: 7.0, 4: 0.5})
+    mean = add_all([(parts[c], weights[c]) for c in parts]).mean()
+    for key in TEMPLATE:
+        expected = np.average([parts[c][key].double().numpy() for c in parts], axis=0, weights=list(weights.values()))
+        assert np.abs(mean[key].numpy() - expected).max() < 1e-9
+
+
+def test_the_mean_is_over_those_who_replied() -> None:
+    parts = updates(2, 4)
+    weights = normalised({0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0})
+    mean = add_all([(parts[c], weights[c]) for c in (1, 3)]).mean()
+    expected = (2 * parts[1]["a"].double() + 4 * parts[3]["a"].double()) / 6
+    assert (mean["a"] - expected).abs().max() < 1e-9
+
+
+def test_blocks_cover_large_tensors_and_empty_ones() -> None:
+    template = {"large": torch.zeros(2 * BLOCK + 17), "empty": torch.zeros(0)}
+    total = WeightedSum(template)
+    total.add({"large": torch.arange(2 * BLOCK + 17).float(), "empty": torch.zeros(0)}, 0.5)
+    assert torch.equal(total.mean()["large"], torch.arange(2 * BLOCK + 17).double())
+    assert total.mean()["empty"].shape == (0,)
+
+
+def test_nobody_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        WeightedSum(TEMPLATE).mean()
+
+
+def test_largest_values_do_not_wrap() -> None:
+    largest = math.nextafter(MAX_MAGNITUDE, 0)
+    update = {"a": torch.full((3, 2), 1.0).mul(largest).float().clamp(max=MAX_MAGNITUDE - 1), "b": torch.tensor(-1.0)}
+    weights = normalised(dict.fromkeys(range(1000), 1.0))
+    total = add_all([(update, weights[c]) for c in range(1000)])
+    assert (total.mean()["a"] - (MAX_MAGNITUDE - 1)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"a": torch.full((3, 2), float("nan"))}, "non-finite value in a"),
+        ({"a": torch.full((3, 2), float("inf"))}, "non-finite value in a"),
+        ({"a": torch.zeros(2, 3)}, r"wrong shape: a is \(2, 3\)"),
+        ({"a": torch.zeros(3, 2, dtype=torch.float64)}, "wrong dtype: a is torch.float64"),
+        ({"a": torch.full((3, 2), MAX_MAGNITUDE)}, "value out of range: a"),
+        ({"c": torch.zeros(1)}, r"unexpected \['c'\]"),
+        ({"a": torch.full((3, 2), 10.0)}, "update norm 24.49 above 5"),
+    ],
+)
+def test_screening_names_the_reason(change: dict[str, torch.Tensor], reason: str) -> None:
+    assert screen(TEMPLATE, TEMPLATE, max_norm=5.0) is None
+    found = screen({**TEMPLATE, **change}, TEMPLATE, max_norm=5.0)
+    assert found is not None
+    assert __import__("re").search(reason, found)
+
+
+def test_missing_key_is_named() -> None:
+    assert screen({"a": TEMPLATE["a"]}, TEMPLATE) == "wrong keys: missing ['b'], unexpected []"
+
+
+def test_partial_sums_are_held_to_their_clients_weight() -> None:
+    total = WeightedSum(TEMPLATE)
+    sound = add_all([(updates(3, 1)[0], 0.25)])
+    assert total.screen_partial(sound.totals, [0.25]) is None
+    huge = {"a": torch.full((3, 2), 2**61), "b": torch.zeros((), dtype=torch.int64)}
+    assert "value out of range" in str(total.screen_partial(huge, [0.25]))
+    least = {"a": torch.full((3, 2), -(2**63)), "b": torch.zeros((), dtype=torch.int64)}
+    assert "value out of range" in str(total.screen_partial(least, [1.0]))
+    assert "wrong dtype" in str(total.screen_partial(TEMPLATE, [0.25]))
+    assert "wrong keys" in str(total.screen_partial({"a": sound.totals["a"]}, [0.25]))

@@ -1,0 +1,43 @@
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+from fedapp.data.source import Schema
+from fedapp.models.check import check_fits
+from fedapp.models.input_layer import assemble
+
+FOLDER = Path(__file__).parents[2] / "conf" / "model"
+FILES = sorted(FOLDER.glob("*.yaml"))
+DIGITS = Schema((1, 8, 8), tuple("0123456789"))
+
+
+def test_the_models_of_the_readme_are_there():
+    assert {"cnn", "logistic_regression", "mlp", "torchvision"} <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_defaults_build_a_model_for_digits(path):
+    build = instantiate(OmegaConf.load(path), _partial_=True, _convert_="all")
+    check_fits(assemble(build(DIGITS), DIGITS), DIGITS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_yaml_sets_every_key_of_the_function_and_no_other(path):
+    node = yaml.safe_load(path.read_text())
+    function = inspect.signature(get_method(node.pop("_target_")))
+    keys = {key for key, value in function.parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert keys == set(node)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_yaml_opens_with_its_commands_and_explains_every_key(path):
+    lines = path.read_text().splitlines()
+    opening = lines[: lines.index("")]
+    assert all(line.startswith("#") for line in opening)
+    assert any(line.startswith(f"#   python scripts/run.py model={path.stem}") for line in opening)
+    assert any("flwr run . --stream --run-config 'overrides=" in line for line in opening)
+    assert all("  # " in line for line in lines[len(opening) + 1 :])
