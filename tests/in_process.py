@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -90,5 +91,5 @@ class InProcessGrid(Grid):
 def run_in_process(directory: Path, overrides: str, num_nodes: int = 2, **grid: Any) -> Path:
     """A whole run into `directory`, as the ServerApp does it."""
     config: Config = compose(overrides.split())
-    run_federation(InProcessGrid(overrides, num_nodes, **grid), config, directory, start=0.0)
+    run_federation(InProcessGrid(overrides, num_nodes, **grid), config, directory, start=time.perf_counter())
     return directory

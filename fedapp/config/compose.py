@@ -6,10 +6,9 @@ override strings are read, and none that could name code (`refuse_code`).
 
 import difflib
 import shlex
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -19,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedapp.config.schema import Config, Federation, Run, Strategy, Task, Train, check_ranges, check_together
+from fedapp.config.schema import Config, check_ranges, check_together
 from fedapp.errors import ConfigError
 
 __all__ = ["CONF_DIR", "compose", "split_overrides", "to_yaml"]
@@ -65,30 +64,37 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's complaint in a line or two, with the override at fault and the nearest existing key."""
-    text = "\n".join(line for line in str(error).splitlines() if "object_type" not in line).strip()
-    cause = error.__cause__
-    if cause is not None and str(cause).splitlines()[0] not in text:
-        text += "\n" + str(cause).splitlines()[0]
+    """Hydra's complaint without its internals, and the nearest existing keys."""
+    text = str(error).partition("Config search path:")[0]
+    lines = [line for line in text.splitlines() if line.strip() and "object_type" not in line]
+    cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
+    lines += [line for line in cause if line not in lines]
     known = _known_keys()
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if "=" in override and key not in known and (near := difflib.get_close_matches(key, known, n=3)):
-            text += f"\nNo key {key!r}; did you mean {' or '.join(near)}?"
-    return text
+            lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
+    return "\n".join(lines)
 
 
 def _known_keys() -> list[str]:
-    sections = {"federation": Federation, "train": Train, "run": Run, "strategy": Strategy, "task": Task}
+    """The groups, and every key of the default config."""
     groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir()]
-    return groups + [f"{name}.{item.name}" for name, section in sections.items() for item in fields(section)]
+
+    def flatten(node: dict[str, Any], prefix: str) -> Iterator[str]:
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            if isinstance(value, dict):
+                yield from flatten(value, f"{prefix}{name}.")
+
+    default = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("config")))
+    return sorted({*groups, *flatten(default, "")})
 
 
 def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
-    if missing := sorted(key for key in OmegaConf.missing_keys(node) if not key.startswith("hydra.")):
-        raise ConfigError("".join(f"{key}: a value is needed; add {key}=...\n" for key in missing).strip())
-    node = OmegaConf.masked_copy(node, [item.name for item in fields(Config)])
+    if missing := sorted(OmegaConf.missing_keys(node)):
+        raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
     try:
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:

@@ -53,7 +53,8 @@ class Hub(DataSource):
                 f"data.image={self.image}, data.features={self.features}: set one, the column of images or the list of"
                 " columns of numbers, and leave the other null"
             )
-        names(self.features or ("unused",), "data.features", at_least=1)
+        if self.features is not None:
+            names(self.features, "data.features", at_least=1)
         self._class_names()
 
     def schema(self) -> Schema:

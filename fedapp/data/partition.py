@@ -64,9 +64,7 @@ def _columns(pooled: Pooled) -> dict[str, Any]:
     columns = {"row": np.arange(len(targets)), "target" if targets.is_floating_point() else "label": targets.numpy()}
     for name, values in pooled.columns.items():
         if name in columns:
-            raise ConfigError(
-                f"data.group={name!r}: the name is taken by the partitioners' own column. Rename the column"
-            )
+            raise ConfigError(f"data.group={name!r}: partitioners know another column by this name. Rename the column")
         columns[name] = np.asarray(values)
     return columns
 
@@ -125,9 +123,10 @@ def _as_dataset(columns: Mapping[str, Any]) -> "Dataset":
             if not isinstance(key, str):
                 return super().__getitem__(key)
             if key not in self.arrays:
+                others = known([name for name in self.arrays if name != "row"])
                 raise ConfigError(
-                    f"partition.partition_by={key!r}: the data have no such column; they have"
-                    f" {known([name for name in self.arrays if name != 'row'])}. data.group names a further one"
+                    f"partition.partition_by={key!r}: the data have no such column; they have {others}. Choose one of"
+                    " them, name a further one in data.group, or set partition=iid"
                 )
             return self.arrays[key]
 

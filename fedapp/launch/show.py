@@ -63,6 +63,8 @@ def _figure(name: str, value: Any) -> str:
 def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
     """The figures of one run, and where its report lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
     fixed = ("status", "stop_reason", "rounds", "clients", "rejected", "bytes_up", "bytes_down", "seconds")
     for name in summary:
         if name in fixed or name.startswith(("test_", "final_", "model_sha256")):

@@ -12,8 +12,17 @@ from matplotlib.ticker import MaxNLocator
 
 from fedapp.report.canvas import COLORS, as_share, legend, new_axes, round_axis
 from fedapp.report.read import RunData, number
-from fedapp.report.series import Participation, by_round, client_metric, client_values, final_values, participation
-from fedapp.report.units import client_label
+from fedapp.report.series import (
+    LOWER_IS_BETTER,
+    Participation,
+    by_round,
+    client_metric,
+    client_values,
+    final_values,
+    participation,
+    worst_first,
+)
+from fedapp.report.units import client_label, title_of
 
 __all__ = ["MOST_BARS", "MOST_ROWS", "final_by_client", "participation_plot", "spread_by_round"]
 
@@ -24,14 +33,14 @@ _TOOK_PART, _REJECTED = "#0072b3", "#d55e01"
 
 
 def spread_by_round(run: RunData) -> Figure | None:
-    """How far apart the clients are: mean, worst tenth, middle half, and full range of their accuracy (or loss)."""
+    """How far apart the clients are: mean, worst tenth, middle half, and full range of what they report."""
     name = client_metric(run)
     if name is None:
         return None
     values = client_values(run, f"val_{name}")
     rounds = tuple(values)
     low, lower, upper, high = np.array([np.quantile(values[index], (0, 0.25, 0.75, 1)) for index in rounds]).T
-    figure, axes = new_axes(name)
+    figure, axes = new_axes(title_of(name))
     marker = "o" if len(rounds) <= MOST_BARS else ""
     if len(rounds) == 1:  # a band of one round would have no width
         axes.vlines(rounds, low, high, color=COLORS["blue"], alpha=0.35, linewidth=2, label="all clients")
@@ -52,20 +61,20 @@ def spread_by_round(run: RunData) -> Figure | None:
 
 def final_by_client(run: RunData) -> Figure | None:
     """The final model on each client's validation data: sorted bars, or a histogram of many clients."""
-    name = next((name for name in ("accuracy", "loss") if final_values(run, f"val_{name}")), None)
-    if name is None:
-        return None
+    name = client_metric(run)
     values = final_values(run, f"val_{name}")
-    mean = number(run.summary.get("final_val_accuracy_mean")) if name == "accuracy" else None
+    if name is None or not values:
+        return None
+    mean = number(run.summary.get(f"final_val_{name}_mean"))
     mean = float(np.mean(list(values.values()))) if mean is None else mean
     if len(values) > MOST_BARS:
-        figure, axes = new_axes("clients", xlabel=f"final {name} on a client's validation data")
+        figure, axes = new_axes("clients", xlabel=f"final {title_of(name)} on a client's validation data")
         axes.hist(list(values.values()), bins=24, color=COLORS["blue"], edgecolor=COLORS["surface"], linewidth=0.8)
         axes.axvline(mean, color=COLORS["vermillion"], linewidth=2, linestyle="--", label="mean over clients")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     else:
-        figure, axes = new_axes(f"final {name}", xlabel="client")
-        ranked = sorted(values, key=lambda client: values[client], reverse=name == "loss")
+        figure, axes = new_axes(f"final {title_of(name)}", xlabel="client")
+        ranked = sorted(values, key=lambda client: values[client], reverse=name in LOWER_IS_BETTER)
         axes.bar(range(len(ranked)), [values[client] for client in ranked], width=0.72, color=COLORS["blue"])
         labels = [client_label(client) for client in ranked]
         slanted = max(map(len, labels)) > 3
@@ -153,7 +162,7 @@ def _means(run: RunData, name: str, values: dict[int, tuple[float, ...]]) -> lis
 
 def _worst_tenths(run: RunData, name: str, values: dict[int, tuple[float, ...]]) -> list[float]:
     """The mean over the worst tenth of the clients, at least one, as the run recorded it where it did."""
-    ranked = {index: sorted(values[index], reverse=name == "loss") for index in values}
+    ranked = {index: worst_first(name, values[index]) for index in values}
     computed = {index: float(np.mean(ranked[index][: math.ceil(len(ranked[index]) / 10)])) for index in ranked}
     return _recorded(run, name, "worst_decile", computed)
 

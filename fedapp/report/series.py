@@ -9,6 +9,7 @@ from fedapp.report.read import Record, RunData, number
 from fedapp.report.units import client_order
 
 __all__ = [
+    "LOWER_IS_BETTER",
     "Participation",
     "Series",
     "by_round",
@@ -20,7 +21,10 @@ __all__ = [
     "participation",
     "server_metrics",
     "validation",
+    "worst_first",
 ]
+
+LOWER_IS_BETTER = frozenset({"loss", "mae", "mse", "rmse"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def client_values(run: RunData, key: str) -> dict[int, tuple[float, ...]]:
     for lines, shift in ((run.clients, -1), (run.final, 0)):
         for line in lines:
             value = number(line.get(key))
-            if value is not None and not line.get("rejected"):
+            if value is not None:
                 grouped[line["round"] + shift][line.get("client")] = value
     return {index: tuple(grouped[index].values()) for index in sorted(grouped)}
 
@@ -97,18 +101,31 @@ def headline_metric(run: RunData) -> str | None:
 
 
 def client_metric(run: RunData) -> str | None:
-    """`accuracy` where clients report one, else `loss`; None where they report neither, as under DP."""
-    return next((name for name in ("accuracy", "loss") if client_values(run, f"val_{name}")), None)
+    """What clients report of their validation data: `accuracy`, or another metric, or only the `loss`.
+
+    None where they report nothing, as under DP.
+    """
+    lines = (*run.clients, *run.final)
+    found = {key.removeprefix("val_") for line in lines for key in line if key.startswith("val_")} - {"examples"}
+    names = sorted(found, key=lambda name: (name == "loss", name != "accuracy", name))
+    return next((name for name in names if client_values(run, f"val_{name}")), None)
+
+
+def worst_first(metric: str, values: Iterable[float]) -> list[float]:
+    """`values` sorted: errors from the highest, scores from the lowest."""
+    return sorted(values, reverse=metric in LOWER_IS_BETTER)
 
 
 def participation(run: RunData) -> Participation:
     """Every known client, also those that never took part, and the outcome of each time one was asked."""
-    seen = {line.get("client") for line in (*run.clients, *run.final)}
+    # A message that belongs to no client asked, such as a stranger's, is recorded without one.
+    asked = [line for line in run.clients if line.get("client") is not None]
+    seen = {line["client"] for line in (*asked, *run.final) if line.get("client") is not None}
     count = number(run.summary.get("clients"))
     if count is not None and all(type(client) is int and 0 <= client < count for client in seen):
         seen |= set(range(int(count)))  # numbered without gaps, as in a simulation
-    accepted = frozenset((line.get("client"), line["round"]) for line in run.clients if not line.get("rejected"))
-    rejected = frozenset((line.get("client"), line["round"]) for line in run.clients if line.get("rejected"))
+    accepted = frozenset((line["client"], line["round"]) for line in asked if not line.get("rejected"))
+    rejected = frozenset((line["client"], line["round"]) for line in asked if line.get("rejected"))
     rounds = {line["round"] for line in (*run.rounds, *run.clients) if line["round"] > 0}
     return Participation(
         clients=tuple(sorted(seen, key=client_order)),
