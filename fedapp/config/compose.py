@@ -7,6 +7,7 @@ override strings are read, and none that could name code (`refuse_code`).
 import difflib
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,9 +71,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
     lines += [line for line in cause if line not in lines]
     known = _known_keys()
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if "=" in override and key not in known and (near := difflib.get_close_matches(key, known, n=3)):
+    wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
+    for key in (key for key in wrong if f"'{key}'" in text and key not in known):
+        if near := difflib.get_close_matches(key, known, n=3):
             lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
     return "\n".join(lines)
 
@@ -83,6 +84,8 @@ def _known_keys() -> list[str]:
 
     def flatten(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for name, value in node.items():
+            if name == "_target_":
+                continue
             yield f"{prefix}{name}"
             if isinstance(value, dict):
                 yield from flatten(value, f"{prefix}{name}.")
@@ -93,6 +96,7 @@ def _known_keys() -> list[str]:
 
 def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
+    _refuse_strangers(node, Config, "")
     if missing := sorted(OmegaConf.missing_keys(node)):
         raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
     try:
@@ -102,6 +106,16 @@ def from_hydra(node: DictConfig) -> Config:
     check_ranges(config)
     check_together(config)
     return config
+
+
+def _refuse_strangers(node: DictConfig, section: type, prefix: str) -> None:
+    """Hydra's `+key=value` adds keys to typed sections, where nothing would read them."""
+    known = {item.name: item.type for item in fields(section)}
+    for name, value in node.items():
+        if name not in known:
+            raise ConfigError(f"{prefix}{name}: no such key in {section.__name__}; it has {', '.join(known)}")
+        if is_dataclass(kind := known[str(name)]):
+            _refuse_strangers(value, cast(type, kind), f"{prefix}{name}.")
 
 
 def to_yaml(config: Config) -> str:

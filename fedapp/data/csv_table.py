@@ -34,9 +34,9 @@ class CsvTable(DataSource):
 
     label: str
     path: str | None = None
-    classes: Sequence[str] | None = None
+    classes: Sequence[str | int] | None = None
     numeric: Sequence[str] | None = None
-    categorical: Mapping[str, Sequence[str]] | None = None
+    categorical: Mapping[str, Sequence[str | int]] | None = None
     ignore: Sequence[str] = ()
     group: str | None = None
     missing: Missing = "error"

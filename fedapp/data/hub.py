@@ -35,7 +35,7 @@ class Hub(DataSource):
     label: str
     image: str | None = None
     features: Sequence[str] | None = None
-    classes: Sequence[str] | None = None
+    classes: Sequence[str | int] | None = None
     group: str | None = None
     subset: str | None = None
     train_split: str = "train"

@@ -30,7 +30,7 @@ class ImageFolder(DataSource):
     path: str | None = None
     size: int = 32
     channels: int = 3
-    classes: Sequence[str] | None = None
+    classes: Sequence[str | int] | None = None
     test_path: str | None = None
     test_fraction: float = 0.2
     split_seed: int = 0

@@ -24,8 +24,9 @@ def to_pixels(image: "Image", size: int, channels: int) -> Tensor:
 
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}). Convert it to 8 bits")
-    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-    if upright.size != (size, size):
-        upright = upright.resize((size, size), Image.Resampling.BILINEAR)
-    array = torch.from_numpy(np.array(upright))  # (H, W) or (H, W, 3)
+    ImageOps.exif_transpose(image, in_place=True)
+    image = image.convert("RGB" if channels == 3 else "L")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    array = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
     return array.permute(2, 0, 1) if channels == 3 else array.unsqueeze(0)

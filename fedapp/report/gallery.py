@@ -54,8 +54,8 @@ def draw_plots(run: RunData) -> tuple[Plot, ...]:
 
 def _words(run: RunData) -> dict[str, tuple[str, str]]:
     headline = title_of(headline_metric(run) or "metric")
-    spread = client_metric(run) or "accuracy"
-    final = "accuracy" if final_values(run, "val_accuracy") else "loss"
+    clients_own = client_metric(run) or "accuracy"
+    own = title_of(clients_own)
     parts = participation(run)
     return {
         "metric": (
@@ -68,15 +68,15 @@ def _words(run: RunData) -> dict[str, tuple[str, str]]:
         ),
         "privacy": (
             "Privacy spent",
-            "ε of the clients' ledgers: what an observer of all their updates could at most learn about one example.",
+            "ε in the clients' ledgers, over all updates that they have sent so far: the lower, the more private.",
         ),
         "clients_by_round": (
             "Spread over clients",
-            f"How far apart the clients are in {spread} on validation data of their own, after each round.",
+            f"How far apart the clients are in {own} on validation data of their own, after each round.",
         ),
         "clients_final": (
-            f"Final {final} by client",
-            _final_caption(final, len(final_values(run, f"val_{final}"))),
+            f"Final {own} by client",
+            _final_caption(own, len(final_values(run, f"val_{clients_own}"))),
         ),
         "participation": (
             "Participation",

@@ -43,6 +43,7 @@ def write_report(run_dir: Path) -> Path:
         (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier report on files that have changed since
     for plot in plots:
         plot.figure.savefig(folder / f"{plot.name}.png", dpi=160)
+        plot.figure.set_layout_engine("none")  # stays as it is for the page: laying it out takes as long as drawing it
     page = run.path / "report.html"
     draft = page.with_suffix(".html.tmp")
     draft.write_text(_render(run, plots), encoding="utf-8")

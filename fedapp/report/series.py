@@ -97,7 +97,9 @@ def headline_metric(run: RunData) -> str | None:
     """`accuracy` where there is one, else the first other metric; None where there is only a loss."""
     if by_round(run, "test_accuracy") or validation(run, "accuracy"):
         return "accuracy"
-    return next((name for name in server_metrics(run) if name != "loss" and by_round(run, f"test_{name}")), None)
+    measured = [name for name in server_metrics(run) if by_round(run, f"test_{name}")]
+    names = [*measured, client_metric(run) or "loss"]
+    return next((name for name in names if name != "loss"), None)
 
 
 def client_metric(run: RunData) -> str | None:

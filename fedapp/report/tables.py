@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedapp.report.read import RunData, number
-from fedapp.report.series import by_round, final_values, participation, server_metrics
+from fedapp.report.series import by_round, client_metric, final_values, participation, server_metrics
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
 
 __all__ = ["Card", "Table", "cards", "clients_table", "rejections_table", "rounds_table"]
@@ -42,7 +42,8 @@ def rounds_table(run: RunData) -> Table:
     """The last rounds, newest first; columns that no round fills are left out."""
     columns: list[tuple[str, str, Callable[[float], str]]] = [("round", "round", _whole)]
     columns += [(f"test_{name}", f"test {title_of(name)}", number_text) for name in server_metrics(run)]
-    columns += [(f"val_{name}", f"clients' {name}", number_text) for name in ("accuracy", "loss")]
+    own = client_metric(run) or "loss"
+    columns += [(f"val_{name}", f"clients' {title_of(name)}", number_text) for name in dict.fromkeys((own, "loss"))]
     columns += [("train_loss", "training loss", number_text)]
     columns += [(name, name, _whole) for name in ("cohort", "replied", "rejected")]
     columns += [("bytes_down", "sent", bytes_text), ("bytes_up", "received", bytes_text)]
@@ -51,35 +52,39 @@ def rounds_table(run: RunData) -> Table:
     rows = (tuple(_cell(line.get(key), text) for key, _, text in columns) for line in reversed(run.rounds))
     table = _table([title for _, title, _ in columns], rows, len(run.rounds), "metrics.jsonl", "last")
     if any(key.startswith("val_") for key, _, _ in columns):
-        return replace(table, note=f"Clients' accuracy and loss: of the model that the round began with. {table.note}")
+        return replace(table, note=f"What clients measured: of the model that the round began with. {table.note}")
     return table
 
 
 def rejections_table(run: RunData) -> Table:
-    """Every update that was turned away, newest first."""
-    lines = [line for line in run.clients if line.get("rejected")]
+    """Everything that was turned away, newest first, down to who was left out before the first round."""
+    lines = [line for line in (*run.final, *run.clients) if line.get("rejected")]
     lines.sort(key=lambda line: int(line["round"]), reverse=True)
-    rows = ((str(line["round"]), str(line.get("client")), str(line["rejected"])) for line in lines)
-    return _table(("round", "client", "reason"), rows, len(lines), "clients.jsonl", "last")
+    rows = [(str(line["round"]), _who(line.get("client")), str(line["rejected"])) for line in lines]
+    faults = run.summary.get("faults")
+    if isinstance(faults, dict):
+        rows += [("preflight", str(who), str(reason)) for who, reason in faults.items()]
+    return _table(("round", "client", "reason"), rows, len(rows), "clients.jsonl", "last")
 
 
 def clients_table(run: RunData) -> Table:
     """Every known client: how often it took part, how much it holds, and how the final model does on its data."""
     parts = participation(run)
     taken = Counter(client for client, _ in parts.accepted)
-    refused = Counter(line.get("client") for line in run.clients if line.get("rejected"))
+    refused = Counter(line.get("client") for line in (*run.clients, *run.final) if line.get("rejected"))
     latest: dict[Any, dict[str, object]] = defaultdict(dict)
     for line in (*run.clients, *run.final):
         latest[line.get("client")].update({key: value for key, value in line.items() if value is not None})
-    accuracy, loss = final_values(run, "val_accuracy"), final_values(run, "val_loss")
+    own = client_metric(run) or "loss"
+    score, loss = final_values(run, f"val_{own}"), final_values(run, "val_loss")
     columns: list[tuple[str, Callable[[Any], str]]] = [
         ("client", str),
         ("rounds taken part in", lambda client: str(taken[client])),
         ("rejected", lambda client: str(refused[client])),
         ("examples", lambda client: _cell(latest[client].get("num_examples"), _whole)),
     ]
-    if accuracy:
-        columns.append(("final accuracy", lambda client: _cell(accuracy.get(client), number_text)))
+    if score and own != "loss":
+        columns.append((f"final {title_of(own)}", lambda client: _cell(score.get(client), number_text)))
     if loss:
         columns.append(("final loss", lambda client: _cell(loss.get(client), number_text)))
     if any("epsilon" in line for line in latest.values()):
@@ -99,12 +104,13 @@ def _test_cards(run: RunData) -> list[Card]:
 
 
 def _validation_card(run: RunData) -> Card | None:
-    mean = number(run.summary.get("final_val_accuracy_mean"))
+    name = client_metric(run) or "accuracy"
+    mean = number(run.summary.get(f"final_val_{name}_mean"))
     if mean is None:
         return None
-    worst = number(run.summary.get("final_val_accuracy_worst_decile"))
-    note = "mean" if worst is None else f"mean; worst tenth {_score('accuracy', worst)}"
-    return Card("clients' accuracy", _score("accuracy", mean), note)
+    worst = number(run.summary.get(f"final_val_{name}_worst_decile"))
+    note = "mean" if worst is None else f"mean; worst tenth {_score(name, worst)}"
+    return Card(f"clients' {title_of(name)}", _score(name, mean), note)
 
 
 def _count_cards(run: RunData) -> list[Card | None]:
@@ -118,7 +124,7 @@ def _count_cards(run: RunData) -> list[Card | None]:
     return [
         Card("rounds", _whole(rounds)),
         Card("clients", _whole(len(parts.clients) if clients is None else clients), asked_note),
-        Card("rejected updates", _whole(rejected), f"of {sum(asked.values):,.0f}" if asked else ""),
+        Card("rejected updates", _whole(rejected), f"{sum(asked.values):,.0f} asked for" if asked else ""),
     ]
 
 
@@ -142,6 +148,10 @@ def _last(run: RunData, key: str) -> float | None:
 
 def _score(name: str, value: float) -> str:
     return f"{100 * value:.1f}%" if name.endswith("accuracy") else number_text(value)
+
+
+def _who(client: object) -> str:
+    return "no client asked" if client is None else str(client)
 
 
 def _whole(value: float) -> str:

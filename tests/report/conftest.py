@@ -13,11 +13,9 @@ CONFIG = """\
 task:
   name: horizontal
 data:
-  _target_: fedapp.data.digits.Digits
-  name: digits
+  _target_: fedapp.data.embedded.Digits
 model:
-  _target_: fedapp.models.cnn.CNN
-  name: cnn
+  _target_: fedapp.models.cnn.cnn
 partition:
   _target_: flwr_datasets.partitioner.DirichletPartitioner
   alpha: 0.3
@@ -66,7 +64,7 @@ def _client_line(index: int, client: int, chance: random.Random, *, reject: floa
         line |= {"train_loss": None, "val_loss": None, "val_accuracy": None, "val_examples": None}
         line |= {"epsilon": 0.9 * math.sqrt(index) + client / 50, "delta": 1e-5, "noise_multiplier": 1.0}
     elif kind == "regression":
-        line["val_accuracy"] = None
+        line["val_mae"] = 9 * (1 - line.pop("val_accuracy"))
     return line
 
 
@@ -83,13 +81,20 @@ def _round_line(index: int, trained: list[dict[str, Any]], chance: random.Random
     line |= {"seconds_aggregate": aggregating, "seconds_evaluate": 0.15, "seconds_other": 0.1, **test}
     line |= {"cohort": len(trained), "replied": len(trained), "rejected": len(trained) - len(good)}
     line |= {"bytes_up": 151_000 * len(trained), "bytes_down": 150_000 * len(trained)}
-    for key in ("train_loss", "val_loss", "val_accuracy"):
-        values = [client[key] for client in good if client[key] is not None]
+    main = "mae" if kind == "regression" else "accuracy"
+    for key in ("train_loss", "val_loss", f"val_{main}"):
+        values = [client[key] for client in trained if client[key] is not None]
         line[key] = sum(values) / len(values) if values else None
-    scores = sorted(client["val_accuracy"] for client in good if client["val_accuracy"] is not None)
-    line["val_accuracy_mean"] = sum(scores) / len(scores) if scores else None
-    line["val_accuracy_worst_decile"] = scores[0] if scores else None
-    return line
+    return line | _over_clients(f"val_{main}", [client[f"val_{main}"] for client in trained])
+
+
+def _over_clients(name: str, values: list[float | None]) -> dict[str, float | None]:
+    known = sorted((value for value in values if value is not None), reverse=name.endswith("mae"))
+    worst = known[: math.ceil(len(known) / 10)]
+    return {
+        f"{name}_mean": sum(known) / len(known) if known else None,
+        f"{name}_worst_decile": sum(worst) / len(worst) if worst else None,
+    }
 
 
 def make_run(
@@ -107,14 +112,13 @@ def make_run(
     if kind != "dp":
         for client in range(clients):
             line = _client_line(rounds + 1, client, chance, reject=0, kind=kind)
-            keys = ("client", "num_examples", "val_accuracy", "val_loss", "val_examples")
-            lines.append({"round": rounds, "phase": "final"} | {key: line[key] for key in keys})
+            lines.append(line | {"round": rounds, "phase": "final", "weight": None, "steps": 0, "train_loss": None})
     summary = {key: value for key, value in metrics[-1].items() if key.startswith("test_")}
-    scores = sorted(line["val_accuracy"] for line in lines if line.get("phase") and line["val_accuracy"] is not None)
-    worst = scores[: math.ceil(len(scores) / 10)]
+    main = "val_mae" if kind == "regression" else "val_accuracy"
+    summary |= _over_clients(f"final_{main}", [line[main] for line in lines if line.get("phase")])
     summary |= {
-        "status": "completed",
-        "stop_reason": f"all {rounds} rounds done",
+        "status": "finished",
+        "stop_reason": "all rounds done",
         "rounds": rounds,
         "clients": clients,
         "rejected": sum(bool(line.get("rejected")) for line in lines),
@@ -122,8 +126,6 @@ def make_run(
         "bytes_down": sum(line.get("bytes_down", 0) for line in metrics),
         "seconds": sum(line.get("seconds", 0) for line in metrics),
         "epsilon_max": max((line["epsilon"] for line in lines if "epsilon" in line), default=None),
-        "final_val_accuracy_mean": sum(scores) / len(scores) if scores else None,
-        "final_val_accuracy_worst_decile": sum(worst) / len(worst) if worst else None,
         "parameters": 37_610,
         "model_sha256": "5d41402abc4b2a76b9719d911017c592" * 2,
         "versions": {"fedapp": "0.1.0", "flwr": "1.41.0", "torch": "2.15.0", "python": "3.11.7"},

@@ -1,0 +1,90 @@
+"""Every option of every group composes, builds, and trains for a round."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import get_object
+from in_process import run_in_process
+from PIL import Image
+
+from fedapp.config import CONF_DIR, compose
+
+# What an option needs besides its name. "{csv}", "{images}" and "{hub}" are made by the fixture below.
+EXTRA = {
+    "data/breast_cancer": "model=mlp",
+    "data/csv": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
+    "data/image_folder": "data.path={images} data.size=8",
+    "data/hub": "data.dataset={hub} data.image=image data.label=label data.classes=[a,b] data.size=8",
+    "data/mnist": "data.dataset={hub} data.classes=[a,b]",
+    "data/cifar10": "data.dataset={hub} data.image=image data.classes=[a,b]",
+    "data/femnist": "data.dataset={hub} data.label=label data.group=null data.classes=[a,b] data.size=8",
+    "model/torchvision": "model.name=resnet18 model.norm=group",
+    "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
+    }
+SMALL = "federation.num_rounds=1 federation.num_clients=3 federation.final_evaluation=false"
+OPTIONS = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.glob("*/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A table of three hospitals, a folder of images, and the same as a local Hugging Face data set."""
+    root = tmp_path_factory.mktemp("data")
+    source = random.Random(0)
+    with (root / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "sex", "hospital", "outcome"])
+        for i in range(150):
+            age = source.uniform(20, 90)
+            shown = "" if i % 29 == 7 else f"{age:.1f}"
+            writer.writerow([shown, source.choice("fm"), f"h{i % 3}", "ill" if age > 50 else "well"])
+    pixels = np.random.default_rng(0)
+    for split in ("images", "hub/train", "hub/test"):
+        for label in ("a", "b"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(40):
+                image = pixels.integers(0, 128, (8, 8), dtype=np.uint8) + (0 if label == "a" else 120)
+                Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
+    return {"csv": str(root / "table.csv"), "images": str(root / "images"), "hub": str(root / "hub")}
+
+
+def overrides_for(option: str, places: dict[str, str]) -> str:
+    choice = option.replace("/", "=")
+    small = SMALL.replace("num_clients=3", "num_clients=1") if option == "experiment/pooled" else SMALL
+    return f"{choice} {EXTRA.get(option, '').format(**places)} {small}"
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_its_target_exists(option: str, places: dict[str, str]) -> None:
+    config = compose(overrides_for(option, places).split())
+    group = option.split("/")[0]
+    node = getattr(config, group, None)
+    if isinstance(node, dict):
+        assert callable(get_object(node["_target_"]))
+    else:
+        assert config.federation.num_rounds == 1
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_trains_for_a_round(option: str, places: dict[str, str], tmp_path: Path) -> None:
+    directory = run_in_process(tmp_path / "run", overrides_for(option, places))
+    summary = json.loads((directory / "summary.json").read_text())
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert summary["status"] == "finished"
+    assert lines[-1]["replied"] == lines[-1]["cohort"] > 0
+    assert lines[-1]["train_loss"] > 0
+    clients = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
+    assert all(row["steps"] > 0 for row in clients)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_opens_with_the_commands_that_use_it(option: str) -> None:
+    head = (CONF_DIR / f"{option}.yaml").read_text().splitlines()[:3]
+    assert any("flwr run . --stream" in line for line in head)
+    assert any("python scripts/run.py" in line for line in head)
+    name = option.split("/")[1]
+    assert all(f"={name}" in line for line in head if "run" in line and line.startswith("# "))
