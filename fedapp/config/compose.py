@@ -97,9 +97,9 @@ def _known_keys() -> list[str]:
 def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
     _refuse_strangers(node, Config, "")
-    if missing := sorted(OmegaConf.missing_keys(node)):
-        raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
     try:
+        if missing := sorted(OmegaConf.missing_keys(node)):
+            raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None

@@ -99,12 +99,13 @@ class Pooled:
     """All data in one place, as simulations have it.
 
     `train` is split over the clients; `test` stays with the server (None: no central evaluation). `columns`
-    holds, by name, what a partitioner may split `train` by besides the label: one value an example.
+    holds, by name, what a partitioner may split `train` by besides the label: one value an example. The names `row`, `label` and
+    `target` are the partitioners' own.
     """
 
     train: Examples
     test: Examples | None = None
-    columns: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[str | int | float]] = field(default_factory=dict)
 
 
 class DataSource(ABC):

@@ -24,7 +24,7 @@ EXTRA = {
     "data/femnist": "data.dataset={hub} data.label=label data.group=null data.classes=[a,b] data.size=8",
     "model/torchvision": "model.name=resnet18 model.norm=group",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
-    }
+}
 SMALL = "federation.num_rounds=1 federation.num_clients=3 federation.final_evaluation=false"
 OPTIONS = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.glob("*/*.yaml"))
 

@@ -1,0 +1,121 @@
+"""The preflight: scaling agreed through the federation, faults named, code compared."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from in_process import InProcessGrid
+
+from fedapp.data.shards import hosted_clients, moments
+from fedapp.data.source import Examples
+from fedapp.errors import DataError, FederationError
+from fedapp.federation.preflight import Population, merge_moments, preflight
+from fedapp.wire.census import MOMENTS, unpack_census
+
+COLUMNS = "data.numeric=[age,dose] data.categorical={sex:[f,m]} data.classes=[no,yes]"
+DEVICES = f"data=csv data.label=ill {COLUMNS} model=logistic_regression federation.min_clients=2"
+
+
+def write_table(path: Path, rows: int, seed: int, *, header: str = "age,dose,sex,ill", bad: str = "") -> Path:
+    values = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        for i in range(rows):
+            age, dose = values.normal(50 + 10 * seed, 5), values.lognormal(seed)
+            cells = [f"{age:.3f}", bad if bad and i == 3 else f"{dose:.3f}", "fm"[i % 2], ["no", "yes"][i % 3 == 0]]
+            writer.writerow(cells[: len(header.split(","))])
+    return path
+
+
+def ask(overrides: str, node_configs: list[dict[str, Any]], **options: Any) -> Population:
+    grid = InProcessGrid(overrides, node_configs=node_configs, **options)
+    return preflight(grid, min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2)
+
+
+def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
+    paths = [write_table(tmp_path / f"{i}.csv", 40 + 10 * i, i) for i in range(2)]
+    paths.append(write_table(tmp_path / "2.csv", 25, 2, **third))
+    return [{"data-path": str(path), "partition-id": i, "num-partitions": 3} for i, path in enumerate(paths)]
+
+
+def test_scaling_constants_are_those_of_all_training_data_together() -> None:
+    values = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).double() * 3 + 1e5
+    values[::7, 1] = float("nan")
+    cuts = [values[:10], values[10:11], values[11:300], values[300:]]
+    parts = [moments(Examples(cut, torch.zeros(len(cut)))) for cut in cuts]
+    mean, std = merge_moments([(m.count, m.mean, m.squares) for m in parts])
+    assert np.allclose(mean.numpy(), np.nanmean(values.numpy(), 0), rtol=1e-12)
+    assert np.allclose(std.numpy(), np.nanstd(values.numpy(), 0), rtol=1e-9)
+
+
+def test_devices_agree_on_scaling_without_sharing_rows(tmp_path: Path) -> None:
+    population = ask(DEVICES, devices(tmp_path))
+    assert population.num_examples == {0: 36, 1: 45, 2: 23}
+    assert population.mean is not None
+    assert population.std is not None
+    assert 55 < float(population.mean[0]) < 65
+    assert float(population.std[0]) > 5  # the spread between sites is in it, so it is of no single client
+
+
+def test_a_census_holds_counts_and_moments_and_nothing_else(tmp_path: Path) -> None:
+    seen: list[Message] = []
+    ask(DEVICES, devices(tmp_path), tamper=lambda reply: seen.append(reply) or reply)
+    for reply in seen:
+        assert set(reply.content) == {"arrays", "config", "metrics"}
+        assert set(reply.content["arrays"]) == set(MOMENTS)
+        assert all(value.shape == (1, 4) for value in unpack_census(reply.content).moments.values())
+
+
+@pytest.mark.parametrize(
+    ("third", "parts"),
+    [
+        ({"header": "age,dose,sex"}, ["2.csv", "'ill'"]),
+        ({"bad": "much"}, ["2.csv", "dose", "much", "row 5"]),
+        ({"bad": "NaN"}, ["2.csv", "dose", "row 5"]),
+    ],
+)
+def test_a_site_with_bad_data_is_named_and_left_out(tmp_path: Path, third: dict[str, Any], parts: list[str]) -> None:
+    population = ask(DEVICES, devices(tmp_path, **third))
+    assert sorted(population.nodes) == [0, 1]
+    assert list(population.faults) == ["client 2"]
+    assert all(part in population.faults["client 2"] for part in parts), population.faults
+
+
+def test_too_few_clients_end_the_run_with_all_reasons(tmp_path: Path) -> None:
+    configs = [{"data-path": str(tmp_path / name), "partition-id": i} for i, name in enumerate(("a.csv", "b.csv"))]
+    with pytest.raises(FederationError) as caught:
+        ask(DEVICES, configs)
+    assert all(part in str(caught.value) for part in ("0 clients", "min_clients=2", "a.csv", "b.csv"))
+
+
+def test_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedapp.client_app.code_digest", lambda: "other")
+    monkeypatch.setattr("fedapp.federation.site.code_digest", lambda: "other")
+    with pytest.raises(FederationError, match="other code than this ServerApp.*another checkout"):
+        ask("", [{"partition-id": i, "num-partitions": 2} for i in range(2)])
+
+
+def test_two_supernodes_with_one_partition_are_refused() -> None:
+    with pytest.raises(FederationError, match=r"client 0 is claimed by SuperNodes 100 and 101.*partition-id"):
+        ask("", [{"partition-id": 0, "num-partitions": 2}] * 2)
+
+
+def test_missing_supernodes_are_counted() -> None:
+    grid = InProcessGrid("", 2)
+    with pytest.raises(FederationError, match=r"2 of 3 SuperNodes came within 0.1 s"):
+        preflight(grid, min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1)
+
+
+def test_virtual_clients_are_dealt_out_by_remainder() -> None:
+    assert hosted_clients({"partition-id": 1, "num-partitions": 3}, 7, 8) == [1, 4, 7]
+    assert hosted_clients({"data-path": "/x"}, 7, 8) == [7]
+    assert hosted_clients({"data-path": "/x", "partition-id": 2, "num-partitions": 3}, 7, 8) == [2]
+    with pytest.raises(DataError, match="names no data"):
+        hosted_clients({}, 7, 8)
+    with pytest.raises(DataError, match=r"must lie in 0..2"):
+        hosted_clients({"partition-id": 3, "num-partitions": 3}, 7, 8)

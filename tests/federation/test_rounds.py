@@ -1,0 +1,186 @@
+"""Whole runs in this process: what they leave behind, when they stop, and that nothing but the config matters."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from in_process import InProcessGrid, run_in_process
+from safetensors.torch import load_file
+
+from fedapp.build import build_parts, build_strategy
+from fedapp.config import compose
+from fedapp.errors import ConfigError, FederationError
+from fedapp.federation.exchange import exchange
+from fedapp.federation.preflight import preflight
+from fedapp.fingerprint import state_sha256
+from fedapp.wire.records import arrays_to_state, state_to_arrays
+
+SMALL = "federation.num_rounds=2 federation.num_clients=6 model=logistic_regression"
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "summary.json").read_text()))
+
+
+def lines(directory: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_in_process(tmp_path_factory.mktemp("plain") / "run", SMALL)
+
+
+def test_the_run_directory_holds_what_it_promises(plain: Path) -> None:
+    found = summary(plain)
+    promised = "status stop_reason rounds test_accuracy test_loss clients rejected bytes_up bytes_down seconds"
+    assert {*promised.split(), "epsilon_max", "model_sha256", "versions"} <= found.keys()
+    assert found["status"] == "finished"
+    assert found["rounds"] == 2
+    assert found["model_sha256"] == state_sha256(load_file(plain / "model.safetensors"))
+    rounds = lines(plain, "metrics.jsonl")
+    assert [line["round"] for line in rounds] == [0, 1, 2]
+    promised = "round seconds test_accuracy test_loss train_loss cohort replied rejected bytes_up bytes_down"
+    assert set(promised.split()) <= rounds[-1].keys()
+    assert rounds[-1]["test_accuracy"] == found["test_accuracy"]
+    training = [row for row in lines(plain, "clients.jsonl") if "phase" not in row]
+    promised = "round client num_examples weight steps seconds rejected"
+    assert set(promised.split()) <= training[0].keys()
+    assert sum(row["weight"] for row in training if row["round"] == 1) == pytest.approx(1.0, abs=1e-12)
+    final = [row for row in lines(plain, "clients.jsonl") if row.get("phase") == "final"]
+    assert [row["client"] for row in final] == list(range(6))
+    assert (plain / "report.html").stat().st_size > 10_000
+    assert any((plain / "tensorboard").iterdir())
+    assert "num_clients: 6" in (plain / "config.yaml").read_text()
+
+
+def test_weights_follow_the_numbers_of_examples(plain: Path) -> None:
+    first = [row for row in lines(plain, "clients.jsonl") if row["round"] == 1 and "phase" not in row]
+    total = sum(row["num_examples"] for row in first)
+    assert total > 0
+    for row in first:
+        assert row["weight"] == pytest.approx(row["num_examples"] / total)
+
+
+@pytest.mark.parametrize(("nodes", "shuffle"), [(1, None), (2, 3), (4, 5), (6, 7)])
+def test_same_model_for_any_number_of_supernodes_and_any_order(
+    plain: Path, tmp_path: Path, nodes: int, shuffle: int | None
+) -> None:
+    other = run_in_process(tmp_path / "run", SMALL, nodes, shuffle=shuffle)
+    assert summary(other)["model_sha256"] == summary(plain)["model_sha256"]
+    assert summary(other)["test_loss"] == summary(plain)["test_loss"]
+
+
+def test_global_generators_change_nothing(plain: Path, tmp_path: Path) -> None:
+    random.seed(99)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = run_in_process(tmp_path / "run", SMALL)
+    assert summary(again)["model_sha256"] == summary(plain)["model_sha256"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_gives_another_model(plain: Path, tmp_path: Path) -> None:
+    other = run_in_process(tmp_path / "run", f"{SMALL} run.seed=1")
+    assert summary(other)["model_sha256"] != summary(plain)["model_sha256"]
+
+
+def test_one_message_a_supernode_and_round() -> None:
+    config = compose(SMALL.split())
+    grid = InProcessGrid(SMALL, 2)
+    parts = build_parts(config)
+    population = preflight(grid, min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    assert population.nodes == {client: 100 + client % 2 for client in range(6)}
+    grid.sent.clear()
+    strategy = build_strategy(config, parts, population)
+    arrays = state_to_arrays(parts.model.state_dict())
+    strategy.aggregate_train(1, exchange(grid, strategy.configure_train(1, arrays, {}, grid), 1))  # type: ignore[arg-type]
+    assert [message.metadata.message_type for message in grid.sent] == ["train"] * len(grid.sent)
+    assert len(grid.sent) == len({population.nodes[client] for client in strategy.outcome.weights})
+    assert all(report.val_examples for report in strategy.outcome.good)
+
+
+def test_flowers_own_start_runs_this_strategy(plain: Path) -> None:
+    config = compose(SMALL.split())
+    grid, parts = InProcessGrid(SMALL, 2), build_parts(config)
+    population = preflight(grid, min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    strategy = build_strategy(config, parts, population)
+    result = strategy.start(grid, state_to_arrays(parts.model.state_dict()), num_rounds=2)
+    assert state_sha256(arrays_to_state(result.arrays)) == summary(plain)["model_sha256"]
+
+
+def test_target_accuracy_ends_the_run(tmp_path: Path) -> None:
+    found = summary(run_in_process(tmp_path / "run", f"{SMALL} federation.target_accuracy=0.05"))
+    assert found["rounds"] == found["rounds_to_target"] == 1
+    assert "target accuracy 0.05" in found["stop_reason"]
+
+
+def test_patience_ends_the_run(tmp_path: Path) -> None:
+    stuck = "federation.num_rounds=9 federation.patience=2 optimizer.lr=0.0 model=logistic_regression"
+    found = summary(run_in_process(tmp_path / "run", stuck))
+    assert found["rounds"] == 3
+    assert "patience" in found["stop_reason"]
+
+
+def test_rounds_without_good_replies_end_in_an_error_and_keep_the_model(tmp_path: Path) -> None:
+    def silence(reply: Message) -> Message | None:
+        return None if reply.metadata.message_type == "train" else reply
+
+    overrides = f"{SMALL} federation.num_rounds=9 federation.max_failed_rounds=2 federation.round_timeout=0.1"
+    with pytest.raises(FederationError, match="2 rounds in a row"):
+        run_in_process(tmp_path / "run", overrides, tamper=silence)
+    found = summary(tmp_path / "run")
+    assert found["status"] == "failed"
+    assert found["rounds"] == 2
+    assert found["rejected"] == 6
+    initial = build_parts(compose(overrides.split())).model.state_dict()
+    assert found["model_sha256"] == state_sha256(initial)
+    reasons = {row["rejected"] for row in lines(tmp_path / "run", "clients.jsonl")}
+    assert reasons == {"no reply in time"}
+
+
+def test_a_directory_that_holds_a_run_is_not_written_over(plain: Path) -> None:
+    before = (plain / "metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_in_process(plain, SMALL)
+    assert (plain / "metrics.jsonl").read_bytes() == before
+
+
+def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"run.output_dir=.*cannot be written"):
+        run_in_process(tmp_path / "file" / "run", SMALL)
+
+
+def test_proximal_term_keeps_clients_near_the_global_model(tmp_path: Path) -> None:
+    def moved(overrides: str, name: str) -> float:
+        directory = run_in_process(tmp_path / name, f"{overrides} federation.num_rounds=1")
+        start = build_parts(compose(overrides.split())).model.state_dict()
+        end = load_file(directory / "model.safetensors")
+        return sum(float((end[key] - start[key]).square().sum()) for key in end)
+
+    free = moved(SMALL, "free")
+    held = moved(f"{SMALL} train.proximal_mu=5.0", "held")
+    assert 0 < held < 0.9 * free
+
+
+def test_regression_reports_its_own_metric(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    source = random.Random(0)
+    rows = [(source.uniform(0, 1), source.uniform(900, 1100)) for _ in range(200)]
+    table.write_text("a,b,y\n" + "".join(f"{a},{b},{2 * a + b / 100}\n" for a, b in rows))
+    overrides = (
+        f"data=csv data.path={table} data.label=y data.regression=true model=logistic_regression partition=iid"
+        " federation.num_clients=4 federation.num_rounds=8 optimizer.lr=0.1"
+    )
+    found = summary(run_in_process(tmp_path / "run", overrides))
+    first = lines(tmp_path / "run", "metrics.jsonl")[0]
+    assert found["test_mae"] < 0.5 * first["test_mae"]
+    assert "test_accuracy" not in found
+    assert found["final_val_mae_mean"] > 0

@@ -1,0 +1,110 @@
+"""Layers look one way, and the app bundle holds what it should."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each part of fedapp may import of fedapp, and of what is heavy or belongs to one layer only.
+LAYERS = {
+    "errors": set(),
+    "seeding": set(),
+    "aggregation": set(),
+    "fingerprint": set(),
+    "code_identity": {"errors"},
+    "data": {"data", "errors", "seeding"},
+    "models": {"data", "errors", "models"},
+    "metrics": {"errors"},
+    "training": {"data", "errors", "seeding"},
+    "task": {"data", "metrics"},
+    "wire": {"wire"},
+    "report": {"report", "errors"},
+    "federation": {
+        *("aggregation", "code_identity", "data", "errors", "federation", "report"),
+        *("task", "training", "wire"),
+    },
+    "config": {"config", "errors"},
+    "build": {"config", "data", "errors", "federation", "metrics", "models", "seeding", "task", "training"},
+    "client_app": {"build", "code_identity", "config", "data", "errors", "federation", "wire"},
+    "server_app": {"build", "code_identity", "config", "errors", "federation", "fingerprint", "models", "report"},
+    "launch": {"build", "config", "errors", "federation", "launch", "training"},
+}
+ONLY_IN = {
+    "hydra": {"config"},
+    "omegaconf": {"config"},
+    "opacus": {"dp_training"},
+    "flwr": {"wire", "federation", "client_app", "server_app"},
+    "flwr_datasets": {"data"},
+    "matplotlib": {"report"},
+    "rich": {"launch"},
+    "pickle": set(),
+    "marshal": set(),
+    "shelve": set(),
+}
+# Costly to import, and needed by few messages: inside functions only.
+LAZY = {"pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted((ROOT / "fedapp").rglob("*.py")):
+        parts = path.relative_to(ROOT / "fedapp").with_suffix("").parts
+        if parts != ("__init__",):
+            found.append((parts[0], path))
+    return found
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    typing_only = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    skipped = {id(inner) for node in typing_only for inner in ast.walk(node)}
+    names: set[str] = set()
+    for node in tree.body if top_level else ast.walk(tree):
+        if id(node) in skipped and top_level:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_every_part_has_a_layer() -> None:
+    assert {part for part, _ in modules()} == LAYERS.keys()
+
+
+@pytest.mark.parametrize(("part", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
+def test_imports_look_one_way(part: str, path: Path) -> None:
+    names = imports(path)
+    own = {name.split(".")[1] for name in names if name.startswith("fedapp.")}
+    assert own <= LAYERS[part] | {part}, f"{path} imports {own - LAYERS[part]}"
+    for name in {name.split(".")[0] for name in names} & ONLY_IN.keys():
+        assert part in ONLY_IN[name], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("part", "path"), [m for m in modules() if m[0] != "report"], ids=lambda v: getattr(v, "stem", v)
+)
+def test_heavy_packages_are_imported_where_needed(part: str, path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path, top_level=True)} & LAZY, path
+
+
+def test_layers_form_no_cycle() -> None:
+    order: list[str] = []
+    while len(order) < len(LAYERS):
+        ready = [part for part in LAYERS if part not in order and LAYERS[part] - {part} <= set(order)]
+        assert ready, f"a cycle among {LAYERS.keys() - set(order)}"
+        order += ready
+
+
+def test_the_apps_never_import_each_other() -> None:
+    assert "fedapp.server_app" not in imports(ROOT / "fedapp" / "client_app.py")
+    assert "fedapp.client_app" not in imports(ROOT / "fedapp" / "server_app.py")
+
+
+def test_conf_reads_what_the_code_has() -> None:
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    expected = "data experiment model optimizer partition privacy secure_aggregation strategy task"
+    assert groups == set(expected.split())
