@@ -111,10 +111,11 @@ def from_hydra(node: DictConfig) -> Config:
 def _refuse_strangers(node: DictConfig, section: type, prefix: str) -> None:
     """Hydra's `+key=value` adds keys to typed sections, where nothing would read them."""
     known = {item.name: item.type for item in fields(section)}
-    for name, value in node.items():
+    for key, value in node.items():
+        name = str(key)
         if name not in known:
             raise ConfigError(f"{prefix}{name}: no such key in {section.__name__}; it has {', '.join(known)}")
-        if is_dataclass(kind := known[str(name)]):
+        if is_dataclass(kind := known[name]):
             _refuse_strangers(value, cast(type, kind), f"{prefix}{name}.")
 
 

@@ -99,8 +99,8 @@ class Pooled:
     """All data in one place, as simulations have it.
 
     `train` is split over the clients; `test` stays with the server (None: no central evaluation). `columns`
-    holds, by name, what a partitioner may split `train` by besides the label: one value an example. The names `row`, `label` and
-    `target` are the partitioners' own.
+    holds, by name, what a partitioner may split `train` by besides the label: one value an example. The names
+    `row`, `label` and `target` are the partitioners' own.
     """
 
     train: Examples

@@ -38,7 +38,7 @@ figure svg { display: block; width: 100%; height: auto; stroke-linejoin: round; 
 figure svg text { font-family: inherit !important; }
 .table { overflow: auto; max-height: 25rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
+th, td { padding: 6px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600; }
 tbody th { font-weight: 600; }
 tbody tr:last-child > * { border-bottom: 0; }

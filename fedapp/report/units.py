@@ -22,7 +22,7 @@ def bytes_text(count: float) -> str:
 def seconds_text(seconds: float) -> str:
     """`75` as `1 min 15 s`."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.3f} s"
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 

@@ -8,7 +8,7 @@ from fedapp.errors import ConfigError, DataError, FedappError
 
 DEFAULTS = {
     "federation.num_clients": 20,
-    "federation.num_rounds": 20,
+    "federation.num_rounds": 60,
     "federation.fraction_train": 0.5,
     "federation.min_clients": 2,
     "federation.round_timeout": 600,

@@ -213,7 +213,5 @@ def test_command_line(run_at: Callable[..., Path], tmp_path: Path) -> None:
     assert done.stdout == f"{path / 'report.html'}\n"
     failed = subprocess.run([*command, str(tmp_path / "nowhere")], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert (
-        failed.stderr == f"error: {tmp_path / 'nowhere'}: not a directory; give the run directory that a run prints"
-        " at its end\n"
-    )
+    reason = "not a directory; give the run directory that a run prints at its end"
+    assert failed.stderr == f"error: {tmp_path / 'nowhere'}: {reason}\n"

@@ -1,0 +1,62 @@
+"""Flower's commands and scripts/run.py, called as a person calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedapp.launch.superlink import CONNECTION, LocalSuperLink
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command printed (both streams) and how it ended."""
+
+    output: str
+    code: int
+
+    @property
+    def run_dir(self) -> Path:
+        last = self.output.strip().splitlines()[-1]
+        assert last.startswith("run_dir="), self.output
+        return Path(last.removeprefix("run_dir="))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.run_dir / "summary.json").read_text()))
+
+
+def run_script(*arguments: str, cwd: Path, root: Path = ROOT, timeout: float = 170) -> Finished:
+    """`python scripts/run.py ...` from `cwd`."""
+    command = [sys.executable, str(root / "scripts" / "run.py"), *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    return Finished(done.stdout + done.stderr if done.returncode else done.stdout, done.returncode)
+
+
+@dataclass(frozen=True)
+class Flower:
+    """`flwr` commands against a SuperLink of these tests' own."""
+
+    superlink: LocalSuperLink
+
+    def __call__(self, *arguments: str, cwd: Path = ROOT) -> str:
+        command = ["flwr", *arguments]
+        environment = self.superlink.environment
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
+        return done.stdout + done.stderr
+
+    def run(self, overrides: str, *, supernodes: int = 2, app: Path = ROOT) -> tuple[str, str]:
+        """What `flwr run --stream` printed, and the status that Flower gives the run."""
+        output = self(
+            *("run", str(app), CONNECTION, "--stream", "--run-config", f"overrides={json.dumps(overrides)}"),
+            *("--federation-config", f"num-supernodes={supernodes} client-resources-num-cpus=1"),
+        )
+        runs = json.loads(self("ls", CONNECTION, "--format", "json"))["runs"]
+        newest = max(runs, key=lambda run: run["pending-at"])
+        return output, newest["status"]
