@@ -4,8 +4,10 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -88,8 +90,11 @@ class InProcessGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
 
-def run_in_process(directory: Path, overrides: str, num_nodes: int = 2, **grid: Any) -> Path:
-    """A whole run into `directory`, as the ServerApp does it."""
+def run_in_process(directory: Path, overrides: str, num_nodes: int = 2, *, report: bool = False, **grid: Any) -> Path:
+    """A whole run into `directory`, as the ServerApp does it; its report, which takes a second, on request."""
     config: Config = compose(overrides.split())
-    run_federation(InProcessGrid(overrides, num_nodes, **grid), config, directory, start=time.perf_counter())
+    with ExitStack() as stack:
+        if not report:
+            stack.enter_context(patch("fedapp.server_app.show"))
+        run_federation(InProcessGrid(overrides, num_nodes, **grid), config, directory, start=time.perf_counter())
     return directory

@@ -87,11 +87,10 @@ class LocalSuperLink:
         if self._process is not None:
             try:
                 # Ray puts its processes in groups and sessions of their own, so they are ended one by one.
-                below = psutil.Process(self._process.pid).children(recursive=True)
+                superlink = psutil.Process(self._process.pid)
+                _end([superlink, *superlink.children(recursive=True)])
             except psutil.NoSuchProcess:
-                below = []
-            _end([psutil.Process(self._process.pid)] if self._process.poll() is None else [])
-            _end(below)
+                pass
             self._process.wait()
             self._process = None
         shutil.rmtree(self.home, ignore_errors=True)

@@ -33,7 +33,7 @@ def lines(directory: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_process(tmp_path_factory.mktemp("plain") / "run", SMALL)
+    return run_in_process(tmp_path_factory.mktemp("plain") / "run", SMALL, report=True)
 
 
 def test_the_run_directory_holds_what_it_promises(plain: Path) -> None:

@@ -1,0 +1,71 @@
+"""scripts/run.py at a terminal: refusals, sweeps, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import ROOT, run_script
+from tables import CSV, make_place
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return make_place(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),
+        (f"{CSV}text.csv data.numeric=[age]", ["text.csv", "age", "young", "row 7"]),
+        ("run.output_dir={place}/file/run", ["run.output_dir", "file/run", "cannot be written"]),
+    ],
+)
+def test_refused_before_anything_starts(place: Path, overrides: str, parts: list[str]) -> None:
+    before = sorted(place.rglob("*"))
+    done = run_script(*overrides.format(place=place).split(), cwd=place)
+    assert done.code != 0
+    assert all(part in done.output for part in parts), done.output
+    assert "Traceback" not in done.output
+    assert [path for path in sorted(place.rglob("*")) if path not in before and path.is_file()] == []
+
+
+def test_a_sweep_gives_one_directory_each_and_a_table(place: Path) -> None:
+    """Over the person's own table, named by a path relative to where they are, a client for every hospital."""
+    overrides = f"{CSV}good.csv data.group=hospital partition=natural federation.num_clients=3 federation.num_rounds=1"
+    sweep = run_script("-m", "optimizer.lr=0.01,0.02", *overrides.split(), cwd=place)
+    assert sweep.code == 0, sweep.output
+    directories = sorted(path.parent for path in place.rglob("summary.json"))
+    assert len(directories) == 2
+    configs = [(directory / "config.yaml").read_text() for directory in directories]
+    assert ["lr: 0.01" in configs[0], "lr: 0.02" in configs[1]] == [True, True]
+    rows = [line for line in sweep.output.splitlines() if "optimizer.lr=0.0" in line and "finished" in line]
+    assert len(rows) == 2
+    assert sweep.run_dir == directories[-1]
+
+
+def test_ctrl_c_stops_the_run_and_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), "federation.num_rounds=100000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any(
+            '"round": 2' in file.read_text() for file in tmp_path.rglob("metrics.jsonl")
+        ):
+            time.sleep(0.2)
+        children = [(child.name(), child) for child in psutil.Process(process.pid).children(recursive=True)]
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopped" in output
+    names = {name for name, _ in children}
+    assert {"raylet", "gcs_server"} <= names
+    assert not psutil.wait_procs([child for _, child in children], timeout=10)[1]

@@ -1,0 +1,64 @@
+"""What scripts/run.py checks before it starts anything."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tables import CSV, make_place
+
+from fedapp.config import compose
+from fedapp.errors import FedappError
+from fedapp.launch.simulate import absolute_paths, check, federation_config
+
+REFUSED = [
+    ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),
+    ("federation.num_round=3", ["federation.num_round", "federation.num_rounds"]),
+    ("data=nothing", ["nothing", "breast_cancer"]),
+    ("federation.num_clients=5000", ["federation.num_clients=5000", "1437"]),
+    (f"{CSV}good.csv data.label=result", ["good.csv", "result", "outcome"]),
+    (f"{CSV}nan.csv data.numeric=[age]", ["nan.csv", "age", "row 7"]),
+    (f"{CSV}text.csv data.numeric=[age]", ["text.csv", "age", "young", "row 7"]),
+    (f"{CSV}good.csv data.classes=[well,unwell]", ["good.csv", "ill", "well, unwell"]),
+    ("data=image_folder data.path=images", ["broken.png"]),
+    ("run.output_dir={place}/file/run", ["run.output_dir", "file/run", "cannot be written"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "parts"), REFUSED, ids=[overrides for overrides, _ in REFUSED])
+def test_refused_with_one_message(tmp_path: Path, overrides: str, parts: list[str]) -> None:
+    place = make_place(tmp_path)
+    line = (
+        overrides.format(place=place)
+        .replace("data.path=", f"data.path={place}/")
+        .replace(f"{place}/{place}", f"{place}")
+    )
+    with pytest.raises(FedappError) as caught:
+        check_line(line, place / "run")
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    assert not (place / "run").exists()
+
+
+def check_line(line: str, directory: Path) -> None:
+    config = compose(line.split())
+    check(config, Path(config.run.output_dir or directory))
+
+
+def test_a_sound_config_passes(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    check_line(f"{CSV}{place}/good.csv federation.num_clients=3", place / "run")
+    assert (place / "run").is_dir()
+
+
+def test_relative_data_paths_are_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_place(tmp_path))
+    config = compose(f"{CSV}good.csv data.test_path=/elsewhere/test.csv".split())
+    assert absolute_paths(config) == [f"data.path={tmp_path}/good.csv"]
+
+
+def test_supernodes_get_one_core_each() -> None:
+    cores = os.cpu_count()
+    assert federation_config(compose(["run.device=cpu"]))[:2] == [
+        f"num-supernodes={cores}",
+        "client-resources-num-cpus=1",
+    ]
+    assert federation_config(compose(["run.device=cpu", "run.num_supernodes=7"]))[0] == "num-supernodes=7"
