@@ -1,6 +1,6 @@
 """Which clients a SuperNode hosts, and each one's training and validation split."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,43 +86,39 @@ class Shards:
         self._num_clients, self._val_fraction, self._seed = num_clients, val_fraction, seed
         self._path = path
         self._pool: Examples | None = None
-        self._spans: list[tuple[int, int, int]] = []  # of each client: first row, rows to train on, rows to validate on
+        self._spans: list[tuple[int, int, int]] = []  # of each client: training rows a..b, validation rows b..c
 
-    def of(self, client: int) -> ClientData:
-        """One client's splits. Raises DataError if they cannot be read or do not fit the schema."""
-        if self._pool is None:
-            self._load(client)
-        assert self._pool is not None
-        start, train, validation = self._spans[0 if self._path else client]
-        rows = Examples(
-            self._pool.inputs[start : start + train + validation],
-            self._pool.targets[start : start + train + validation],
-        )
-        return ClientData(
-            Examples(rows.inputs[:train], rows.targets[:train]), Examples(rows.inputs[train:], rows.targets[train:])
-        )
+    @property
+    def is_pooled(self) -> bool:
+        """Whether this is a simulation's data, whose faults are of no client in particular."""
+        return self._path is None
 
-    def _load(self, client: int) -> None:
+    def load(self) -> None:
+        """Load the data if that has not been done. Raises FedappError if it does not fit or cannot be split."""
+        if self._pool is not None:
+            return
         if self._path is not None:
-            examples, owners, name = self._source.local(self._path), None, str(self._path)
+            examples, name = self._source.local(self._path), str(self._path)
+            owners = [torch.arange(len(examples))]
         else:
             pooled = self._source.pooled()
             examples, name = pooled.train, type(self._source).__name__
             owners = partition(pooled, self._partitioner(), self._num_clients, derive_seed(self._seed, "partition"))
         examples.check(self._schema, name)
-        if owners is None:
-            self._arrange(examples, [torch.arange(len(examples))], [client])
-        else:
-            self._arrange(examples, owners, range(self._num_clients))
-
-    def _arrange(self, examples: Examples, owners: Sequence[Tensor], clients: Sequence[int]) -> None:
         order, start = [], 0
-        for client, rows in zip(clients, owners, strict=True):
-            train, validation = holdout(len(rows), self._val_fraction, derive_seed(self._seed, "validation", client))
+        for number, rows in enumerate(owners):
+            train, validation = holdout(len(rows), self._val_fraction, derive_seed(self._seed, "validation", number))
             order += [rows[train], rows[validation]]
-            self._spans.append((start, len(train), len(validation)))
+            self._spans.append((start, start + len(train), start + len(rows)))
             start += len(rows)
         self._pool = examples.take(torch.cat(order))
+
+    def of(self, client: int) -> ClientData:
+        """One client's splits; on a device there is one client, whatever its id. Raises FedappError as `load` does."""
+        self.load()
+        assert self._pool is not None
+        start, middle, end = self._spans[client if self.is_pooled else 0]
+        return ClientData(self._pool.span(start, middle), self._pool.span(middle, end))
 
 
 def moments(examples: Examples) -> Moments:

@@ -71,6 +71,10 @@ class Examples:
         index = torch.as_tensor(indices, dtype=torch.int64)
         return Examples(self.inputs[index], self.targets[index])
 
+    def span(self, start: int, end: int) -> "Examples":
+        """Rows start..end-1 as a view; nothing is copied."""
+        return Examples(self.inputs[start:end], self.targets[start:end])
+
     def check(self, schema: Schema, name: str) -> "Examples":
         """These examples, if they fit `schema`; else a DataError that opens with `name`."""
         if tuple(self.inputs.shape[1:]) != schema.input_shape:

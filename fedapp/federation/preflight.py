@@ -89,12 +89,20 @@ def _population(censuses: Mapping[int, Census], faults: dict[str, str], min_clie
             if census.moments:
                 moments[client] = tuple(census.moments[name][position] for name in ("count", "mean", "squares"))
     if len(nodes) < min_clients:
-        reasons = "".join(f"\n  {who}: {why}" for who, why in sorted(faults.items()))
+        reasons = "".join(f"\n  {', '.join(who)}: {why}" for why, who in _by_reason(faults).items())
         raise FederationError(
             f"{len(nodes)} clients can take part, federation.min_clients={min_clients} are needed{reasons}"
         )
     mean, std = merge_moments([moments[client] for client in sorted(moments)]) if moments else (None, None)
     return Population(nodes, num_examples, faults, mean, std)
+
+
+def _by_reason(faults: Mapping[str, str]) -> dict[str, list[str]]:
+    """Who has which fault: SuperNodes of a simulation have the same ones."""
+    found: dict[str, list[str]] = {}
+    for who, why in sorted(faults.items()):
+        found.setdefault(why, []).append(who)
+    return found
 
 
 def merge_moments(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:

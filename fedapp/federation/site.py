@@ -40,7 +40,12 @@ class Site:
         self.seed, self.max_update_norm = seed, max_update_norm
 
     def census(self, clients: Sequence[int]) -> Census:
-        """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data."""
+        """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data.
+
+        Raises FedappError for what is wrong with a simulation's data as a whole.
+        """
+        if self.shards.is_pooled:
+            self.shards.load()
         counts: list[int] = []
         faults: list[str] = []
         rows: list[tuple[Tensor, ...]] = []

@@ -1,4 +1,4 @@
-"""scripts/run.py at a terminal: refusals, sweeps, Ctrl-C."""
+"""scripts/run.py at a terminal: refusals and Ctrl-C."""
 
 import os
 import signal
@@ -35,20 +35,6 @@ def test_refused_before_anything_starts(place: Path, overrides: str, parts: list
     assert all(part in done.output for part in parts), done.output
     assert "Traceback" not in done.output
     assert [path for path in sorted(place.rglob("*")) if path not in before and path.is_file()] == []
-
-
-def test_a_sweep_gives_one_directory_each_and_a_table(place: Path) -> None:
-    """Over the person's own table, named by a path relative to where they are, a client for every hospital."""
-    overrides = f"{CSV}good.csv data.group=hospital partition=natural federation.num_clients=3 federation.num_rounds=1"
-    sweep = run_script("-m", "optimizer.lr=0.01,0.02", *overrides.split(), cwd=place)
-    assert sweep.code == 0, sweep.output
-    directories = sorted(path.parent for path in place.rglob("summary.json"))
-    assert len(directories) == 2
-    configs = [(directory / "config.yaml").read_text() for directory in directories]
-    assert ["lr: 0.01" in configs[0], "lr: 0.02" in configs[1]] == [True, True]
-    rows = [line for line in sweep.output.splitlines() if "optimizer.lr=0.0" in line and "finished" in line]
-    assert len(rows) == 2
-    assert sweep.run_dir == directories[-1]
 
 
 def test_ctrl_c_stops_the_run_and_leaves_no_process(tmp_path: Path) -> None:

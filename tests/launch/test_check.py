@@ -18,7 +18,7 @@ REFUSED = [
     (f"{CSV}good.csv data.label=result", ["good.csv", "result", "outcome"]),
     (f"{CSV}nan.csv data.numeric=[age]", ["nan.csv", "age", "row 7"]),
     (f"{CSV}text.csv data.numeric=[age]", ["text.csv", "age", "young", "row 7"]),
-    (f"{CSV}good.csv data.classes=[well,unwell]", ["good.csv", "ill", "well, unwell"]),
+    (f"{CSV}good.csv data.classes=[well,unwell]", ["good.csv", "ill", "'well', 'unwell'"]),
     ("data=image_folder data.path=images", ["broken.png"]),
     ("run.output_dir={place}/file/run", ["run.output_dir", "file/run", "cannot be written"]),
 ]

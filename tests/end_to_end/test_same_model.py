@@ -1,0 +1,48 @@
+"""The default federation through every door, judged by Flower's status and by the files it leaves."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from commands import Finished, Flower, run_script
+from in_process import run_in_process
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def default(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """scripts/run.py with the defaults."""
+    return run_script(cwd=tmp_path_factory.mktemp("default"))
+
+
+def test_the_default_run_learns(default: Finished) -> None:
+    assert default.code == 0, default.output
+    assert default.summary["status"] == "finished"
+    assert default.summary["clients"] == 20
+    assert default.summary["test_accuracy"] >= 0.95
+    assert "test_accuracy" in default.output
+    assert str(default.run_dir / "report.html") in default.output.replace("\n", "")
+    assert (default.run_dir / "report.html").exists()
+
+
+def test_it_is_close_to_training_on_the_pooled_data(default: Finished, tmp_path: Path) -> None:
+    directory = run_in_process(tmp_path / "run", "experiment=pooled")
+    pooled = json.loads((directory / "summary.json").read_text())
+    assert pooled["clients"] == 1
+    assert abs(pooled["test_accuracy"] - default.summary["test_accuracy"]) <= 0.02
+
+
+def test_in_process_and_on_ray_the_model_is_the_same(default: Finished, tmp_path: Path) -> None:
+    directory = run_in_process(tmp_path / "run", "", num_nodes=3)
+    assert json.loads((directory / "summary.json").read_text())["model_sha256"] == default.summary["model_sha256"]
+
+
+def test_flwr_run_gives_the_same_model(default: Finished, flower: Flower, tmp_path: Path) -> None:
+    output, status = flower.run(f"run.output_dir={tmp_path / 'run'}", supernodes=4)
+    assert status == "finished:completed", output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["supernodes"], default.summary["supernodes"]) == (4, os.cpu_count())
+    assert summary["model_sha256"] == default.summary["model_sha256"]
+    assert f"run_dir={tmp_path / 'run'}" in output
