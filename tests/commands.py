@@ -51,11 +51,15 @@ class Flower:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
         return done.stdout + done.stderr
 
-    def run(self, overrides: str, *, supernodes: int = 2, app: Path = ROOT) -> tuple[str, str]:
-        """What `flwr run --stream` printed, and the status that Flower gives the run."""
+    def run(self, overrides: str, *, supernodes: int = 1, app: Path = ROOT) -> tuple[str, str]:
+        """What `flwr run --stream` printed, and the status that Flower gives the run. Workers: two at most."""
+        workers = min(supernodes, 2)
         output = self(
             *("run", str(app), CONNECTION, "--stream", "--run-config", f"overrides={json.dumps(overrides)}"),
-            *("--federation-config", f"num-supernodes={supernodes} client-resources-num-cpus=1"),
+            *(
+                "--federation-config",
+                f"num-supernodes={supernodes} client-resources-num-cpus=1 init-args-num-cpus={workers}",
+            ),
         )
         runs = json.loads(self("ls", CONNECTION, "--format", "json"))["runs"]
         newest = max(runs, key=lambda run: run["pending-at"])

@@ -32,13 +32,14 @@ def check(config: Config, directory: Path) -> None:
 
 
 def federation_config(config: Config) -> list[str]:
-    """Flower's simulation settings: SuperNodes, and one core each."""
+    """Flower's simulation settings: SuperNodes, and a worker process with one core for as many as there are cores."""
     cores = os.cpu_count() or 1
     supernodes = config.run.num_supernodes or cores
+    workers = min(supernodes, cores)
     # Ray hides the GPU from workers that did not ask for a share of it.
     on_gpu = resolve_device(config.run.device).type == "cuda"
-    gpus = [f"client-resources-num-gpus={1 / min(supernodes, cores):.4f}"] if on_gpu else []
-    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", f"init-args-num-cpus={cores}", *gpus]
+    gpus = [f"client-resources-num-gpus={1 / workers:.4f}"] if on_gpu else []
+    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", f"init-args-num-cpus={workers}", *gpus]
 
 
 class Launcher:

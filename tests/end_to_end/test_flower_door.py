@@ -1,7 +1,5 @@
-"""`flwr run` as Flower users start it: errors at the terminal, the right code, a data set of one's own, the bundle."""
+"""`flwr run` as Flower users start it: errors at the terminal, the right code, the bundle."""
 
-import json
-import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -49,25 +47,3 @@ def test_the_bundle_builds_without_a_warning_and_holds_no_test(flower: Flower, t
     assert "conf/data/digits.yaml" in names
     assert "fedapp/server_app.py" in names
     assert not [name for name in names if "test" in Path(name).name or name.startswith(("tests/", "scripts/"))]
-
-
-def test_a_data_set_of_ones_own_as_the_readme_shows_it(flower: Flower, tmp_path: Path) -> None:
-    """Exactly what the README says: two new files beside the others, no edit elsewhere."""
-    app = tmp_path / "checkout"
-    for name in ("fedapp", "conf"):
-        shutil.copytree(ROOT / name, app / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, app / name)
-    section = (ROOT / "README.md").read_text().split("### A data set of your own")[1].split("\n## ")[0]
-    blocks = re.findall(r"`((?:fedapp|conf)/\S+)`[^`]*```(?:python|yaml)\n(.*?)```", section, flags=re.DOTALL)
-    assert [Path(name).suffix for name, _ in blocks] == [".py", ".yaml"]
-    for name, text in blocks:
-        assert not (app / name).exists()
-        (app / name).write_text(text)
-    command = re.search(r"python scripts/run.py (\S.*)", section)
-    assert command is not None
-    overrides = f"{command[1]} federation.num_rounds=2 run.output_dir={tmp_path / 'run'}"
-    output, status = flower.run(overrides, app=app)
-    assert status == "finished:completed", output
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["test_loss"] < lines[0]["test_loss"]

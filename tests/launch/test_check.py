@@ -62,3 +62,4 @@ def test_supernodes_get_one_core_each() -> None:
         "client-resources-num-cpus=1",
     ]
     assert federation_config(compose(["run.device=cpu", "run.num_supernodes=7"]))[0] == "num-supernodes=7"
+    assert federation_config(compose(["run.device=cpu", "run.num_supernodes=1"]))[2] == "init-args-num-cpus=1"

@@ -10,6 +10,8 @@ from fedapp.models.input_layer import assemble
 from fedapp.models.normalization import Copy
 from fedapp.models.vision import torchvision_model
 
+pytestmark = pytest.mark.slow  # large networks
+
 FIVE = tuple("abcde")
 
 
