@@ -1,5 +1,6 @@
 """The ClientApp: what a SuperNode does with each message."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from flwr.clientapp import ClientApp
 from fedapp.build import build_site
 from fedapp.code_identity import code_digest, code_path
 from fedapp.config import Config, compose, split_overrides
-from fedapp.data.shards import hosted_clients, local_data_path
+from fedapp.data.shards import hosted_clients, local_data_path, num_partitions
 from fedapp.errors import FedappError
 from fedapp.federation.site import Site
 from fedapp.wire.census import Census, pack_census
@@ -40,6 +41,7 @@ def query(message: Message, context: Context) -> Message:
     try:
         config, site = open_site(context)
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
+        census = replace(census, num_partitions=num_partitions(context.node_config))
     except FedappError as error:
         census = Census(code_digest(), code_path(), fault=str(error))
     return Message(pack_census(census), reply_to=message)

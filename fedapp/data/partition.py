@@ -4,6 +4,8 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,8 +74,9 @@ def _columns(pooled: Pooled) -> dict[str, Any]:
 def _load_partitions(partitioner: "Partitioner", columns: Mapping[str, Any], num_clients: int) -> list[Any]:
     kind = type(partitioner).__name__
     try:
-        with warnings.catch_warnings():
-            # They tell of retries, which are no fault, and of rows left out, which _check_owners logs in any case.
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            # They tell of retries, which are no fault, and of rows left out, which _check_owners logs in any case; and
+            # some draw a progress bar that lasts no time.
             warnings.simplefilter("ignore")
             partitioner.dataset = _as_dataset(columns)
             num_partitions = partitioner.num_partitions

@@ -16,7 +16,7 @@ from fedapp.seeding import derive_seed
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner  # type: ignore[import-untyped]
 
-__all__ = ["ClientData", "Moments", "Shards", "hosted_clients", "local_data_path", "moments"]
+__all__ = ["ClientData", "Moments", "Shards", "hosted_clients", "local_data_path", "moments", "num_partitions"]
 
 NodeConfig = Mapping[str, bool | int | float | str]
 
@@ -63,6 +63,11 @@ def local_data_path(node_config: NodeConfig) -> Path | None:
     if path is not None and not (isinstance(path, str) and path):
         raise DataError(f"node-config data-path={path!r}: must be a path in quotes")
     return Path(str(path)).expanduser() if path else None
+
+
+def num_partitions(node_config: NodeConfig) -> int:
+    """How many SuperNodes share the data of a simulation; 0 for a device with data of its own."""
+    return 0 if "data-path" in node_config else int(node_config.get("num-partitions", 0))
 
 
 class Shards:

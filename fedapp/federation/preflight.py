@@ -38,6 +38,21 @@ def preflight(grid: Grid, *, min_supernodes: int, wait_timeout: float, timeout: 
             f"{len(nodes)} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
             " federation.min_supernodes, or raise federation.wait_timeout"
         )
+    censuses, faults = _ask(grid, nodes, timeout)
+    # SuperNodes that share a simulation's data know how many they are; some may have come only now.
+    declared = max((census.num_partitions for census in censuses.values()), default=0)
+    if declared > len(nodes):
+        late = [node for node in wait_for_supernodes(grid, declared, wait_timeout) if node not in nodes]
+        more, more_faults = _ask(grid, late, timeout)
+        censuses, faults = censuses | more, faults | more_faults
+        if len(nodes) + len(late) < declared:
+            faults["other SuperNodes"] = f"{len(nodes) + len(late)} of {declared} came within {wait_timeout:g} s"
+    check_same_code(censuses)
+    return _population(censuses, faults, min_clients)
+
+
+def _ask(grid: Grid, nodes: list[int], timeout: float) -> tuple[dict[int, Census], dict[str, str]]:
+    """The census of every SuperNode that gives one, and what is wrong with the others."""
     queries = [Message(pack_query(code_digest()), node, MessageType.QUERY, ttl=timeout) for node in nodes]
     censuses: dict[int, Census] = {}
     faults: dict[str, str] = {}
@@ -52,8 +67,7 @@ def preflight(grid: Grid, *, min_supernodes: int, wait_timeout: float, timeout: 
     for node in nodes:
         if node not in censuses:
             faults.setdefault(f"SuperNode {node}", f"no answer to the preflight within {timeout:g} s")
-    check_same_code(censuses)
-    return _population(censuses, faults, min_clients)
+    return censuses, faults
 
 
 def check_same_code(censuses: Mapping[int, Census]) -> None:

@@ -20,7 +20,8 @@ class Census:
     `num_examples` counts training examples, one entry a client. `faults` holds, by client, what is wrong with its
     data ("" for nothing); `fault` what is wrong with the SuperNode as a whole. `moments` is empty unless the schema
     asks for federated scaling: then float64 tensors (clients, features) of the count, the mean and the sum of squared
-    deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`.
+    deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`. `num_partitions` is
+    how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own.
     """
 
     code: str
@@ -30,6 +31,7 @@ class Census:
     faults: tuple[str, ...] = ()
     fault: str = ""
     moments: Mapping[str, Tensor] = field(default_factory=dict)
+    num_partitions: int = 0
 
 
 def pack_query(code: str) -> RecordDict:
@@ -49,6 +51,7 @@ def pack_census(census: Census) -> RecordDict:
             "clients": list(census.clients),
             "faults": list(census.faults),
             "fault": census.fault,
+            "num-partitions": census.num_partitions,
         }
     )
     metrics = MetricRecord({"num-examples": list(census.num_examples)})
@@ -74,4 +77,5 @@ def unpack_census(content: RecordDict) -> Census:
         faults=tuple(str(fault) for fault in faults),
         fault=str(config["fault"]),
         moments=moments,
+        num_partitions=int(number(config["num-partitions"])),
     )

@@ -111,6 +111,29 @@ def test_missing_supernodes_are_counted() -> None:
         preflight(grid, min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1)
 
 
+def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = InProcessGrid("federation.num_clients=4", 3)
+    calls = iter([[100], [100, 101]])
+    monkeypatch.setattr(grid, "get_node_ids", lambda: next(calls, [100, 101, 102]))
+    population = preflight(grid, min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2)
+    assert population.nodes == {0: 100, 1: 101, 2: 102, 3: 100}
+    assert not population.faults
+
+
+def test_a_supernode_that_never_comes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = InProcessGrid("federation.num_clients=4", 3)
+    monkeypatch.setattr(grid, "get_node_ids", lambda: [100, 101])
+    population = preflight(grid, min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2)
+    assert sorted(population.nodes) == [0, 1, 3]
+    assert population.faults == {"other SuperNodes": "2 of 3 came within 0.1 s"}
+
+
+def test_more_supernodes_than_clients() -> None:
+    population = ask("federation.num_clients=2", [{"partition-id": i, "num-partitions": 4} for i in range(4)])
+    assert population.nodes == {0: 100, 1: 101}
+    assert not population.faults
+
+
 def test_virtual_clients_are_dealt_out_by_remainder() -> None:
     assert hosted_clients({"partition-id": 1, "num-partitions": 3}, 7, 8) == [1, 4, 7]
     assert hosted_clients({"data-path": "/x"}, 7, 8) == [7]

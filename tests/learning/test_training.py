@@ -1,0 +1,100 @@
+"""Local training against steps done by hand, and its independence of everything but its seed."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fedapp.data.source import Examples, Schema
+from fedapp.metrics import choose
+from fedapp.seeding import derive_seed, generator, seeded
+from fedapp.task import Task
+from fedapp.training import LocalTraining, minibatches
+
+TABLE = Schema(input_shape=(3,), classes=("a", "b"))
+REGRESSION = Task(Schema(input_shape=(1,)), choose("auto", classification=False))
+
+
+def line(weight: float) -> nn.Linear:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, weight)
+    return model
+
+
+def training(**options: object) -> LocalTraining:
+    settings: dict[str, object] = {
+        "loss": REGRESSION.loss,
+        "optimizer": lambda p: torch.optim.SGD(p, lr=0.1),
+        "local_epochs": 1,
+        "batch_size": 2,
+    }
+    return LocalTraining(**{**settings, **options})  # type: ignore[arg-type]
+
+
+def test_one_step_is_the_gradient_step() -> None:
+    # loss = mean((w x - y)^2); gradient = mean(2 x (w x - y)) = (2*1*(2-3) + 2*2*(4-1)) / 2 = 5
+    examples = Examples(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]))
+    model = line(2.0)
+    result = training()(model, examples, seed=(0,))
+    assert model.weight.item() == pytest.approx(2.0 - 0.1 * 5)
+    assert result.steps == 1
+    assert result.loss == pytest.approx(((2 - 3) ** 2 + (4 - 1) ** 2) / 2)
+
+
+def test_proximal_term_pulls_to_where_training_began() -> None:
+    # Two steps on x = 1, y = 0: w1 = w0 - lr * 2 w0; then the gradient is 2 w1 + mu (w1 - w0).
+    examples = Examples(torch.ones(2, 1), torch.zeros(2))
+    model = line(1.0)
+    training(local_epochs=2, proximal_mu=3.0)(model, examples, seed=(0,))
+    first = 1.0 - 0.1 * 2.0
+    assert model.weight.item() == pytest.approx(first - 0.1 * (2 * first + 3.0 * (first - 1.0)))
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 2**31))
+def test_an_epoch_shows_every_example_once(count: int, size: int, seed: int) -> None:
+    batches = list(minibatches(count, size, generator(seed)))
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(count))
+    assert all(len(batch) <= size + 1 for batch in batches)
+    if count > 1 and size > 1:
+        assert all(len(batch) > 1 for batch in batches)
+
+
+def test_batch_norm_trains_when_one_example_is_left_over() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    examples = Examples(torch.randn(9, 3), torch.randint(0, 2, (9,)))
+    task = Task(TABLE, choose("auto", classification=True))
+    assert training(loss=task.loss, batch_size=4)(model, examples, seed=(0,)).steps == 2
+
+
+def test_dropout_and_shuffling_depend_on_the_seed_alone() -> None:
+    with seeded(1, "model"):
+        start = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 2)).state_dict()
+    examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
+    task = Task(TABLE, choose("auto", classification=True))
+
+    def trained(seed: int) -> torch.Tensor:
+        torch.rand(seed + 1)  # moves the global generator
+        model = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+        model.load_state_dict(start)
+        training(loss=task.loss, batch_size=8)(model, examples, seed=(seed, "client"))
+        return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+    assert torch.equal(trained(5), trained(5))
+    assert not torch.equal(trained(5), trained(6))
+
+
+def test_seeds_are_stable_and_apart() -> None:
+    assert derive_seed(0, "shuffle", 1, 2) == 1779626465966582532
+    seeds = {derive_seed(0, name, a, b) for name in ("x", "y") for a in range(20) for b in range(20)}
+    assert len(seeds) == 800
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+def test_seeded_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    with seeded(3, "model"):
+        inside = torch.rand(2)
+    assert torch.equal(torch.get_rng_state(), before)
+    with seeded(3, "model"):
+        assert torch.equal(torch.rand(2), inside)
