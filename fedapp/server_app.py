@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedapp.build import Parts, build_parts, build_strategy, output_directory
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
-from fedapp.errors import FedappError, FederationError
+from fedapp.errors import ConfigError, FedappError, FederationError
 from fedapp.federation.loop import Federation, Result
 from fedapp.federation.preflight import Population, preflight
 from fedapp.federation.record import RunRecord, versions
@@ -48,6 +48,11 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float) ->
     if test is not None:
         test.check(parts.task.schema, "the server's test data")
     federation = config.federation
+    if test is None and not config.train.val_fraction and (federation.patience or federation.target_accuracy):
+        raise ConfigError(
+            "federation.patience, federation.target_accuracy: nobody has data to judge the model by. Set"
+            " train.val_fraction, or give the server test data"
+        )
     population = preflight(
         grid,
         min_supernodes=federation.min_supernodes,

@@ -59,23 +59,21 @@ class Federation:
         test = self._evaluate(arrays)
         self.record.add_round({"round": 0, **test}, None)
         reason, failed, done = "all rounds done", None, 0
-        for server_round in range(1, self.num_rounds + 1):
-            arrays, test, changed = self._round(server_round, arrays)
-            done = server_round
-            try:
-                stop = self.rules.update(
-                    server_round, changed=changed, accuracy=test.get("test_accuracy"), loss=test.get("test_loss")
-                )
-            except FederationError as error:
-                reason = failed = str(error)
-                break
-            if stop:
-                reason = stop
-                break
+        try:
+            for server_round in range(1, self.num_rounds + 1):
+                arrays, test, judged = self._round(server_round, arrays)
+                done = server_round
+                if stop := self.rules.update(server_round, changed=self.strategy.outcome.changed, **judged):
+                    reason = stop
+                    break
+            self.rules.check_end()
+        except FederationError as error:
+            reason = failed = str(error)
         final = self._evaluate_on_clients(done, arrays) if self.final_evaluation and failed is None else {}
         return Result(arrays_to_state(arrays), done, reason, failed, test, final)
 
-    def _round(self, server_round: int, arrays: ArrayRecord) -> tuple[ArrayRecord, Figures, bool]:
+    def _round(self, server_round: int, arrays: ArrayRecord) -> tuple[ArrayRecord, Figures, dict[str, float | None]]:
+        """One round: the next model, its central evaluation, and the accuracy and loss that stop rules go by."""
         clock = Clock()
         messages = self.strategy.configure_train(server_round, arrays, ConfigRecord(), self.grid)
         clock.lap("other")
@@ -86,13 +84,14 @@ class Federation:
         test = self._evaluate(arrays)
         clock.lap("evaluate")
         outcome = self.strategy.outcome
+        federated = federated_metrics(list(outcome.reports.values()), self.task.main_metric)
         figures: Figures = {
             "round": server_round,
             "seconds": clock.total(),
             **clock.phases(),
             **test,
             "train_loss": outcome.train_loss,
-            **federated_metrics(list(outcome.reports.values()), self.task.main_metric),
+            **federated,
             "cohort": len(outcome.weights),
             "replied": len(outcome.good),
             "rejected": outcome.rejected,
@@ -101,7 +100,9 @@ class Federation:
         }
         self.record.add_round(figures, outcome)
         log(INFO, "round %d/%d  %s", server_round, self.num_rounds, _line(figures))
-        return arrays, test, outcome.changed
+        # Without test data on the server, the clients' validation splits decide.
+        judged = {name: test.get(f"test_{name}", federated.get(f"val_{name}")) for name in ("accuracy", "loss")}
+        return arrays, test, judged
 
     def _evaluate(self, arrays: ArrayRecord) -> Figures:
         """Central evaluation, as test_<name>; empty where the server has no test data."""

@@ -128,6 +128,25 @@ def test_patience_ends_the_run(tmp_path: Path) -> None:
     assert "patience" in found["stop_reason"]
 
 
+def test_without_test_data_the_clients_validation_data_decides(tmp_path: Path) -> None:
+    stuck = "optimizer.lr=0.0 model=logistic_regression data.test_fraction=0 federation.fraction_train=1"
+    found = summary(run_in_process(tmp_path / "run", f"{stuck} federation.num_rounds=9 federation.patience=2"))
+    assert found["test_accuracy"] is None
+    assert found["rounds"] == 3
+    with pytest.raises(ConfigError, match=r"federation.patience.*train.val_fraction"):
+        run_in_process(tmp_path / "other", f"{stuck} train.val_fraction=0 federation.patience=2")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_that_never_learnt_has_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match="the model is the initial one"):
+        run_in_process(tmp_path / "run", f"{SMALL} optimizer.lr=1e30")
+    found = summary(tmp_path / "run")
+    assert (found["status"], found["rounds"], found["rejected"]) == ("failed", 2, 6)
+    reasons = {row["rejected"] for row in lines(tmp_path / "run", "clients.jsonl")}
+    assert any("value out of range" in str(reason) or "non-finite" in str(reason) for reason in reasons)
+
+
 def test_rounds_without_good_replies_end_in_an_error_and_keep_the_model(tmp_path: Path) -> None:
     def silence(reply: Message) -> Message | None:
         return None if reply.metadata.message_type == "train" else reply
