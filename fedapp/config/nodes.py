@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -53,7 +54,7 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
         except (PydanticSchemaGenerationError, PydanticUserError):
             continue  # a hint that pydantic cannot read (some of torch's) is left to the target itself
         try:
-            adapter.validate_python(value, strict=True)
+            adapter.validate_json(json.dumps(value), strict=True)  # as JSON: YAML has lists, and no tuples
         except ValidationError as error:
             wanted = getattr(hints[name], "__name__", str(hints[name])) if inspect.isclass(hints[name]) else hints[name]
             detail = error.errors()[0]["msg"]

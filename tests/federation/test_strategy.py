@@ -9,6 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
+from fedapp.build import optimizer_factory
+from fedapp.config import compose
 from fedapp.federation.preflight import Population
 from fedapp.federation.strategy import WeightedFedAvg
 from fedapp.wire.records import arrays_to_state, state_to_arrays
@@ -97,6 +99,41 @@ def test_server_momentum_is_fedavgm() -> None:
     assert torch.allclose(second["w"], STATE["w"] + 0.5 * (0.9 * mean + mean), atol=1e-6)
     # Statistics are averaged, not stepped by the optimizer.
     assert torch.allclose(first["running_mean"], STATE["running_mean"] + mean_of([0, 1, 2], "running_mean"))
+
+
+def two_rounds(option: str) -> tuple[Tensor, Tensor, Tensor]:
+    """How far the two rounds of a committed strategy move "w", and the mean update of each, all float64."""
+    strategy = make(
+        server_optimizer=optimizer_factory(
+            "server_optimizer", compose([f"strategy={option}"]).strategy.server_optimizer
+        )
+    )
+    first = one_round(strategy, lambda m: [good_reply(m)], 1)
+    second = one_round(strategy, lambda m: [good_reply(m)], 2)
+    assert first is not None
+    assert second is not None
+    start = STATE["w"].double()
+    return first["w"].double() - start, second["w"].double() - start, mean_of([0, 1, 2], "w").double()
+
+
+def test_fedavgm_by_hand() -> None:
+    first, second, mean = two_rounds("fedavgm")
+    assert torch.allclose(first, mean, atol=1e-6)
+    assert torch.allclose(second, 0.9 * mean + mean, atol=1e-6)
+
+
+def test_fedadam_by_hand() -> None:
+    first, second, mean = two_rounds("fedadam")
+    # The same pseudo-gradient twice: bias-corrected, both moments are it and its square, whatever the betas.
+    step = 0.01 * mean / (mean.abs() + 0.001)
+    assert torch.allclose(first, step, atol=1e-6)
+    assert torch.allclose(second, step, atol=1e-6)
+
+
+def test_fedadagrad_by_hand() -> None:
+    first, second, mean = two_rounds("fedadagrad")
+    assert torch.allclose(first, 0.01 * mean / (mean.abs() + 0.001), atol=1e-6)
+    assert torch.allclose(second, 0.01 * mean / ((2 * mean**2).sqrt() + 0.001), atol=1e-6)
 
 
 def with_arrays(change: dict[str, Tensor], drop: str = "") -> Callable[[Message], list[Message]]:
