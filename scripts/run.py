@@ -9,6 +9,7 @@
 The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -49,12 +50,16 @@ def main() -> int:
         return 130
     if len(finished) > 1:
         show_sweep(console, finished)
-    if finished:
+    if finished and finished[-1].directory.exists():  # not after a refusal, which leaves nothing
         print(f"run_dir={finished[-1].directory}", flush=True)
     return int(any(run.error for run in finished))
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a `kill` must end the SuperLink, too
+        signal.signal(number, signal.default_int_handler)
     with Launcher(console) as launcher:
         status = main()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # what remains is clearing up, which must not be cut short
     sys.exit(status)

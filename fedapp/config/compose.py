@@ -65,9 +65,10 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's complaint without its internals, and the nearest existing keys."""
+    """Hydra's complaint without its internals and its advice to add keys, and the nearest existing keys."""
     text = str(error).partition("Config search path:")[0]
-    lines = [line for line in text.splitlines() if line.strip() and "object_type" not in line]
+    noise = ("object_type", "To append to your config", "is not in struct")
+    lines = [line for line in text.splitlines() if line.strip() and not any(word in line for word in noise)]
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
     lines += [line for line in cause if line not in lines]
     known = _known_keys()
