@@ -11,6 +11,7 @@ from typing import Any
 from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 480  # seconds; on a busy machine with a cold disk a run has taken three minutes to start
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Finished:
         return dict(json.loads((self.run_dir / "summary.json").read_text()))
 
 
-def run_script(*arguments: str, cwd: Path, root: Path = ROOT, timeout: float = 170) -> Finished:
+def run_script(*arguments: str, cwd: Path, root: Path = ROOT, timeout: float = PATIENCE) -> Finished:
     """`python scripts/run.py ...` from `cwd`."""
     command = [sys.executable, str(root / "scripts" / "run.py"), *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
@@ -48,7 +49,7 @@ class Flower:
     def __call__(self, *arguments: str, cwd: Path = ROOT) -> str:
         command = ["flwr", *arguments]
         environment = self.superlink.environment
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         return done.stdout + done.stderr
 
     def run(self, overrides: str, *, supernodes: int = 1, app: Path = ROOT) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, run_script
+from commands import PATIENCE, ROOT, run_script
 from tables import CSV, make_place
 
 pytestmark = pytest.mark.slow
@@ -42,14 +42,14 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides.split()]
     command += ["federation.num_rounds=100000", "run.num_supernodes=1"]
     with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not any(
             '"round": 2' in file.read_text() for file in place.rglob("metrics.jsonl")
         ):
             time.sleep(0.2)
         children = [(child.name(), child) for child in psutil.Process(process.pid).children(recursive=True)]
         os.kill(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "stopped" in output
     names = {name for name, _ in children}
