@@ -86,8 +86,11 @@ class WeightedSum:
             total += totals[key]
         self.weights.extend(weights)
 
-    def screen_partial(self, totals: State, weights: Iterable[float]) -> str | None:
-        """Why this partial sum cannot be added, or None: wrong form, or larger than its clients can have made it."""
+    def screen_partial(self, totals: State, weights: Iterable[float], *, max_norm: float | None = None) -> str | None:
+        """Why this partial sum cannot be added, or None: wrong form, or larger than its clients can have made it.
+
+        By the triangle inequality its norm is at most `max_norm` times the sum of the weights.
+        """
         weights = list(weights)
         if totals.keys() != self.totals.keys():
             return "wrong keys in a partial sum"
@@ -97,6 +100,11 @@ class WeightedSum:
                 return f"wrong dtype or shape: partial sum of {key} is {value.dtype} {tuple(value.shape)}"
             if value.numel() and max(-int(value.min()), int(value.max())) > bound:
                 return f"value out of range in the partial sum of {key}"
+        if max_norm is not None:
+            squares = math.fsum(float(value.double().square().sum()) for value in totals.values())
+            norm = math.sqrt(squares) / 2.0**FRACTION_BITS
+            if norm > max_norm * math.fsum(weights) * (1 + 1e-9):
+                return f"norm {norm:.4g} of a partial sum above {max_norm:g} times its weight"
         return None
 
     @property

@@ -1,7 +1,7 @@
 """From config to objects: the one place where config values become data, task, model, strategy and site."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,16 @@ from fedapp.seeding import seeded
 from fedapp.task import Task
 from fedapp.training import LocalTraining, resolve_device
 
-__all__ = ["Parts", "build_parts", "build_shards", "build_site", "build_strategy", "output_directory"]
+__all__ = [
+    "Parts",
+    "build_parts",
+    "build_shards",
+    "build_site",
+    "build_strategy",
+    "check_server_optimizer",
+    "optimizer_factory",
+    "output_directory",
+]
 
 
 @dataclass(frozen=True)
@@ -50,16 +59,20 @@ def build_parts(config: Config) -> Parts:
         net = instantiate("model", config.model, partial=True)(schema)
     model = assemble(net, schema)
     check_fits(model, schema)
-    _check_optimizer("optimizer", config.optimizer, model)
-    _check_optimizer("strategy.server_optimizer", config.strategy.server_optimizer, model)
+    _check_optimizer("optimizer", config.optimizer)
     return Parts(source, Task(schema, metrics), model)
 
 
-def _check_optimizer(key: str, node: dict[str, Any], model: nn.Module) -> None:
-    """Make the optimizer once, so that bad values are refused now and not on every client."""
+def check_server_optimizer(config: Config) -> None:
+    """Refuse bad values of `strategy.server_optimizer`. For the server's side only: clients never make it."""
+    _check_optimizer("strategy.server_optimizer", config.strategy.server_optimizer)
+
+
+def _check_optimizer(key: str, node: dict[str, Any]) -> None:
+    """Make the optimizer once, so that bad values are refused now and not in the first round."""
     made = optimizer_factory(key, node)
     try:
-        made(list(model.parameters()))
+        made([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{key}: {node.get('_target_')} refused its arguments: {error}") from None
 
@@ -82,6 +95,10 @@ def build_shards(config: Config, parts: Parts, path: Path | None = None) -> Shar
 
 def build_site(config: Config, data_path: Path | None) -> Site:
     """A SuperNode's side. A device's own `data_path` comes before anything that the config says."""
+    if data_path is not None:
+        # The operator named the data. What the config says of files must not be looked at: a server could read others.
+        data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
+        config = replace(config, data=data)
     parts = build_parts(config)
     return Site(
         shards=build_shards(config, parts, data_path),

@@ -1,12 +1,16 @@
 """The ClientApp: what a SuperNode does with each message."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from logging import ERROR
 from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 
 from fedapp.build import build_site
 from fedapp.code_identity import code_digest, code_path
@@ -35,9 +39,24 @@ def open_site(context: Context) -> tuple[Config, Site]:
     return _site(str(context.run_config["overrides"]), local_data_path(context.node_config))
 
 
+@contextmanager
+def only_kind_of_error_leaves() -> Iterator[None]:
+    """Flower sends an exception's text to the server. It may hold data: only its kind goes, the rest is logged here."""
+    try:
+        yield
+    except Exception as error:
+        log(ERROR, "message failed", exc_info=error)
+        raise RuntimeError(f"{type(error).__name__} (see the client's log)") from None
+
+
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """The preflight: who is hosted here, with how much data, running which code."""
+    with only_kind_of_error_leaves():
+        return _query(message, context)
+
+
+def _query(message: Message, context: Context) -> Message:
     try:
         config, site = open_site(context)
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
@@ -50,12 +69,14 @@ def query(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Evaluate the global model on each client asked for, train it there, and send back the sum of updates."""
-    instruction, state = unpack_instruction(message.content)
-    return Message(pack_reply(open_site(context)[1].train(instruction, state)), reply_to=message)
+    with only_kind_of_error_leaves():
+        instruction, state = unpack_instruction(message.content)
+        return Message(pack_reply(open_site(context)[1].train(instruction, state)), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global model on each client asked for."""
-    instruction, state = unpack_instruction(message.content)
-    return Message(pack_reply(open_site(context)[1].evaluate(instruction, state)), reply_to=message)
+    with only_kind_of_error_leaves():
+        instruction, state = unpack_instruction(message.content)
+        return Message(pack_reply(open_site(context)[1].evaluate(instruction, state)), reply_to=message)

@@ -67,7 +67,7 @@ def choose(names: object, *, classification: bool) -> dict[str, Metric]:
     known = CLASSIFICATION if classification else REGRESSION
     first = next(iter(known))
     chosen = [first] if names == "auto" else names
-    if not isinstance(chosen, list) or not all(name in known for name in chosen):
+    if not isinstance(chosen, list) or not all(isinstance(name, str) and name in known for name in chosen):
         kind = "classification" if classification else "regression"
         raise ConfigError(f"task.metrics={names}: must be auto or a list out of {', '.join(known)} ({kind})")
     return {name: known[name] for name in [first, *(name for name in chosen if name != first)]}

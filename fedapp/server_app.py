@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from fedapp.build import Parts, build_parts, build_strategy, output_directory
+from fedapp.build import Parts, build_parts, build_strategy, check_server_optimizer, output_directory
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.errors import ConfigError, FedappError, FederationError
@@ -43,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def run_federation(grid: Grid, config: Config, directory: Path, start: float) -> None:
     """Preflight, rounds, report. Raises FedappError for whatever a person can mend."""
+    check_server_optimizer(config)
     parts = build_parts(config)
     test = parts.source.test()
     if test is not None:

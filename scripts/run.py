@@ -39,8 +39,9 @@ def job(_: DictConfig) -> None:
 def main() -> int:
     arguments = sys.argv[1:]
     try:
+        # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):
-            compose(arguments)  # says what is wrong in fewer words than Hydra would
+            compose([argument for argument in arguments if not argument.startswith("hydra.")])
         job()
     except FedappError as error:
         console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)

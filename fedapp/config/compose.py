@@ -5,9 +5,12 @@ override strings are read, and none that could name code (`refuse_code`).
 """
 
 import difflib
+import math
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +18,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedapp.config.schema import Config, check_ranges, check_together
+from fedapp.config.schema import Config, check_ranges
 from fedapp.errors import ConfigError
 
 __all__ = ["CONF_DIR", "compose", "split_overrides", "to_yaml"]
@@ -38,14 +42,61 @@ def split_overrides(line: str) -> list[str]:
 
 
 def refuse_code(overrides: Sequence[str]) -> None:
-    """Refuse overrides that would choose code or read the environment: a server must not do so on a client."""
-    for override in overrides:
-        key, _, value = override.partition("=")
-        parts = key.lstrip("+~").replace("@", ".").replace("/", ".").split(".")
-        if any(word in override for word in ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")):
-            raise ConfigError(f"{override!r}: code is chosen in a YAML file under conf/, not by an override")
-        if parts[0] == "hydra" or "${" in value:
-            raise ConfigError(f"{override!r}: hydra.* and ${{...}} cannot be sent to clients; write the value itself")
+    """Refuse overrides that would choose code or read the environment: a server must not do so on a client.
+
+    They are judged as Hydra's parser reads them: in the raw text, escapes can hide what a value becomes.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        text = " ".join(str(error).splitlines()[:2])
+        raise ConfigError(f"overrides {list(overrides)}: {text}. Quote special characters: key='value'") from None
+    for override in parsed:
+        line = override.input_line or ""
+        key = f"{override.key_or_group}.{override.package or ''}"
+        if any(part.startswith("_") and part != "_global_" for part in re.split(r"[./@]", key)):
+            raise ConfigError(f"{line!r}: code is chosen in a YAML file under conf/, not by an override")
+        if re.match(r"hydra\b", key):
+            raise ConfigError(f"{line!r}: hydra.* settings cannot be sent to clients")
+        for value in _leaves(override.value()):
+            if isinstance(value, str) and "${" in value:
+                raise ConfigError(f"{line!r}: ${{...}} cannot be sent to clients; write the value itself")
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Every key and every value inside `value`."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+@lru_cache(maxsize=1)
+def _committed_targets() -> frozenset[str]:
+    """Every `_target_` that a file under conf/ names: the only code that a config may choose."""
+    found = (re.findall(r"_target_:\s*([\w.]+)", path.read_text("utf-8")) for path in CONF_DIR.rglob("*.yaml"))
+    return frozenset(target for targets in found for target in targets)
+
+
+def _check_nodes(node: object, key: str) -> None:
+    """Refuse code that no file under conf/ names, however it got into the config, and numbers that are not finite."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if str(name).startswith("_") and (name != "_target_" or value not in _committed_targets()):
+                raise ConfigError(
+                    f"{key}.{name}={value}: code is chosen in a YAML file under conf/, not by an override"
+                )
+            _check_nodes(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for item in node:
+            _check_nodes(item, key)
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{key}={node}: must be a finite number")
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -60,7 +111,7 @@ def compose(overrides: Sequence[str]) -> Config:
 def _compose(overrides: Sequence[str]) -> DictConfig:
     try:
         return hydra_compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_explain(error, overrides)) from None
 
 
@@ -71,6 +122,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not any(word in line for word in noise)]
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
     lines += [line for line in cause if line not in lines]
+    if not any(override.partition("=")[0] in text for override in overrides):
+        lines.insert(0, f"overrides {' '.join(overrides)}:")
     known = _known_keys()
     wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
     for key in (key for key in wrong if f"'{key}'" in text and key not in known):
@@ -104,8 +157,15 @@ def from_hydra(node: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
+    for name in ("data", "model", "partition", "optimizer"):
+        node = getattr(config, name)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(f"{name}={node}: must be one of the options in conf/{name}/")
+        _check_nodes(node, name)
+    _check_nodes(config.strategy.server_optimizer, "strategy.server_optimizer")
+    if not isinstance(config.strategy.server_optimizer, dict) or "_target_" not in config.strategy.server_optimizer:
+        raise ConfigError("strategy.server_optimizer: must be a torch.optim optimizer, as in conf/strategy/fedavg.yaml")
     check_ranges(config)
-    check_together(config)
     return config
 
 
@@ -117,6 +177,8 @@ def _refuse_strangers(node: DictConfig, section: type, prefix: str) -> None:
         if name not in known:
             raise ConfigError(f"{prefix}{name}: no such key in {section.__name__}; it has {', '.join(known)}")
         if is_dataclass(kind := known[name]):
+            if not isinstance(value, DictConfig):
+                raise ConfigError(f"{prefix}{name}={value}: is a section and needs its keys")
             _refuse_strangers(value, cast(type, kind), f"{prefix}{name}.")
 
 

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from fedapp.errors import ConfigError
 
-__all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges", "check_together"]
+__all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges"]
 
 
 def bounded(*, ge: float | None = None, gt: float | None = None, le: float | None = None) -> Any:
@@ -103,12 +103,3 @@ def check_ranges(config: Config) -> None:
                 limit = rule.get(holds.__name__)
                 if limit is not None and not holds(value, limit):
                     raise ConfigError(f"{key}={value}: must be {words} {limit}")
-
-
-def check_together(config: Config) -> None:
-    federation = config.federation
-    if federation.min_clients > federation.num_clients:
-        raise ConfigError(
-            f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
-            f"{federation.num_clients}, so no round could succeed; lower min_clients"
-        )

@@ -122,6 +122,8 @@ class Shards:
         """One client's splits; on a device there is one client, whatever its id. Raises FedappError as `load` does."""
         self.load()
         assert self._pool is not None
+        if self.is_pooled and not 0 <= client < len(self._spans):
+            raise DataError(f"client {client} does not live here")
         start, middle, end = self._spans[client if self.is_pooled else 0]
         return ClientData(self._pool.span(start, middle), self._pool.span(middle, end))
 

@@ -12,6 +12,7 @@ from fedapp.code_identity import code_digest, code_path
 from fedapp.errors import FederationError
 from fedapp.federation.exchange import exchange, wait_for_supernodes
 from fedapp.wire.census import Census, pack_query, unpack_census
+from fedapp.wire.records import text
 
 __all__ = ["Population", "merge_moments", "preflight"]
 
@@ -62,8 +63,8 @@ def _ask(grid: Grid, nodes: list[int], timeout: float) -> tuple[dict[int, Census
             if reply.has_error():
                 raise ValueError(reply.error.reason)
             censuses[node] = unpack_census(reply.content)
-        except (ValueError, KeyError, TypeError) as error:
-            faults[f"SuperNode {node}"] = f"preflight failed: {error}"
+        except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
+            faults[f"SuperNode {node}"] = f"preflight failed: {text(error) or type(error).__name__}"
     for node in nodes:
         if node not in censuses:
             faults.setdefault(f"SuperNode {node}", f"no answer to the preflight within {timeout:g} s")

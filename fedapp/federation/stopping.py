@@ -37,7 +37,7 @@ class StopRules:
             return f"target accuracy {self.target_accuracy:g} reached"
         if loss is not None:
             self._stale = 0 if loss < self._best_loss else self._stale + 1
-            self._best_loss = min(loss, self._best_loss)
+            self._best_loss = loss if loss < self._best_loss else self._best_loss  # NaN is never better
             if self.patience is not None and self._stale >= self.patience:
                 return f"no lower loss in {self._stale} rounds (patience)"
         return None

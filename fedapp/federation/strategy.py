@@ -20,7 +20,7 @@ from fedapp.aggregation import WeightedSum, normalised, screen
 from fedapp.federation.cohort import cohort_size, cohort_weights, sample_cohort
 from fedapp.federation.outcome import RoundOutcome, federated_metrics
 from fedapp.federation.preflight import Population
-from fedapp.wire.records import arrays_to_state, state_to_arrays, tensor_bytes
+from fedapp.wire.records import arrays_to_state, state_to_arrays, tensor_bytes, text
 from fedapp.wire.rounds import Instruction, Reply, pack_instruction, unpack_reply
 
 __all__ = ["WeightedFedAvg"]
@@ -135,9 +135,9 @@ class WeightedFedAvg(Strategy):
             reply = unpack_reply(message.content)
             if sorted(report.client for report in reply.reports) != asked:
                 raise ValueError("it is not about the clients that were asked")
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a client sends must cost no more than its own update
             for client in asked:
-                outcome.reject(client, f"bad reply: {error}")
+                outcome.reject(client, f"bad reply: {text(error) or type(error).__name__}")
             return None
         outcome.bytes_up += tensor_bytes(message.content)
         return reply
@@ -155,8 +155,8 @@ class WeightedFedAvg(Strategy):
             fault = screen(reply.arrays, template, max_norm=self.max_update_norm)
             if fault is None:
                 total.add(reply.arrays, weights[0])
-        elif reply.form == "sum" and good:
-            fault = total.screen_partial(reply.arrays, weights)
+        elif reply.form == "sum" and good and len(reply.reports) > 1:
+            fault = total.screen_partial(reply.arrays, weights, max_norm=self.max_update_norm)
             if fault is None:
                 total.add_partial(reply.arrays, weights)
         elif good:

@@ -13,11 +13,18 @@ from typing import Any
 from fedapp.errors import FederationError
 from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
-__all__ = ["FollowedRun", "RunStatus"]
+__all__ = ["FollowedRun", "RunStatus", "quoted"]
 
 APP = Path(__file__).resolve().parents[2]
 POLL = 0.1  # seconds
 STARTED = re.compile(r"Successfully started run (\d+)")
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra's grammar takes it, whatever characters it has."""
+    text = str(path)
+    # Backslashes are literal there, except before a quote, the closing one included.
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class FollowedRun:
         self, superlink: LocalSuperLink, directory: Path, overrides: Sequence[str], federation: Sequence[str]
     ) -> None:
         self._superlink, self._directory = superlink, directory
-        line = shlex.join([*overrides, f"run.output_dir={directory}"])
+        line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
         self._command = ["flwr", "run", str(APP), CONNECTION, "--stream"]
         self._command += ["--run-config", f"overrides={json.dumps(line, ensure_ascii=False)}"]
         self._command += ["--federation-config", " ".join(federation)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -70,7 +71,7 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
         if name in fixed or name.startswith(("test_", "final_", "model_sha256")):
             table.add_row(name, _figure(name, summary[name]))
     for who, why in summary.get("faults", {}).items():
-        table.add_row("left out", f"{who}: {why}")
+        table.add_row("left out", escape(f"{who}: {why}"))
     console.print(table)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, highlight=False)
 
@@ -83,5 +84,5 @@ def show_sweep(console: Console, runs: Sequence[Finished]) -> None:
     for number, run in enumerate(runs):
         own = " ".join(item for item in run.overrides if item not in shared)
         figures = [_figure(name, run.summary.get(name)) for name in ("rounds", *names, "seconds")]
-        table.add_row(str(number), own, "failed" if run.error else "finished", *figures)
+        table.add_row(str(number), escape(own), "failed" if run.error else "finished", *figures)
     console.print(table)

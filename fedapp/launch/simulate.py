@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from fedapp.build import build_parts, build_shards, output_directory
+from fedapp.build import build_parts, build_shards, check_server_optimizer, output_directory
 from fedapp.config import Config, compose
-from fedapp.errors import FedappError, FederationError
+from fedapp.errors import ConfigError, FedappError
 from fedapp.federation.record import claim
-from fedapp.launch.follow import FollowedRun
+from fedapp.launch.follow import FollowedRun, quoted
 from fedapp.launch.show import Finished, RoundBar, show_summary
 from fedapp.launch.superlink import LocalSuperLink
 from fedapp.training import resolve_device
@@ -24,6 +24,13 @@ __all__ = ["Launcher", "check", "federation_config"]
 
 def check(config: Config, directory: Path) -> None:
     """Whatever can be known to fail is refused here, with nothing started and nothing left behind."""
+    federation = config.federation
+    if federation.min_clients > federation.num_clients:
+        raise ConfigError(
+            f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
+            f"{federation.num_clients}, so no round could succeed; lower min_clients"
+        )
+    check_server_optimizer(config)
     parts = build_parts(config)
     if (test := parts.source.test()) is not None:
         test.check(parts.task.schema, "the server's test data")
@@ -63,7 +70,7 @@ class Launcher:
         try:
             return self._run(list(overrides), directory)
         except FedappError as error:
-            self._console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            self._say(str(error))
             with suppress(OSError):
                 directory.rmdir()  # Hydra made it; it goes again unless something was written
             return Finished(overrides, directory, {}, str(error))
@@ -83,9 +90,14 @@ class Launcher:
         summary = _summary(directory)
         if summary:
             show_summary(self._console, summary, directory)
-        if not status.completed:
-            raise FederationError(f"the run ended as {status.status}: {status.details}\nIts output is in {run.log}")
-        return Finished(overrides, directory, summary, None)
+        if status.completed:
+            return Finished(overrides, directory, summary, None)
+        error = f"the run ended as {status.status}: {status.details}\nIts output is in {run.log}"
+        self._say(error)
+        return Finished(overrides, directory, summary, error)
+
+    def _say(self, error: str) -> None:
+        self._console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
     def _start(self) -> LocalSuperLink:
         if self._superlink is None:
@@ -97,7 +109,8 @@ class Launcher:
 def absolute_paths(config: Config) -> list[str]:
     """Overrides that make relative data paths absolute: a path is meant from where the person is, not the server."""
     paths = {key: config.data.get(key) for key in ("path", "test_path")}
-    return [f"data.{key}={Path(path).absolute()}" for key, path in paths.items() if path and not os.path.isabs(path)]
+    full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
+    return [f"data.{key}={quoted(path)}" for key, path in full.items() if str(path) != paths[key]]
 
 
 def _summary(directory: Path) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, number, numbers, state_to_arrays
+from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, count, numbers, state_to_arrays, text, whole
 
 __all__ = ["MOMENTS", "Census", "pack_census", "pack_query", "unpack_census", "unpack_query"]
 
@@ -70,12 +71,27 @@ def unpack_census(content: RecordDict) -> Census:
         raise ValueError("the lists of a census differ in length")
     moments = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
     return Census(
-        code=str(config["code"]),
-        code_path=str(config["code-path"]),
-        clients=tuple(int(number(client)) for client in clients),
-        num_examples=tuple(int(count) for count in counts),
-        faults=tuple(str(fault) for fault in faults),
-        fault=str(config["fault"]),
-        moments=moments,
-        num_partitions=int(number(config["num-partitions"])),
+        code=text(config["code"]),
+        code_path=text(config["code-path"]),
+        clients=tuple(whole(client) for client in clients),
+        num_examples=tuple(count(number) for number in counts),
+        faults=tuple(text(fault) for fault in faults),
+        fault=text(config["fault"]),
+        moments=_sound_moments(moments, counts),
+        num_partitions=count(config["num-partitions"]),
     )
+
+
+def _sound_moments(moments: dict[str, Tensor], counts: list[float]) -> dict[str, Tensor]:
+    """`moments`, if they can be those of clients with so many examples. Raises ValueError."""
+    if not moments:
+        return moments
+    if set(moments) != set(MOMENTS) or len({value.shape for value in moments.values()}) != 1:
+        raise ValueError("the moments of a census are incomplete or differ in shape")
+    if moments["count"].dim() != 2 or len(moments["count"]) != len(counts):
+        raise ValueError("the moments of a census are not one row a client")
+    values = torch.stack([moments[name].double() for name in MOMENTS])
+    most = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
+    if not torch.isfinite(values).all() or (values[0] < 0).any() or (values[0] > most).any() or (values[2] < 0).any():
+        raise ValueError("the moments of a census are impossible")
+    return moments

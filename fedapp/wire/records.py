@@ -14,14 +14,18 @@ __all__ = [
     "METRICS",
     "absent",
     "arrays_to_state",
+    "count",
     "number",
     "numbers",
     "present",
     "state_to_arrays",
     "tensor_bytes",
+    "text",
+    "whole",
 ]
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+LARGEST_FIGURE = 1e100
 
 
 def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -45,8 +49,8 @@ def present(value: float | None) -> float:
 
 
 def absent(value: float) -> float | None:
-    """The figure, or None where it was absent or is not finite."""
-    return float(value) if math.isfinite(value) else None
+    """The figure, or None where it was absent, is not finite, or is too large for a mean."""
+    return float(value) if abs(value) < LARGEST_FIGURE else None
 
 
 def number(value: object) -> float:
@@ -54,6 +58,27 @@ def number(value: object) -> float:
     if isinstance(value, int | float):
         return value
     raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def whole(value: object) -> int:
+    """A whole number from a record, exact as a float has it. Raises TypeError or ValueError."""
+    found = number(value)
+    if not math.isfinite(found) or found != int(found) or not abs(found) < 2**63:
+        raise ValueError(f"expected a whole number, got {found}")
+    return int(found)
+
+
+def count(value: object) -> int:
+    """A whole number from 0 to 2^53. Raises TypeError or ValueError."""
+    found = whole(value)
+    if not 0 <= found <= 2**53:
+        raise ValueError(f"expected a count, got {found}")
+    return found
+
+
+def text(value: object) -> str:
+    """One line of text from a record: no control characters, 500 characters at most, fit for a log."""
+    return "".join(character if character.isprintable() else " " for character in str(value))[:500]
 
 
 def numbers(value: object) -> list[float]:

@@ -12,10 +12,13 @@ from fedapp.wire.records import (
     METRICS,
     absent,
     arrays_to_state,
+    count,
     number,
     numbers,
     present,
     state_to_arrays,
+    text,
+    whole,
 )
 
 __all__ = [
@@ -126,13 +129,13 @@ def unpack_reply(content: RecordDict) -> Reply:
         raise ValueError("the lists of a reply differ in length")
     reports = tuple(
         ClientReport(
-            client=int(client),
-            rejected=str(reason) or None,
-            num_examples=int(examples),
-            steps=int(steps),
-            seconds=float(seconds),
+            client=whole(client),
+            rejected=text(reason) or None,
+            num_examples=count(examples),
+            steps=count(steps),
+            seconds=absent(seconds) or 0.0,
             train_loss=absent(train_loss),
-            val_examples=int(val_examples),
+            val_examples=count(val_examples),
             val_loss=absent(val_loss),
             val_metric=absent(val_metric),
         )

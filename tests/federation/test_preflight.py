@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Array, Message
 from in_process import InProcessGrid
 
 from fedapp.data.shards import hosted_clients, moments
@@ -98,6 +98,43 @@ def test_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedapp.federation.site.code_digest", lambda: "other")
     with pytest.raises(FederationError, match=r"other code than this ServerApp.*another checkout"):
         ask("", [{"partition-id": i, "num-partitions": 2} for i in range(2)])
+
+
+BAD_CENSUS = [
+    ({"num-examples": [-5]}, {}, "expected a count"),
+    ({"num-examples": [float("inf")]}, {}, "whole number"),
+    ({}, {"mean": float("nan")}, "impossible"),
+    ({}, {"count": 1e9}, "impossible"),
+    ({}, {"squares": -1.0}, "impossible"),
+]
+
+
+@pytest.mark.parametrize(("metrics", "moment", "reason"), BAD_CENSUS)
+def test_an_impossible_census_costs_its_supernode_alone(
+    tmp_path: Path, metrics: dict[str, list[float]], moment: dict[str, float], reason: str
+) -> None:
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 102:
+            for name, values in metrics.items():
+                reply.content["metrics"][name] = values
+            for name, value in moment.items():
+                reply.content["arrays"][name] = Array(np.full((1, 4), value))
+        return reply
+
+    population = ask(DEVICES, devices(tmp_path), tamper=tamper)
+    assert sorted(population.nodes) == [0, 1]
+    assert reason in population.faults["SuperNode 102"]
+
+
+def test_the_servers_paths_are_not_read_on_a_device(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("pin,name\n1234,somebody\n")
+    for line in (f"data=csv data.path={secret} data.label=y", f"data=csv data.path={secret} data.label=pin"):
+        with pytest.raises(FederationError) as caught:
+            ask(f"{line} model=logistic_regression", devices(tmp_path))
+        assert "1234" not in str(caught.value)
+        assert "name" not in str(caught.value)
+        assert "data.numeric" in str(caught.value)
 
 
 def test_two_supernodes_with_one_partition_are_refused() -> None:

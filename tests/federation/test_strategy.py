@@ -161,10 +161,25 @@ def spoilt(message: Message) -> list[Message]:
     return [Message(content, reply_to=message)]
 
 
-def garbled(message: Message) -> list[Message]:
-    content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
-    content["arrays"]["w"].data = b"not an array"
-    return [Message(content, reply_to=message)]
+def garbled(data: bytes) -> Callable[[Message], list[Message]]:
+    def answer(message: Message) -> list[Message]:
+        content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
+        content["arrays"]["w"].data = data
+        return [Message(content, reply_to=message)]
+
+    return only_third(answer)
+
+
+def figures(**changed: float) -> Callable[[Message], list[Message]]:
+    """A sound update with impossible figures beside it."""
+
+    def answer(message: Message) -> list[Message]:
+        content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
+        for name, value in changed.items():
+            content["metrics"][name.replace("_", "-")] = [value]
+        return [Message(content, reply_to=message)]
+
+    return only_third(answer)
 
 
 BAD = {
@@ -180,7 +195,12 @@ BAD = {
     "silence": (only_third(lambda m: []), "no reply in time"),
     "other client": (only_third(lambda m: [reply_to(m, Reply((ClientReport(0),), "update", UPDATES[0]))]), "bad reply"),
     "no metrics": (only_third(spoilt), "bad reply"),
-    "garbled array": (only_third(garbled), "bad reply"),
+    "garbled array": (garbled(b"not an array"), "bad reply"),
+    "no bytes": (garbled(b""), "bad reply"),
+    "a zip file": (garbled(b"PK\x03\x04" + bytes(60)), "bad reply"),
+    "infinite count": (figures(num_examples=float("inf")), "whole number"),
+    "negative count": (figures(val_examples=-5.0), "expected a count"),
+    "half a step": (figures(steps=0.5), "whole number"),
     "sum too large": (
         only_third(
             lambda m: [
@@ -194,7 +214,7 @@ BAD = {
                 )
             ]
         ),
-        "out of range",
+        "form 'sum' for 1 clients",
     ),
 }
 

@@ -1,17 +1,21 @@
 """What scripts/run.py checks before it starts anything."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 from tables import CSV, make_place
 
-from fedapp.config import compose
+from fedapp.config import compose, split_overrides
 from fedapp.errors import FedappError
+from fedapp.launch.follow import quoted
 from fedapp.launch.simulate import absolute_paths, check, federation_config
 
 REFUSED = [
     ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),
+    ("federation.min_clients=21", ["federation.min_clients=21", "federation.num_clients=20"]),
+    ("strategy.server_optimizer.lr=-1", ["strategy.server_optimizer", "-1"]),
     ("federation.num_round=3", ["federation.num_round", "federation.num_rounds"]),
     ("data=nothing", ["nothing", "breast_cancer"]),
     ("federation.num_clients=5000", ["federation.num_clients=5000", "1437"]),
@@ -52,7 +56,20 @@ def test_a_sound_config_passes(tmp_path: Path) -> None:
 def test_relative_data_paths_are_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_place(tmp_path))
     config = compose(f"{CSV}good.csv data.test_path=/elsewhere/test.csv".split())
-    assert absolute_paths(config) == [f"data.path={tmp_path}/good.csv"]
+    assert absolute_paths(config) == [f"data.path='{tmp_path}/good.csv'"]
+
+
+PATHS = ["plain", "a (1), b", "o'neil", "é ü", "a=b&c#d[x]{y}", "back\\slash", "tail\\", "a\\'b", "$HOME"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_any_path_survives_the_way_to_the_server(name: str) -> None:
+    """Through Hydra's grammar, a shell-like line, and back."""
+    path = Path("/tmp") / name
+    line = shlex.join([f"run.output_dir={quoted(path)}", "run.seed=3"])
+    config = compose(split_overrides(line))
+    assert config.run.output_dir == str(path)
+    assert config.run.seed == 3
 
 
 def test_supernodes_get_one_core_each() -> None:

@@ -130,4 +130,7 @@ def test_partial_sums_are_held_to_their_clients_weight() -> None:
     least = {"a": torch.full((3, 2), -(2**63)), "b": torch.zeros((), dtype=torch.int64)}
     assert "value out of range" in str(total.screen_partial(least, [1.0]))
     assert "wrong dtype" in str(total.screen_partial(TEMPLATE, [0.25]))
+    norm = math.sqrt(sum(float(value.square().sum()) for value in updates(3, 1)[0].values()))
+    assert total.screen_partial(sound.totals, [0.25], max_norm=1.001 * norm) is None
+    assert "above" in str(total.screen_partial(sound.totals, [0.25], max_norm=0.999 * norm))
     assert "wrong keys" in str(total.screen_partial({"a": sound.totals["a"]}, [0.25]))
