@@ -54,6 +54,11 @@ class CsvTable(DataSource):
         check_choice(self.scaling, ("federated", "none"), "data.scaling")
         if len(self.delimiter) != 1:
             raise ConfigError(f"data.delimiter={self.delimiter!r}: must be one character, such as ',' or ';'")
+        if self.missing == "mean" and self.scaling == "none":
+            raise ConfigError(
+                "data.missing=mean, data.scaling=none: the mean is known from scaling only. Set data.scaling=federated,"
+                " or data.missing=drop"
+            )
         if self.regression and self.classes is not None:
             raise ConfigError("data.classes: regression has no classes. Set data.regression=false or data.classes=null")
         self._named()

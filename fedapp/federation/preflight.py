@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedapp.code_identity import code_digest, code_path
 from fedapp.errors import FederationError
 from fedapp.federation.exchange import exchange, wait_for_supernodes
-from fedapp.wire.census import Census, pack_query, unpack_census
+from fedapp.wire.census import Census, unpack_census
 from fedapp.wire.records import text
 
 __all__ = ["Population", "merge_moments", "preflight"]
@@ -54,7 +54,7 @@ def preflight(grid: Grid, *, min_supernodes: int, wait_timeout: float, timeout: 
 
 def _ask(grid: Grid, nodes: list[int], timeout: float) -> tuple[dict[int, Census], dict[str, str]]:
     """The census of every SuperNode that gives one, and what is wrong with the others."""
-    queries = [Message(pack_query(code_digest()), node, MessageType.QUERY, ttl=timeout) for node in nodes]
+    queries = [Message(RecordDict(), node, MessageType.QUERY, ttl=timeout) for node in nodes]
     censuses: dict[int, Census] = {}
     faults: dict[str, str] = {}
     for reply in exchange(grid, queries, timeout):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fedapp.errors import FederationError
 from fedapp.launch.superlink import CONNECTION, LocalSuperLink
@@ -48,7 +49,10 @@ class FollowedRun:
         self._superlink, self._directory = superlink, directory
         line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
         self._command = ["flwr", "run", str(APP), CONNECTION, "--stream"]
-        self._command += ["--run-config", f"overrides={json.dumps(line, ensure_ascii=False)}"]
+        # A file, since Flower's own parser of key=value pairs knows no escaped quotes. TOML's strings are JSON's.
+        run_config = superlink.home / f"{uuid4().hex}.toml"
+        run_config.write_text(f"overrides = {json.dumps(line, ensure_ascii=False)}\n", encoding="utf-8")
+        self._command += ["--run-config", str(run_config)]
         self._command += ["--federation-config", " ".join(federation)]
         self.log = directory / "flwr.log"
 

@@ -2,7 +2,7 @@
 
 | message  | server to SuperNode                            | reply                                           |
 |----------|------------------------------------------------|-------------------------------------------------|
-| query    | config: digest of the server's code            | config: clients hosted, faults; arrays: moments |
+| query    | nothing                                        | config: clients hosted, faults; arrays: moments |
 | train    | arrays: model; config: round, clients, weights | arrays: update or sum; metrics: by client       |
-| evaluate | arrays: model; config: round, clients          | metrics: by client                              |
+| evaluate | the same                                       | metrics: by client                              |
 """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, count, numbers, state_to_arrays, text, whole
 
-__all__ = ["MOMENTS", "Census", "pack_census", "pack_query", "unpack_census", "unpack_query"]
+__all__ = ["MOMENTS", "Census", "pack_census", "unpack_census"]
 
 MOMENTS = ("count", "mean", "squares")
 
@@ -33,15 +33,6 @@ class Census:
     fault: str = ""
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     num_partitions: int = 0
-
-
-def pack_query(code: str) -> RecordDict:
-    return RecordDict({CONFIG: ConfigRecord({"code": code})})
-
-
-def unpack_query(content: RecordDict) -> str:
-    """The digest of the server's code."""
-    return str(content.config_records[CONFIG]["code"])
 
 
 def pack_census(census: Census) -> RecordDict:

@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a SuperNode is asked to do in a round, for these of its clients. Weights go with training only."""
+    """What a SuperNode is asked to do in a round, for these of its clients. Evaluation needs no weights."""
 
     server_round: int
     clients: tuple[int, ...]

@@ -174,3 +174,8 @@ def test_nothing_is_inferred_without_the_whole_table(fields: dict[str, Any], key
 def test_settings_that_contradict_each_other(fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         CsvTable(**{"label": "y", **COLUMNS, **fields})
+
+
+def test_a_mean_needs_scaling() -> None:
+    with pytest.raises(ConfigError, match=r"data.missing=mean, data.scaling=none.*data.missing=drop"):
+        CsvTable("y", missing="mean", scaling="none", **COLUMNS)
