@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedapp.errors import ConfigError
 
-__all__ = ["CLASSIFICATION", "REGRESSION", "Metric", "choose"]
+__all__ = ["CLASSIFICATION", "LOWER_IS_BETTER", "REGRESSION", "Metric", "choose"]
 
 Metric = Callable[[Tensor, Tensor], float]  # (outputs (n, k) or (n, 1), targets (n,)) -> figure
 
@@ -60,6 +60,7 @@ CLASSIFICATION: Mapping[str, Metric] = {
     "auc": auc,
 }
 REGRESSION: Mapping[str, Metric] = {"mae": mae, "r2": r2}
+LOWER_IS_BETTER = frozenset({"loss", "mae"})
 
 
 def choose(names: object, *, classification: bool) -> dict[str, Metric]:

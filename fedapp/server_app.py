@@ -1,7 +1,9 @@
 """The ServerApp: from config to report, once through."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
@@ -11,14 +13,17 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from fedapp.build import Parts, build_parts, build_strategy, check_server_optimizer, output_directory
+from fedapp.build import Parts, build_parts, build_strategy, check_strategy, output_directory, stop_rules
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
-from fedapp.errors import ConfigError, FedappError, FederationError
+from fedapp.errors import FedappError, FederationError
+from fedapp.federation.attendance import Attendance
+from fedapp.federation.exchange import Exchange
 from fedapp.federation.loop import Federation, Result
 from fedapp.federation.preflight import Population, preflight
-from fedapp.federation.record import RunRecord, versions
-from fedapp.federation.stopping import StopRules
+from fedapp.federation.record import RunRecord, claim, versions
+from fedapp.federation.resume import find_checkpoint
+from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
 from fedapp.models.input_layer import InputLayer
 
@@ -33,29 +38,28 @@ def main(grid: Grid, context: Context) -> None:
     start = time.perf_counter()
     try:
         check_bundle(grid.run.fab_hash)
-        config = compose(split_overrides(str(context.run_config["overrides"])))
+        overrides = split_overrides(str(context.run_config["overrides"]))
+        config = compose(overrides)
         default = Path.home() / "fedapp-runs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{context.run_id}"
-        run_federation(grid, config, output_directory(config, default), start)
+        run_federation(grid, config, output_directory(config, default), start, overrides)
     except FedappError as error:
         log(ERROR, "fedapp: %s", error)
         raise
 
 
-def run_federation(grid: Grid, config: Config, directory: Path, start: float) -> None:
-    """Preflight, rounds, report. Raises FedappError for whatever a person can mend."""
-    check_server_optimizer(config)
+def run_federation(grid: Grid, config: Config, directory: Path, start: float, overrides: Sequence[str] = ()) -> None:
+    """Preflight, rounds, report. Raises FedappError for whatever a person can mend. `start`: of `time.perf_counter`."""
+    check_strategy(config)
     parts = build_parts(config)
     test = parts.source.test()
     if test is not None:
         test.check(parts.task.schema, "the server's test data")
-    federation = config.federation
-    if test is None and not config.train.val_fraction and (federation.patience or federation.target_accuracy):
-        raise ConfigError(
-            "federation.patience, federation.target_accuracy: nobody has data to judge the model by. Set"
-            " train.val_fraction, or give the server test data"
-        )
+    rules = stop_rules(config, parts, server_has_data=test is not None)
+    about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
+    resumed = find_checkpoint(directory, config.run.resume, about["config"])
+    federation, exchange = config.federation, Exchange(grid)
     population = preflight(
-        grid,
+        exchange,
         min_supernodes=federation.min_supernodes,
         wait_timeout=federation.wait_timeout,
         timeout=federation.round_timeout,
@@ -64,24 +68,37 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float) ->
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
     agree_on_scaling(parts, population)
-    record = RunRecord(directory, to_yaml(config), population.num_examples, parts.task.main_metric)
+    roster = Roster(population, exclude_after=federation.exclude_after, exclude_rounds=federation.exclude_rounds)
+    strategy = build_strategy(config, parts, roster)
+    claim(directory, resume=config.run.resume is not None)
+    saved = None if resumed is None else resumed.values
+    record = RunRecord(directory, to_yaml(config), roster.num_examples, parts.task.main_metric, saved)
     log(INFO, "run directory: %s", directory)
-    strategy = build_strategy(config, parts, population)
     strategy.summary()
-    rules = StopRules(federation.target_accuracy, federation.patience, federation.max_failed_rounds)
-    result = Federation(
-        grid=grid,
+    run = Federation(
+        exchange=exchange,
+        attendance=Attendance(
+            exchange,
+            roster,
+            asked=population.supernodes,
+            min_clients=strategy.min_clients,
+            wait_timeout=federation.wait_timeout,
+            reply_timeout=federation.round_timeout,
+        ),
         strategy=strategy,
         task=parts.task,
         model=parts.model,
         test=test,
         record=record,
         rules=rules,
-        num_rounds=federation.num_rounds,
         round_timeout=federation.round_timeout,
         final_evaluation=federation.final_evaluation,
-    ).run()
-    summary = summarise(config, parts, population, record, result, rules, time.perf_counter() - start)
+        checkpoint_every=config.run.checkpoint_every,
+        about=about,
+        start=start,
+    )
+    result = run.run(resumed)
+    summary = summarise(config, parts, run, result)
     record.finish(summary, result.state)
     show(directory, summary)
     if result.failed is not None:
@@ -95,28 +112,23 @@ def agree_on_scaling(parts: Parts, population: Population) -> None:
         layer.set_statistics(population.mean, population.std)
 
 
-def summarise(
-    config: Config,
-    parts: Parts,
-    population: Population,
-    record: RunRecord,
-    result: Result,
-    rules: StopRules,
-    seconds: float,
-) -> dict[str, Any]:
+def summarise(config: Config, parts: Parts, run: Federation, result: Result) -> dict[str, Any]:
     """What summary.json holds."""
+    roster, progress = run.strategy.roster, run.rules.progress
     return {
         "status": "finished" if result.failed is None else "failed",
         "stop_reason": result.stop_reason,
         "rounds": result.rounds,
-        "rounds_to_target": rules.rounds_to_target,
+        "rounds_to_target": progress.rounds_to_target,
+        f"best_{run.rules.patience_metric}": progress.best,
+        "best_round": progress.best_round,
         **({"test_loss": None, f"test_{parts.task.main_metric}": None} | result.test),
         **result.final,
-        "clients": len(population.nodes),
-        "faults": dict(population.faults),
-        "supernodes": len(set(population.nodes.values())),
-        **record.totals,
-        "seconds": seconds,
+        "clients": len(roster.nodes),
+        "faults": dict(roster.faults),
+        "supernodes": len(set(roster.nodes.values())),
+        **run.record.totals,
+        "seconds": run.seconds,
         "epsilon_max": None,
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
         "model_sha256": state_sha256(result.state),

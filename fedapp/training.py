@@ -1,5 +1,7 @@
 """Training a model on one client's examples, and nothing of federation."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -51,35 +53,49 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request."""
+    """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
+
+    After `max_seconds` it stops, always after a whole step and never before the first one.
+    """
 
     loss: LossFunction
     optimizer: OptimizerFactory
     local_epochs: int
     batch_size: int
     proximal_mu: float = 0.0
+    max_seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
 
-    def __call__(self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...]) -> TrainingResult:
+    def __call__(
+        self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
+    ) -> TrainingResult:
         """Train `model` in place. Shuffling and dropout depend on `seed` alone."""
+        end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
         optimizer = self.optimizer(parameters)
+        for group in optimizer.param_groups:
+            group["lr"] *= lr_factor
         device = parameters[0].device
-        random = generator(*seed, "shuffle")
-        steps, total = 0, torch.zeros((), device=device)
+        steps, seen, total = 0, 0, torch.zeros((), device=device)
         model.train()
         devices = (device.index or 0,) if device.type == "cuda" else ()
         with seeded(*seed, "dropout", devices=devices):
-            for _ in range(self.local_epochs):
-                for batch in minibatches(len(examples), self.batch_size, random):
-                    inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss = self.loss(model(inputs), targets)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    for parameter, origin in zip(parameters, start, strict=False):
-                        if parameter.grad is not None:
-                            parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
-                    optimizer.step()
-                    steps += 1
-                    total += loss.detach() * len(batch)
-        return TrainingResult(steps, float(total) / (self.local_epochs * len(examples)))
+            for batch in self._batches(len(examples), generator(*seed, "shuffle")):
+                inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
+                optimizer.zero_grad(set_to_none=True)
+                loss = self.loss(model(inputs), targets)
+                loss.backward()  # type: ignore[no-untyped-call]
+                for parameter, origin in zip(parameters, start, strict=False):
+                    if parameter.grad is not None:
+                        parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
+                optimizer.step()
+                steps, seen = steps + 1, seen + len(batch)
+                total += loss.detach() * len(batch)
+                if self.clock() >= end:
+                    break
+        return TrainingResult(steps, float(total) / seen)
+
+    def _batches(self, num_examples: int, random: torch.Generator) -> Iterator[Tensor]:
+        for _ in range(self.local_epochs):
+            yield from minibatches(num_examples, self.batch_size, random)

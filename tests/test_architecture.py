@@ -22,8 +22,8 @@ LAYERS = {
     "wire": {"wire"},
     "report": {"report", "errors"},
     "federation": {
-        *("aggregation", "code_identity", "data", "errors", "federation", "report"),
-        *("task", "training", "wire"),
+        *("aggregation", "code_identity", "data", "errors", "federation", "fingerprint", "metrics"),
+        *("report", "task", "training", "wire"),
     },
     "config": {"config", "errors"},
     "build": {"config", "data", "errors", "federation", "metrics", "models", "seeding", "task", "training"},
@@ -106,5 +106,5 @@ def test_the_apps_never_import_each_other() -> None:
 
 def test_conf_reads_what_the_code_has() -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
-    expected = "data experiment model optimizer partition privacy secure_aggregation strategy task"
+    expected = "data experiment lr_schedule model optimizer partition privacy secure_aggregation strategy task"
     assert groups == set(expected.split())

@@ -99,6 +99,12 @@ def _check_nodes(node: object, key: str) -> None:
         raise ConfigError(f"{key}={node}: must be a finite number")
 
 
+def _with_target(node: object, key: str, options: str) -> object:
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in {options}")
+    return node
+
+
 def compose(overrides: Sequence[str]) -> Config:
     """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
     refuse_code(overrides)
@@ -157,14 +163,11 @@ def from_hydra(node: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer"):
-        node = getattr(config, name)
-        if not isinstance(node, dict) or "_target_" not in node:
-            raise ConfigError(f"{name}={node}: must be one of the options in conf/{name}/")
-        _check_nodes(node, name)
-    _check_nodes(config.strategy.server_optimizer, "strategy.server_optimizer")
-    if not isinstance(config.strategy.server_optimizer, dict) or "_target_" not in config.strategy.server_optimizer:
-        raise ConfigError("strategy.server_optimizer: must be a torch.optim optimizer, as in conf/strategy/fedavg.yaml")
+    for name in ("data", "model", "partition", "optimizer", "client_lr", "server_lr"):
+        _check_nodes(_with_target(getattr(config, name), name, f"conf/{name}/"), name)
+    for name in ("aggregation", "server_optimizer"):
+        key = f"strategy.{name}"
+        _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)
     check_ranges(config)
     return config
 

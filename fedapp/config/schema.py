@@ -32,13 +32,18 @@ class Federation:
     num_clients: int = bounded(ge=1)
     num_rounds: int = bounded(ge=1)
     fraction_train: float = bounded(gt=0, le=1)
+    over_selection: float = bounded(ge=0, le=10)
     min_clients: int = bounded(ge=1)
     max_failed_rounds: int = bounded(ge=1)
+    exclude_after: int | None = bounded(ge=1)
+    exclude_rounds: int = bounded(ge=1)
     min_supernodes: int = bounded(ge=1)
     wait_timeout: float = bounded(gt=0)
     round_timeout: float = bounded(gt=0)
     target_accuracy: float | None = bounded(gt=0, le=1)
     patience: int | None = bounded(ge=1)
+    patience_metric: str = MISSING
+    max_seconds: float | None = bounded(gt=0)
     final_evaluation: bool = MISSING
 
 
@@ -46,6 +51,7 @@ class Federation:
 class Train:
     local_epochs: int = bounded(ge=1)
     batch_size: int = bounded(ge=1)
+    max_seconds: float | None = bounded(gt=0)
     proximal_mu: float = bounded(ge=0)
     val_fraction: float = bounded(ge=0, le=0.9)
 
@@ -55,6 +61,7 @@ class Strategy:
     weighting: str = choice("num_examples", "uniform", "sqrt")
     weight_cap: float | None = bounded(gt=0)
     max_update_norm: float | None = bounded(gt=0)
+    aggregation: Any = MISSING
     server_optimizer: Any = MISSING
 
 
@@ -63,6 +70,8 @@ class Run:
     seed: int = bounded(ge=0)
     device: str = MISSING
     output_dir: str | None = MISSING
+    resume: str | None = MISSING
+    checkpoint_every: int = bounded(ge=1)
     num_supernodes: int | None = bounded(ge=1)
     threads_per_client: int = bounded(ge=1)
 
@@ -74,13 +83,15 @@ class Named:
 
 @dataclass
 class Config:
-    """The whole config. `data`, `model`, `partition` and `optimizer` are nodes with a `_target_`."""
+    """The whole config. `data`, `model`, `partition`, `optimizer` and the schedules are nodes with a `_target_`."""
 
     task: Task = field(default_factory=Task)
     data: Any = MISSING
     model: Any = MISSING
     partition: Any = MISSING
     optimizer: Any = MISSING
+    client_lr: Any = MISSING
+    server_lr: Any = MISSING
     strategy: Strategy = field(default_factory=Strategy)
     privacy: Named = field(default_factory=Named)
     secure_aggregation: Named = field(default_factory=Named)

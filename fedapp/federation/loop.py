@@ -1,18 +1,21 @@
 """The rounds of a run: this is where a round happens, from top to bottom."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from logging import INFO
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.logger import log
-from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedapp.data.source import Examples
 from fedapp.errors import FederationError
-from fedapp.federation.exchange import exchange
+from fedapp.federation.attendance import Attendance
+from fedapp.federation.checkpoint import Checkpoint, save_checkpoint
+from fedapp.federation.clock import Clock
+from fedapp.federation.exchange import Exchange
 from fedapp.federation.outcome import federated_metrics
 from fedapp.federation.record import RunRecord
 from fedapp.federation.stopping import StopRules
@@ -23,14 +26,13 @@ from fedapp.wire.records import arrays_to_state, state_to_arrays
 __all__ = ["Federation", "Result"]
 
 Figures = dict[str, float | int | None]
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Result:
     """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model."""
 
-    state: State
+    state: dict[str, Tensor]
     rounds: int
     stop_reason: str
     failed: str | None
@@ -40,117 +42,161 @@ class Result:
 
 @dataclass
 class Federation:
-    """A run's parts. `model` serves central evaluation on `test`, where the server has such data."""
+    """A run's parts. `model` serves central evaluation on `test`, where the server has such data.
 
-    grid: Grid
+    A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as JSON,
+    and `overrides`.
+    """
+
+    exchange: Exchange
+    attendance: Attendance
     strategy: WeightedFedAvg
     task: Task
     model: nn.Module
     test: Examples | None
     record: RunRecord
     rules: StopRules
-    num_rounds: int
     round_timeout: float
     final_evaluation: bool = True
+    checkpoint_every: int = 1
+    about: Mapping[str, Any] = field(default_factory=dict)
+    start: float = field(default_factory=time.perf_counter)  # of this process's part of the run
+    _arrays: ArrayRecord = field(default_factory=ArrayRecord)
+    _figures: Figures = field(default_factory=dict)  # central evaluation of the model as it is now
+    _seconds_before: float = 0.0  # of running, before this process
+    _seconds_of_checkpoint: float = 0.0
 
-    def run(self) -> Result:
-        """All rounds, or as many as the stop rules allow."""
-        arrays = state_to_arrays(self.model.state_dict())
-        test = self._evaluate(arrays)
-        self.record.add_round({"round": 0, **test}, None)
-        reason, failed, done = "all rounds done", None, 0
+    def run(self, resumed: Checkpoint | None = None) -> Result:
+        """All rounds, or as many as the stop rules allow; from the beginning, or from a checkpoint."""
+        if resumed is None:
+            self._begin()
+        else:
+            self._restore(resumed)
+        failed = None
         try:
-            for server_round in range(1, self.num_rounds + 1):
-                arrays, test, judged = self._round(server_round, arrays)
-                done = server_round
-                if stop := self.rules.update(server_round, changed=self.strategy.outcome.changed, **judged):
-                    reason = stop
-                    break
-            self.rules.check_end()
+            while (reason := self.rules.reason()) is None:
+                self._round(self.rules.progress.round + 1)
         except FederationError as error:
             reason = failed = str(error)
-        final = self._evaluate_on_clients(done, arrays) if self.final_evaluation and failed is None else {}
-        return Result(arrays_to_state(arrays), done, reason, failed, test, final)
+        done = self.rules.progress.round
+        if done % self.checkpoint_every:
+            self._save()
+        final = self._evaluate_on_clients(done) if self.final_evaluation and failed is None else {}
+        return Result(arrays_to_state(self._arrays), done, reason, failed, self._figures, final)
 
-    def _round(self, server_round: int, arrays: ArrayRecord) -> tuple[ArrayRecord, Figures, dict[str, float | None]]:
-        """One round: the next model, its central evaluation, and the accuracy and loss that stop rules go by."""
-        clock = Clock()
-        messages = self.strategy.configure_train(server_round, arrays, ConfigRecord(), self.grid)
+    @property
+    def seconds(self) -> float:
+        """How long the run has been running, resumptions included."""
+        return self._seconds_before + time.perf_counter() - self.start
+
+    def _round(self, server_round: int) -> None:
+        """One round: who is there, messages out, replies in, the next model, its evaluation, its record."""
+        clock, strategy = Clock(self._seconds_of_checkpoint), self.strategy
+        late = self.attendance.update()
+        messages = strategy.configure_train(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
+        strategy.outcome.strays += late
         clock.lap("other")
-        replies = clock.waiting("clients", exchange(self.grid, messages, self.round_timeout))
-        aggregated, _ = self.strategy.aggregate_train(server_round, replies)
+        replies = clock.waiting("clients", self.exchange(messages, self.round_timeout))
+        aggregated, _ = strategy.aggregate_train(server_round, replies)
         clock.lap("aggregate")
-        arrays = aggregated if aggregated is not None else arrays
-        test = self._evaluate(arrays)
+        if aggregated is not None:
+            self._arrays = aggregated
+        self._figures = self._evaluate()
         clock.lap("evaluate")
+        self._note_round(clock)
+        if server_round % self.checkpoint_every == 0:
+            self._save()
+
+    def _note_round(self, clock: Clock) -> None:
+        """The round that is over: into the run directory, onto the terminal, into the stop rules."""
         outcome = self.strategy.outcome
-        federated = federated_metrics(list(outcome.reports.values()), self.task.main_metric)
+        federated = federated_metrics(outcome.good, self.task.main_metric)
         figures: Figures = {
-            "round": server_round,
+            "round": outcome.server_round,
             "seconds": clock.total(),
             **clock.phases(),
-            **test,
+            **self._figures,
             "train_loss": outcome.train_loss,
             **federated,
             "cohort": len(outcome.weights),
             "replied": len(outcome.good),
             "rejected": outcome.rejected,
+            "unused": len(outcome.unused),
+            "excluded": outcome.left_out,
             "bytes_up": outcome.bytes_up,
             "bytes_down": outcome.bytes_down,
         }
         self.record.add_round(figures, outcome)
-        log(INFO, "round %d/%d  %s", server_round, self.num_rounds, _line(figures))
+        log(INFO, "round %d/%d  %s", outcome.server_round, self.rules.num_rounds, _line(figures))
         # Without test data on the server, the clients' validation splits decide.
-        judged = {name: test.get(f"test_{name}", federated.get(f"val_{name}")) for name in ("accuracy", "loss")}
-        return arrays, test, judged
+        names = ("loss", *self.task.metrics)
+        judged = {name: self._figures.get(f"test_{name}", federated.get(f"val_{name}")) for name in names}
+        self.rules.update(changed=outcome.changed, judged=judged, seconds=self.seconds)
 
-    def _evaluate(self, arrays: ArrayRecord) -> Figures:
+    # --- the beginning, and going on ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._arrays = state_to_arrays(self.model.state_dict())
+        self._figures = self._evaluate()
+        self.record.add_round({"round": 0, **self._figures}, None)
+        self._save()
+
+    def _save(self) -> None:
+        """The whole server state, as it is now, into the run directory."""
+        start = time.perf_counter()
+        done = self.rules.progress.round
+        values = {
+            **self.record.state_dict(done),
+            "rules": self.rules.state_dict(),
+            "roster": self.strategy.roster.state_dict(),
+            "figures": self._figures,
+            "overrides": self.about.get("overrides", []),
+        }
+        checkpoint = Checkpoint(
+            server_round=done,
+            model=arrays_to_state(self._arrays),
+            optimizer=self.strategy.server_optimizer.state_dict(),
+            values=values,
+            config=self.about.get("config", {}),
+        )
+        save_checkpoint(self.record.directory / "checkpoint", checkpoint)
+        self._seconds_of_checkpoint = time.perf_counter() - start
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Raises FederationError if the model has another form now, as after a change of its code."""
+        names = list(self.model.state_dict())
+        if saved.model.keys() != set(names):
+            raise FederationError("the checkpoint holds another model than this code makes; start a new run")
+        model = {name: saved.model[name] for name in names}
+        self.rules.load_state_dict(saved.values["rules"])
+        self.strategy.roster.load_state_dict(saved.values["roster"])
+        self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
+        self._arrays = state_to_arrays(model)
+        self._figures = saved.values["figures"]
+        self._seconds_before = self.rules.progress.seconds
+        log(INFO, "going on after round %d", saved.server_round)
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> Figures:
         """Central evaluation, as test_<name>; empty where the server has no test data."""
         if self.test is None:
             return {}
-        self.model.load_state_dict(arrays_to_state(arrays))
+        self.model.load_state_dict(arrays_to_state(self._arrays))
         judged = self.task.evaluate(self.model, self.test)
         if judged is None:
             return {}
         return {"test_loss": judged.loss, **{f"test_{name}": value for name, value in judged.metrics.items()}}
 
-    def _evaluate_on_clients(self, server_round: int, arrays: ArrayRecord) -> Figures:
-        """Federated evaluation of the final model, on every client."""
-        messages = self.strategy.configure_evaluate(server_round, arrays, ConfigRecord(), self.grid)
-        self.strategy.aggregate_evaluate(server_round, exchange(self.grid, messages, self.round_timeout))
-        outcome = self.strategy.outcome
-        self.record.add_final(outcome)
-        figures = federated_metrics(outcome.good, self.task.main_metric)
+    def _evaluate_on_clients(self, server_round: int) -> Figures:
+        """Federated evaluation of the final model, on every client that is there."""
+        strategy = self.strategy
+        self.attendance.update()
+        messages = strategy.configure_evaluate(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
+        strategy.aggregate_evaluate(server_round, self.exchange(messages, self.round_timeout))
+        self.record.add_final(strategy.outcome)
+        figures = federated_metrics(strategy.outcome.good, self.task.main_metric)
         return {f"final_{name}": value for name, value in figures.items()}
-
-
-class Clock:
-    """Seconds of a round by phase. What is spent waiting inside a lap can be booked on a phase of its own."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self._phases = dict.fromkeys(("clients", "aggregate", "evaluate", "other"), 0.0)
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self._phases[phase] += now - self._last
-        self._last = now
-
-    def waiting(self, phase: str, items: Iterator[Message]) -> Iterator[Message]:
-        """`items`, with the time until each one comes booked on `phase`, and what is done with it on "aggregate"."""
-        while True:
-            self.lap("aggregate")
-            item = next(items, None)
-            self.lap(phase)
-            if item is None:
-                return
-            yield item
-
-    def total(self) -> float:
-        return time.perf_counter() - self._start
-
-    def phases(self) -> dict[str, float]:
-        return {f"seconds_{name}": value for name, value in self._phases.items()}
 
 
 def _line(figures: Mapping[str, float | int | None]) -> str:

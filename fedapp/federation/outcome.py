@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedapp.metrics import LOWER_IS_BETTER
 from fedapp.wire.rounds import ClientReport
 
 __all__ = ["RoundOutcome", "federated_metrics"]
@@ -13,14 +14,19 @@ __all__ = ["RoundOutcome", "federated_metrics"]
 class RoundOutcome:
     """A round's ledger, filled as replies arrive.
 
-    `weights`: of the clients asked, normalised over them. `reports`: by client, one for each that was asked.
-    `rejections` that belong to no client asked (a stranger's or a second reply) are in `strays`.
+    `weights`: of the clients asked, normalised over them. `reports`: by client, one for each that answered or failed.
+    `strays`: rejections that belong to no client asked (a stranger's, a late or a second reply). `unused`: clients that
+    did nothing wrong and yet are not in the mean, with why. `excluded`: clients that have failed once too often, with
+    the last round for which they are left out. `left_out`: how many were being left out when the round began.
     """
 
     server_round: int
     weights: Mapping[int, float]
     reports: dict[int, ClientReport] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
+    unused: dict[int, str] = field(default_factory=dict)
+    excluded: dict[int, int] = field(default_factory=dict)
+    left_out: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
     changed: bool = False
@@ -30,8 +36,13 @@ class RoundOutcome:
 
     @property
     def good(self) -> list[ClientReport]:
-        """Reports of the clients whose updates count, by client."""
+        """Reports with nothing wrong, by client."""
         return [self.reports[client] for client in sorted(self.reports) if self.reports[client].rejected is None]
+
+    @property
+    def used(self) -> list[ClientReport]:
+        """Reports of the clients whose updates are in the mean."""
+        return [report for report in self.good if report.client not in self.unused]
 
     @property
     def rejected(self) -> int:
@@ -39,8 +50,8 @@ class RoundOutcome:
 
     @property
     def train_loss(self) -> float | None:
-        """Mean local training loss, weighted as the updates are."""
-        losses = [(self.weights[r.client], r.train_loss) for r in self.good if r.train_loss is not None]
+        """Mean local training loss, weighted as the server weights clients, over those used."""
+        losses = [(self.weights[r.client], r.train_loss) for r in self.used if r.train_loss is not None]
         total = math.fsum(weight for weight, _ in losses)
         return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
 
@@ -56,7 +67,7 @@ def federated_metrics(reports: Sequence[ClientReport], main_metric: str) -> dict
     if not judged:
         return dict.fromkeys(names)
     count = sum(r.val_examples for r in judged)
-    values = sorted((r.val_metric or 0.0 for r in judged), reverse=main_metric == "mae")
+    values = sorted((r.val_metric or 0.0 for r in judged), reverse=main_metric in LOWER_IS_BETTER)
     worst = values[: math.ceil(len(values) / 10)]
     figures = (
         math.fsum(r.val_examples * (r.val_loss or 0.0) for r in judged) / count,

@@ -1,63 +1,72 @@
 """Before round 1: who is there, how much data each client has, and whether everything fits together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from flwr.app import Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedapp.code_identity import code_digest, code_path
 from fedapp.errors import FederationError
-from fedapp.federation.exchange import exchange, wait_for_supernodes
+from fedapp.federation.exchange import Exchange, wait_for_supernodes
 from fedapp.wire.census import Census, unpack_census
 from fedapp.wire.records import text
 
-__all__ = ["Population", "merge_moments", "preflight"]
+__all__ = ["Population", "check_same_code", "merge_moments", "preflight", "query"]
 
 
 @dataclass(frozen=True)
 class Population:
     """All clients: where each lives and how many training examples it has. `faults` are those left out, with why.
 
-    `mean` and `std` are the features' scaling constants over all clients, where the schema asks for them.
+    `supernodes` are all that were asked. `mean` and `std` are the features' scaling constants over all clients, where
+    the schema asks for them.
     """
 
     nodes: Mapping[int, int]
     num_examples: Mapping[int, int]
     faults: Mapping[str, str] = field(default_factory=dict)
+    supernodes: frozenset[int] = frozenset()
     mean: Tensor | None = None
     std: Tensor | None = None
 
 
-def preflight(grid: Grid, *, min_supernodes: int, wait_timeout: float, timeout: float, min_clients: int) -> Population:
+def preflight(
+    exchange: Exchange, *, min_supernodes: int, wait_timeout: float, timeout: float, min_clients: int
+) -> Population:
     """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs."""
+    grid = exchange.grid
     nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
     if len(nodes) < min_supernodes:
         raise FederationError(
             f"{len(nodes)} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
             " federation.min_supernodes, or raise federation.wait_timeout"
         )
-    censuses, faults = _ask(grid, nodes, timeout)
+    censuses, faults = _ask(exchange, nodes, timeout)
     # SuperNodes that share a simulation's data know how many they are; some may have come only now.
     declared = max((census.num_partitions for census in censuses.values()), default=0)
     if declared > len(nodes):
         late = [node for node in wait_for_supernodes(grid, declared, wait_timeout) if node not in nodes]
-        more, more_faults = _ask(grid, late, timeout)
+        more, more_faults = _ask(exchange, late, timeout)
         censuses, faults = censuses | more, faults | more_faults
-        if len(nodes) + len(late) < declared:
-            faults["other SuperNodes"] = f"{len(nodes) + len(late)} of {declared} came within {wait_timeout:g} s"
+        nodes += late
+        if len(nodes) < declared:
+            faults["other SuperNodes"] = f"{len(nodes)} of {declared} came within {wait_timeout:g} s"
     check_same_code(censuses)
-    return _population(censuses, faults, min_clients)
+    return replace(_population(censuses, faults, min_clients), supernodes=frozenset(nodes))
 
 
-def _ask(grid: Grid, nodes: list[int], timeout: float) -> tuple[dict[int, Census], dict[str, str]]:
+def query(node: int, timeout: float) -> Message:
+    """The question of the preflight."""
+    return Message(RecordDict(), node, MessageType.QUERY, ttl=timeout)
+
+
+def _ask(exchange: Exchange, nodes: list[int], timeout: float) -> tuple[dict[int, Census], dict[str, str]]:
     """The census of every SuperNode that gives one, and what is wrong with the others."""
-    queries = [Message(RecordDict(), node, MessageType.QUERY, ttl=timeout) for node in nodes]
     censuses: dict[int, Census] = {}
     faults: dict[str, str] = {}
-    for reply in exchange(grid, queries, timeout):
+    for reply in exchange([query(node, timeout) for node in nodes], timeout):
         node = reply.metadata.src_node_id
         try:
             if reply.has_error():
@@ -109,7 +118,7 @@ def _population(censuses: Mapping[int, Census], faults: dict[str, str], min_clie
             f"{len(nodes)} clients can take part, federation.min_clients={min_clients} are needed{reasons}"
         )
     mean, std = merge_moments([moments[client] for client in sorted(moments)]) if moments else (None, None)
-    return Population(nodes, num_examples, faults, mean, std)
+    return Population(nodes, num_examples, faults, mean=mean, std=std)
 
 
 def _by_reason(faults: Mapping[str, str]) -> dict[str, list[str]]:

@@ -1,24 +1,24 @@
 """The run directory: what a run leaves behind, written as it goes."""
 
 import json
-import math
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.errors import ConfigError
+from fedapp.federation.checkpoint import write_atomically
+from fedapp.federation.history import History, plain
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.wire.rounds import ClientReport
 
 if TYPE_CHECKING:
     from fedapp.report.tensorboard import EventWriter
 
-__all__ = ["RunRecord", "versions"]
+__all__ = ["RunRecord", "claim", "versions"]
 
 PACKAGES = ("fedapp", "flwr", "torch", "torchvision", "hydra-core", "opacus", "flwr-datasets", "numpy")
 
@@ -34,12 +34,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def claim(directory: Path) -> None:
-    """Make `directory` a run's own. Raises ConfigError if it cannot be written or already holds a run."""
+def claim(directory: Path, *, resume: bool = False) -> None:
+    """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if (directory / "metrics.jsonl").exists():
-            raise ConfigError(f"run.output_dir={directory}: already holds a run; choose another directory")
+        if (directory / "metrics.jsonl").exists() and not resume:
+            raise ConfigError(
+                f"run.output_dir={directory}: already holds a run; choose another directory, or go on with it by"
+                " run.resume=auto"
+            )
         probe = directory / ".writable"
         probe.touch()
         probe.unlink()
@@ -52,52 +55,75 @@ def claim(directory: Path) -> None:
 class RunRecord:
     """Writes config.yaml, metrics.jsonl, clients.jsonl, TensorBoard events, model.safetensors and summary.json.
 
-    Lines are flushed one by one: after a crash everything up to the last round is there.
+    Lines are written one by one: after a crash everything up to the last round is there. `num_examples` by client.
     """
 
-    def __init__(self, directory: Path, config_yaml: str, num_examples: Mapping[int, int], main_metric: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config_yaml: str,
+        num_examples: Mapping[int, int],
+        main_metric: str,
+        saved: Mapping[str, Any] | None = None,
+    ) -> None:
+        """With `saved`, a `state_dict` of an earlier process, go on from there."""
         self.directory, self._num_examples, self._main_metric = directory, num_examples, main_metric
-        self.totals = {"bytes_up": 0, "bytes_down": 0, "rejected": 0}
-        claim(directory)
+        self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
+        self._resume_at: int | None = None
+        if saved is not None:
+            self.totals |= saved["totals"]
+            self._resume_at = saved["round"] + 1
+        self._history = History(directory, None if saved is None else saved["history"])
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
         self._events: EventWriter | None = None
+
+    def state_dict(self, server_round: int) -> dict[str, Any]:
+        """What a resumed run needs, as JSON holds it."""
+        return {"round": server_round, "totals": self.totals, "history": self._history.position()}
 
     def add_round(self, figures: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
         """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
         if outcome is not None:
-            for name in self.totals:
-                self.totals[name] += getattr(outcome, name)
-            rows = [
-                self._row(outcome.server_round, outcome.reports[client], outcome.weights[client])
-                for client in sorted(outcome.reports)
-            ]
-            rows += [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]
-            self._append("clients.jsonl", rows)
-        self._append("metrics.jsonl", [figures])
+            self._count(outcome)
+            self._history.append("clients.jsonl", self._rows(outcome))
+        self._history.append("metrics.jsonl", [figures])
         if self._events is None:
             from fedapp.report.tensorboard import EventWriter  # 1 s to import: after the first round's messages
 
-            self._events = EventWriter(self.directory / "tensorboard")
+            self._events = EventWriter(self.directory / "tensorboard", resume_at=self._resume_at)
         self._events.add_round(figures)
 
     def add_final(self, outcome: RoundOutcome) -> None:
         """The final federated evaluation, one line of clients.jsonl for every client."""
-        for name in self.totals:
-            self.totals[name] += getattr(outcome, name)
+        self._count(outcome)
         rows = [self._row(outcome.server_round, outcome.reports[client], None) for client in sorted(outcome.reports)]
-        self._append("clients.jsonl", [{"phase": "final", **row} for row in rows])
+        self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
 
     def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
         """model.safetensors (where there is a model) and summary.json, each whole or not at all."""
         if self._events is not None:
             self._events.close()
         if state is not None:
-            partial = self.directory / "model.safetensors.partial"
-            save_file({name: value.contiguous() for name, value in state.items()}, partial)
-            os.replace(partial, self.directory / "model.safetensors")
-        partial = self.directory / "summary.json.partial"
-        partial.write_text(json.dumps(_plain(summary), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.directory / "summary.json")
+            content = save({name: value.contiguous() for name, value in state.items()})
+            write_atomically(self.directory / "model.safetensors", content)
+        content = (json.dumps(plain(summary), indent=2) + "\n").encode()
+        write_atomically(self.directory / "summary.json", content)
+
+    def _count(self, outcome: RoundOutcome) -> None:
+        now = {"unused": len(outcome.unused), "excluded": len(outcome.excluded)}
+        now |= {name: getattr(outcome, name) for name in ("bytes_up", "bytes_down", "rejected")}
+        for name, value in now.items():
+            self.totals[name] += value
+
+    def _rows(self, outcome: RoundOutcome) -> list[dict[str, Any]]:
+        """One for every client asked, with why it is `unused` and until when it is `excluded` where that holds."""
+        rows = []
+        for client, weight in sorted(outcome.weights.items()):
+            row = self._row(outcome.server_round, outcome.reports.get(client, ClientReport(client)), weight)
+            row |= {"unused": outcome.unused[client]} if client in outcome.unused else {}
+            row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
+            rows.append(row)
+        return rows + [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]
 
     def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
         return {
@@ -113,16 +139,3 @@ class RunRecord:
             "val_loss": report.val_loss,
             f"val_{self._main_metric}": report.val_metric,
         }
-
-    def _append(self, name: str, rows: list[Any]) -> None:
-        with (self.directory / name).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(_plain(row)) + "\n" for row in rows)
-
-
-def _plain(value: Any) -> Any:
-    """`value` as strict JSON has it: figures that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

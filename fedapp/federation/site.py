@@ -71,25 +71,22 @@ class Site:
     def train(self, instruction: Instruction, state: State) -> Reply:
         """Train every client asked for, from the same global model, and add their updates up.
 
-        Several good clients give one fixed-point sum; a single one gives its update as it is. A client that fails is
-        rejected alone.
+        Several good clients give one fixed-point sum, unless the server wants each update; a single one gives its
+        update as it is. A client that fails is rejected alone.
         """
         template = {key: value for key, value in state.items() if value.is_floating_point()}
-        total: WeightedSum | None = WeightedSum(template) if len(instruction.clients) > 1 else None
+        single = instruction.each or len(instruction.clients) == 1
+        total = WeightedSum({} if single else template)
         reports: list[ClientReport] = []
-        single: dict[str, Tensor] = {}
+        updates: dict[int, State] = {}
         for client, weight in zip(instruction.clients, instruction.weights, strict=True):
-            report, update = self._train_one(client, instruction.server_round, state, template)
+            report, update = self._train_one(client, instruction, state, template)
             reports.append(report)
-            if report.rejected is None:
-                if total is None:
-                    single = update
-                else:
-                    total.add(update, weight)
-        good = any(report.rejected is None for report in reports)
-        if not good:
-            return Reply(tuple(reports))
-        return Reply(tuple(reports), "sum", total.totals) if total else Reply(tuple(reports), "update", single)
+            if report.rejected is None and single:
+                updates[client] = update
+            elif report.rejected is None:
+                total.add(update, weight)
+        return Reply(tuple(reports), updates, total.totals if total.weights else {})
 
     def evaluate(self, instruction: Instruction, state: State) -> Reply:
         """Judge the global model on the validation split of every client asked for."""
@@ -117,14 +114,16 @@ class Site:
         )
 
     def _train_one(
-        self, client: int, server_round: int, state: State, template: State
+        self, client: int, instruction: Instruction, state: State, template: State
     ) -> tuple[ClientReport, dict[str, Tensor]]:
         start = time.perf_counter()
         before = self._report(client, state)
         if before.rejected:
             return before, {}
         try:
-            result = self.training(self.model, self.shards.of(client).train, seed=(self.seed, server_round, client))
+            seed = (self.seed, instruction.server_round, client)
+            examples = self.shards.of(client).train
+            result = self.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
             local = self.model.state_dict()
             update = {key: local[key].detach().cpu() - value for key, value in template.items()}
             fault = screen(update, template, max_norm=self.max_update_norm)

@@ -1,51 +1,109 @@
 """When a run ends before its last round."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from fedapp.errors import FederationError
 
-__all__ = ["StopRules"]
+__all__ = ["Progress", "StopRules"]
+
+
+@dataclass
+class Progress:
+    """What stop rules go by, counted over rounds. `seconds` is time spent running, over all resumptions."""
+
+    round: int = 0
+    seconds: float = 0.0
+    accuracy: float | None = None
+    rounds_to_target: int | None = None
+    best: float | None = None
+    best_round: int = 0
+    stale_rounds: int = 0
+    failed_rounds: int = 0
+    ever_changed: bool = False
 
 
 @dataclass
 class StopRules:
-    """Counts over rounds; `update` after each one gives the reason to stop, or None."""
+    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant."""
 
+    num_rounds: int
     target_accuracy: float | None = None
     patience: int | None = None
+    patience_metric: str = "loss"
+    lower_is_better: bool = True
+    max_seconds: float | None = None
     max_failed_rounds: int = 3
-    rounds_to_target: int | None = None
-    _best_loss: float = float("inf")
-    _stale: int = 0
-    _failed: int = 0
-    _ever_changed: bool = False
+    progress: Progress = field(default_factory=Progress)
 
-    def update(self, server_round: int, *, changed: bool, accuracy: float | None, loss: float | None) -> str | None:
-        """`accuracy` and `loss` judge the global model; None where nobody has data for that.
+    def update(self, *, changed: bool, judged: Mapping[str, float | None], seconds: float) -> None:
+        """Count one more round. `judged`: figures of the global model by metric; None where nobody has data for that.
 
-        Raises FederationError after `max_failed_rounds` rounds in a row that changed nothing.
+        `seconds`: how long the run has been running.
         """
-        self._failed = 0 if changed else self._failed + 1
-        self._ever_changed |= changed
-        if self._failed >= self.max_failed_rounds:
-            raise FederationError(
-                f"{self._failed} rounds in a row had fewer than federation.min_clients good replies; the reasons are in"
-                " clients.jsonl. The last good model is kept"
-            )
-        if self.target_accuracy is not None and accuracy is not None and accuracy >= self.target_accuracy:
-            self.rounds_to_target = server_round
-            return f"target accuracy {self.target_accuracy:g} reached"
-        if loss is not None:
-            self._stale = 0 if loss < self._best_loss else self._stale + 1
-            self._best_loss = loss if loss < self._best_loss else self._best_loss  # NaN is never better
-            if self.patience is not None and self._stale >= self.patience:
-                return f"no lower loss in {self._stale} rounds (patience)"
-        return None
+        now = self.progress
+        now.round, now.seconds = now.round + 1, seconds
+        now.failed_rounds = 0 if changed else now.failed_rounds + 1
+        now.ever_changed |= changed
+        now.accuracy = judged.get("accuracy")
+        if now.rounds_to_target is None and self._on_target():
+            now.rounds_to_target = now.round
+        value = judged.get(self.patience_metric)
+        if value is not None:
+            now.stale_rounds += 1
+            if self._better(value):
+                now.best, now.best_round, now.stale_rounds = value, now.round, 0
 
-    def check_end(self) -> None:
-        """Raises FederationError for a run none of whose rounds changed the model."""
-        if not self._ever_changed:
+    def reason(self) -> str | None:
+        """Why the run ends here, or None.
+
+        Raises FederationError after `max_failed_rounds` rounds in a row that changed nothing, and at the end of a run
+        none of whose rounds did.
+        """
+        now = self.progress
+        if now.failed_rounds >= self.max_failed_rounds:
+            raise FederationError(
+                f"{now.failed_rounds} rounds in a row had fewer than federation.min_clients good replies; the reasons"
+                " are in clients.jsonl. The last good model is kept"
+            )
+        found = self._stop()
+        if found is not None and not now.ever_changed:
             raise FederationError(
                 "no round had federation.min_clients good replies, so the model is the initial one; the reasons are in"
                 " clients.jsonl"
             )
+        return found
+
+    def _stop(self) -> str | None:
+        now = self.progress
+        if self._on_target():
+            return f"target accuracy {self.target_accuracy:g} reached"
+        if self.patience is not None and now.stale_rounds >= self.patience:
+            return f"no better {self.patience_metric} in {now.stale_rounds} rounds (patience)"
+        if self.max_seconds is not None and now.seconds >= self.max_seconds:
+            return f"{self.max_seconds:g} s are over (federation.max_seconds)"
+        return "all rounds done" if now.round >= self.num_rounds else None
+
+    def _on_target(self) -> bool:
+        accuracy = self.progress.accuracy
+        return self.target_accuracy is not None and accuracy is not None and accuracy >= self.target_accuracy
+
+    def _better(self, value: float) -> bool:
+        """NaN is never better."""
+        best = self.progress.best
+        if best is None:
+            return value == value
+        return value < best if self.lower_is_better else value > best
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as JSON holds it."""
+        return asdict(self.progress)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `saved`. A run that had ended for too many failed rounds gets as many again."""
+        self.progress = Progress(**{item.name: saved[item.name] for item in fields(Progress)})
+        if self.progress.failed_rounds >= self.max_failed_rounds:
+            self.progress.failed_rounds = 0
+        if not self._on_target():  # it has been raised
+            self.progress.rounds_to_target = None

@@ -56,19 +56,21 @@ class FollowedRun:
         self._command += ["--federation-config", " ".join(federation)]
         self.log = directory / "flwr.log"
 
-    def follow(self, on_round: Callable[[dict[str, Any]], None]) -> RunStatus:
-        """Start the run, call `on_round` with every line of metrics.jsonl as it appears, and return the verdict."""
+    def follow(self, on_round: Callable[[dict[str, Any]], None], *, after: int = -1) -> RunStatus:
+        """Start the run, call `on_round` with each line of metrics.jsonl as it appears, and return the verdict.
+
+        Rounds up to `after` are known already, in a run that is resumed.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=self._superlink.environment, cwd=APP
             )
         try:
-            seen = 0
             while process.poll() is None:
-                seen = self._new_rounds(seen, on_round)
+                after = self._new_rounds(after, on_round)
                 time.sleep(POLL)
-            self._new_rounds(seen, on_round)
+            self._new_rounds(after, on_round)
         except BaseException:
             process.terminate()
             self._stop()
@@ -76,16 +78,17 @@ class FollowedRun:
             raise
         return self._status()
 
-    def _new_rounds(self, seen: int, on_round: Callable[[dict[str, Any]], None]) -> int:
+    def _new_rounds(self, after: int, on_round: Callable[[dict[str, Any]], None]) -> int:
         file = self._directory / "metrics.jsonl"
         if not file.exists():
-            return seen
-        lines = file.read_text(encoding="utf-8").split("\n")[
-            :-1
-        ]  # what follows the last newline is still being written
-        for line in lines[seen:]:
-            on_round(json.loads(line))
-        return len(lines)
+            return after
+        # What follows the last newline is still being written.
+        for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+            figures = json.loads(line)
+            if figures["round"] > after:
+                on_round(figures)
+                after = figures["round"]
+        return after
 
     def _run_id(self) -> str | None:
         found = STARTED.search(self.log.read_text(encoding="utf-8", errors="replace"))

@@ -4,16 +4,18 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 
-from fedapp.build import build_parts, build_shards, check_server_optimizer, output_directory
+from fedapp.build import build_parts, build_shards, check_strategy, output_directory, stop_rules
 from fedapp.config import Config, compose
 from fedapp.errors import ConfigError, FedappError
 from fedapp.federation.record import claim
+from fedapp.federation.resume import find_checkpoint
 from fedapp.launch.follow import FollowedRun, quoted
 from fedapp.launch.show import Finished, RoundBar, show_summary
 from fedapp.launch.superlink import LocalSuperLink
@@ -22,20 +24,26 @@ from fedapp.training import resolve_device
 __all__ = ["Launcher", "check", "federation_config"]
 
 
-def check(config: Config, directory: Path) -> None:
-    """Whatever can be known to fail is refused here, with nothing started and nothing left behind."""
+def check(config: Config, directory: Path) -> int:
+    """Whatever can be known to fail is refused here, with nothing started and nothing left behind.
+
+    Returns the round after which a run is resumed, or -1 for a new one.
+    """
     federation = config.federation
     if federation.min_clients > federation.num_clients:
         raise ConfigError(
             f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
             f"{federation.num_clients}, so no round could succeed; lower min_clients"
         )
-    check_server_optimizer(config)
+    check_strategy(config)
     parts = build_parts(config)
     if (test := parts.source.test()) is not None:
         test.check(parts.task.schema, "the server's test data")
+    stop_rules(config, parts, server_has_data=test is not None)
     build_shards(config, parts).of(0)
-    claim(directory)
+    resumed = find_checkpoint(directory, config.run.resume, json.loads(json.dumps(asdict(config))))
+    claim(directory, resume=config.run.resume is not None)
+    return resumed.server_round if resumed is not None else -1
 
 
 def federation_config(config: Config) -> list[str]:
@@ -81,12 +89,12 @@ class Launcher:
         sent = [*overrides, *absolute_paths(config)]
         config = compose(sent)
         directory = output_directory(config, directory)
-        check(config, directory)
+        done = check(config, directory)
         superlink.wait_until_ready()
         run = FollowedRun(superlink, directory, sent, federation_config(config))
         self._console.print(f"run directory  {directory}", soft_wrap=True, highlight=False)
         with RoundBar(self._console, config.federation.num_rounds) as bar:
-            status = run.follow(bar.update)
+            status = run.follow(bar.update, after=done)
         summary = _summary(directory)
         if summary:
             show_summary(self._console, summary, directory)
@@ -107,10 +115,11 @@ class Launcher:
 
 
 def absolute_paths(config: Config) -> list[str]:
-    """Overrides that make relative data paths absolute: a path is meant from where the person is, not the server."""
-    paths = {key: config.data.get(key) for key in ("path", "test_path")}
+    """Overrides that make relative paths absolute: a path is meant from where the person is, not the server."""
+    paths = {f"data.{key}": config.data.get(key) for key in ("path", "test_path")}
+    paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
-    return [f"data.{key}={quoted(path)}" for key, path in full.items() if str(path) != paths[key]]
+    return [f"{key}={quoted(path)}" for key, path in full.items() if str(path) != paths[key]]
 
 
 def _summary(directory: Path) -> dict[str, Any]:

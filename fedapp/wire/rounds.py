@@ -1,5 +1,6 @@
 """Messages of a round: train and evaluate, and the replies to them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,11 +35,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a SuperNode is asked to do in a round, for these of its clients. Evaluation needs no weights."""
+    """What a SuperNode is asked to do in a round, for these of its clients. Evaluation needs no weights.
+
+    `lr_factor` scales the clients' learning rate in this round. With `each`, updates are wanted one by one, not summed.
+    """
 
     server_round: int
     clients: tuple[int, ...]
     weights: tuple[float, ...] = ()
+    lr_factor: float = 1.0
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,13 @@ class ClientReport:
 class Reply:
     """A SuperNode's reply: the reports of its clients and, after training, their updates.
 
-    `form` says what `arrays` are: "update" (floats, of the one client that is not rejected), "sum" (int64 fixed
-    point, weighted, over those that are not rejected) or "none".
+    `updates`: the floats of clients that are not rejected, each as it is; or `total`: their weighted sum, int64 fixed
+    point, over all that are not rejected.
     """
 
     reports: tuple[ClientReport, ...]
-    form: str = "none"
-    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    updates: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    total: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 # One list a column, one entry a client: a MetricRecord holds numbers and lists of numbers.
@@ -79,16 +85,23 @@ def pack_instruction(instruction: Instruction, arrays: ArrayRecord, config: Conf
     entries["server-round"] = instruction.server_round
     entries["clients"] = list(instruction.clients)
     entries["weights"] = list(instruction.weights)
+    entries["lr-factor"] = instruction.lr_factor
+    entries["each"] = instruction.each
     return RecordDict({ARRAYS: arrays, CONFIG: entries})
 
 
 def unpack_instruction(content: RecordDict) -> tuple[Instruction, dict[str, Tensor]]:
-    """The instruction and the global model's state dict."""
+    """The instruction and the global model's state dict. Raises ValueError, KeyError or TypeError if malformed."""
     config = content.config_records[CONFIG]
+    lr_factor = float(number(config["lr-factor"]))
+    if not (math.isfinite(lr_factor) and lr_factor >= 0):
+        raise ValueError(f"expected a learning rate factor, got {lr_factor}")
     instruction = Instruction(
-        int(number(config["server-round"])),
-        tuple(int(client) for client in numbers(config["clients"])),
-        tuple(float(weight) for weight in numbers(config["weights"])),
+        server_round=whole(config["server-round"]),
+        clients=tuple(whole(client) for client in numbers(config["clients"])),
+        weights=tuple(float(weight) for weight in numbers(config["weights"])),
+        lr_factor=lr_factor,
+        each=bool(config["each"]),
     )
     return instruction, arrays_to_state(content.array_records[ARRAYS])
 
@@ -109,14 +122,15 @@ def pack_reply(reply: Reply) -> RecordDict:
     columns = [[float(row[i]) for row in rows] for i in range(len(COLUMNS))]
     config = ConfigRecord(
         {
-            "form": reply.form,
             "clients": [report.client for report in reply.reports],
             "rejected": [report.rejected or "" for report in reply.reports],
         }
     )
     content = RecordDict({CONFIG: config, METRICS: MetricRecord(dict(zip(COLUMNS, columns, strict=True)))})
-    if reply.arrays:
-        content[ARRAYS] = state_to_arrays(reply.arrays)
+    if reply.total:
+        content[ARRAYS] = state_to_arrays(reply.total)
+    for client, update in reply.updates.items():
+        content[f"{ARRAYS}-{client}"] = state_to_arrays(update)
     return content
 
 
@@ -143,5 +157,6 @@ def unpack_reply(content: RecordDict) -> Reply:
             clients, reasons, *columns, strict=True
         )
     )
-    arrays = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
-    return Reply(reports, str(config["form"]), arrays)
+    found = {name: arrays_to_state(record) for name, record in content.array_records.items()}
+    total = found.pop(ARRAYS, {})
+    return Reply(reports, {whole(int(name.removeprefix(f"{ARRAYS}-"))): found[name] for name in found}, total)

@@ -48,7 +48,7 @@ def test_fedavg_is_the_default_server_step() -> None:
         ("federation.num_clients=null", ["federation.num_clients", "not Optional"]),
         ("optimizer.lr=nan", ["optimizer.lr=nan", "finite"]),
         ("model=null", ["model=null", "a string or a list"]),
-        ("strategy.server_optimizer=null", ["strategy.server_optimizer", "torch.optim"]),
+        ("strategy.server_optimizer=null", ["strategy.server_optimizer", "_target_", "conf/strategy"]),
         ("federation=null", ["federation"]),
         ("strategy.weighting=median", ["strategy.weighting=median", "num_examples, uniform, sqrt"]),
         ("train.val_fraction=1", ["train.val_fraction=1", "at most 0.9"]),

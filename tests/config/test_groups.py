@@ -22,6 +22,9 @@ EXTRA = {
     "data/mnist": "data.dataset={hub} data.classes=[a,b]",
     "data/cifar10": "data.dataset={hub} data.image=image data.classes=[a,b]",
     "data/femnist": "data.dataset={hub} data.label=label data.group=null data.classes=[a,b] data.size=8",
+    **dict.fromkeys(
+        ("strategy/krum", "strategy/median", "strategy/multi_krum", "strategy/trimmed_mean"), "federation.num_clients=5"
+    ),
     "model/torchvision": "model.name=resnet18 model.norm=group",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
@@ -53,15 +56,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def overrides_for(option: str, places: dict[str, str]) -> str:
-    choice = option.replace("/", "=")
+    choice = option.replace("lr_schedule", "lr_schedule@client_lr").replace("/", "=")
     small = SMALL.replace("num_clients=3", "num_clients=1") if option == "experiment/pooled" else SMALL
-    return f"{choice} {EXTRA.get(option, '').format(**places)} {small}"
+    return f"{choice} {small} {EXTRA.get(option, '').format(**places)}"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_its_target_exists(option: str, places: dict[str, str]) -> None:
     config = compose(overrides_for(option, places).split())
-    group = option.split("/")[0]
+    group = option.split("/")[0].replace("lr_schedule", "client_lr")
     node = getattr(config, group, None)
     if isinstance(node, dict):
         assert callable(get_object(node["_target_"]))

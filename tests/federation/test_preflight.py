@@ -13,6 +13,7 @@ from in_process import InProcessGrid
 from fedapp.data.shards import hosted_clients, moments
 from fedapp.data.source import Examples
 from fedapp.errors import DataError, FederationError
+from fedapp.federation.exchange import Exchange
 from fedapp.federation.preflight import Population, merge_moments, preflight
 from fedapp.wire.census import MOMENTS, unpack_census
 
@@ -34,7 +35,7 @@ def write_table(path: Path, rows: int, seed: int, *, header: str = "age,dose,sex
 
 def ask(overrides: str, node_configs: list[dict[str, Any]], **options: Any) -> Population:
     grid = InProcessGrid(overrides, node_configs=node_configs, **options)
-    return preflight(grid, min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2)
+    return preflight(Exchange(grid), min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2)
 
 
 def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
@@ -145,14 +146,14 @@ def test_two_supernodes_with_one_partition_are_refused() -> None:
 def test_missing_supernodes_are_counted() -> None:
     grid = InProcessGrid("", 2)
     with pytest.raises(FederationError, match=r"2 of 3 SuperNodes came within 0.1 s"):
-        preflight(grid, min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1)
+        preflight(Exchange(grid), min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1)
 
 
 def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     calls = iter([[100], [100, 101]])
     monkeypatch.setattr(grid, "get_node_ids", lambda: next(calls, [100, 101, 102]))
-    population = preflight(grid, min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2)
     assert population.nodes == {0: 100, 1: 101, 2: 102, 3: 100}
     assert not population.faults
 
@@ -160,7 +161,7 @@ def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_a_supernode_that_never_comes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     monkeypatch.setattr(grid, "get_node_ids", lambda: [100, 101])
-    population = preflight(grid, min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2)
     assert sorted(population.nodes) == [0, 1, 3]
     assert population.faults == {"other SuperNodes": "2 of 3 came within 0.1 s"}
 

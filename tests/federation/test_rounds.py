@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from fedapp.build import build_parts, build_strategy
 from fedapp.config import compose
 from fedapp.errors import ConfigError, FederationError
-from fedapp.federation.exchange import exchange
+from fedapp.federation.exchange import Exchange
 from fedapp.federation.preflight import preflight
+from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
@@ -95,12 +96,12 @@ def test_one_message_a_supernode_and_round() -> None:
     config = compose(SMALL.split())
     grid = InProcessGrid(SMALL, 2)
     parts = build_parts(config)
-    population = preflight(grid, min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
     assert population.nodes == {client: 100 + client % 2 for client in range(6)}
     grid.sent.clear()
-    strategy = build_strategy(config, parts, population)
+    strategy = build_strategy(config, parts, Roster(population))
     arrays = state_to_arrays(parts.model.state_dict())
-    strategy.aggregate_train(1, exchange(grid, strategy.configure_train(1, arrays, {}, grid), 1))  # type: ignore[arg-type]
+    strategy.aggregate_train(1, Exchange(grid)(strategy.configure_train(1, arrays, {}, grid), 1))  # type: ignore[arg-type]
     assert [message.metadata.message_type for message in grid.sent] == ["train"] * len(grid.sent)
     assert len(grid.sent) == len({population.nodes[client] for client in strategy.outcome.weights})
     assert all(report.val_examples for report in strategy.outcome.good)
@@ -109,8 +110,8 @@ def test_one_message_a_supernode_and_round() -> None:
 def test_flowers_own_start_runs_this_strategy(plain: Path) -> None:
     config = compose(SMALL.split())
     grid, parts = InProcessGrid(SMALL, 2), build_parts(config)
-    population = preflight(grid, min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
-    strategy = build_strategy(config, parts, population)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    strategy = build_strategy(config, parts, Roster(population))
     result = strategy.start(grid, state_to_arrays(parts.model.state_dict()), num_rounds=2)
     assert state_sha256(arrays_to_state(result.arrays)) == summary(plain)["model_sha256"]
 

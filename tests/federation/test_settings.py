@@ -11,6 +11,7 @@ from in_process import InProcessGrid, run_in_process
 from torch import nn
 
 from fedapp.client_app import app, open_site
+from fedapp.wire.rounds import Instruction
 
 BASE = "federation.num_rounds=1 federation.num_clients=8 model=logistic_regression federation.final_evaluation=false"
 
@@ -81,9 +82,9 @@ def test_rounds_and_clients_shuffle_differently() -> None:
     state = site.model.state_dict()
     state = {key: value.clone() for key, value in state.items()}
     template = {key: value for key, value in state.items() if value.is_floating_point()}
-    one = site._train_one(0, 1, state, template)[1]["net.1.weight"]
-    assert torch.equal(site._train_one(0, 1, state, template)[1]["net.1.weight"], one)
-    assert not torch.equal(site._train_one(0, 2, state, template)[1]["net.1.weight"], one)
+    one = site._train_one(0, Instruction(1, (0,)), state, template)[1]["net.1.weight"]
+    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template)[1]["net.1.weight"], one)
+    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template)[1]["net.1.weight"], one)
 
 
 def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> None:
@@ -94,7 +95,7 @@ def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> N
         lambda module, *_: seen.append(module.training)
     )
     state = {key: value.clone() for key, value in site.model.state_dict().items()}
-    site._train_one(0, 1, state, state)
+    site._train_one(0, Instruction(1, (0,)), state, state)
     hook.remove()
     assert seen[0] is False
     assert set(seen[1:]) == {True}

@@ -12,6 +12,8 @@ from torch import Tensor
 from fedapp.build import optimizer_factory
 from fedapp.config import compose
 from fedapp.federation.preflight import Population
+from fedapp.federation.roster import Roster
+from fedapp.federation.server_step import ServerOptimizer
 from fedapp.federation.strategy import WeightedFedAvg
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 from fedapp.wire.rounds import ClientReport, Reply, pack_reply, unpack_instruction
@@ -36,9 +38,10 @@ def identity() -> None:
 
 def make(**options: object) -> WeightedFedAvg:
     """A strategy over three clients, each on a SuperNode of its own (node 100 + client)."""
-    population = Population({c: 100 + c for c in COUNTS}, COUNTS)
-    settings: dict[str, object] = {"server_optimizer": lambda p: torch.optim.SGD(p, lr=1.0), "seed": 0} | options
-    return WeightedFedAvg(population, parameters=["w"], **settings)  # type: ignore[arg-type]
+    roster = Roster(Population({c: 100 + c for c in COUNTS}, COUNTS))
+    factory = options.pop("server_optimizer", lambda p: torch.optim.SGD(p, lr=1.0))
+    optimizer = ServerOptimizer(["w"], factory)  # type: ignore[arg-type]
+    return WeightedFedAvg(roster, server_optimizer=optimizer, seed=0, **options)  # type: ignore[arg-type]
 
 
 def reply_to(message: Message, reply: Reply) -> Message:
@@ -48,7 +51,7 @@ def reply_to(message: Message, reply: Reply) -> Message:
 def good_reply(message: Message, **claims: int) -> Message:
     (client,) = unpack_instruction(message.content)[0].clients
     report = ClientReport(client, num_examples=claims.get("num_examples", 1), steps=1, train_loss=0.5)
-    return reply_to(message, Reply((report,), "update", UPDATES[client]))
+    return reply_to(message, Reply((report,), {client: UPDATES[client]}))
 
 
 def one_round(
@@ -142,7 +145,7 @@ def with_arrays(change: dict[str, Tensor], drop: str = "") -> Callable[[Message]
         if client != 2:
             return [good_reply(message)]
         arrays = {key: value for key, value in {**UPDATES[2], **change}.items() if key != drop}
-        return [reply_to(message, Reply((ClientReport(2),), "update", arrays))]
+        return [reply_to(message, Reply((ClientReport(2),), {2: arrays}))]
 
     return answer
 
@@ -156,15 +159,15 @@ def only_third(bad: Callable[[Message], list[Message]]) -> Callable[[Message], l
 
 
 def spoilt(message: Message) -> list[Message]:
-    content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
+    content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
     del content["metrics"]
     return [Message(content, reply_to=message)]
 
 
 def garbled(data: bytes) -> Callable[[Message], list[Message]]:
     def answer(message: Message) -> list[Message]:
-        content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
-        content["arrays"]["w"].data = data
+        content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
+        content["arrays-2"]["w"].data = data
         return [Message(content, reply_to=message)]
 
     return only_third(answer)
@@ -174,7 +177,7 @@ def figures(**changed: float) -> Callable[[Message], list[Message]]:
     """A sound update with impossible figures beside it."""
 
     def answer(message: Message) -> list[Message]:
-        content = pack_reply(Reply((ClientReport(2),), "update", UPDATES[2]))
+        content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
         for name, value in changed.items():
             content["metrics"][name.replace("_", "-")] = [value]
         return [Message(content, reply_to=message)]
@@ -193,7 +196,7 @@ BAD = {
     "out of range": (with_arrays({"w": torch.tensor([2.0**21, 0.0])}), "out of range"),
     "error reply": (only_third(lambda m: [Message(Error(7, "boom"), reply_to=m)]), "boom"),
     "silence": (only_third(lambda m: []), "no reply in time"),
-    "other client": (only_third(lambda m: [reply_to(m, Reply((ClientReport(0),), "update", UPDATES[0]))]), "bad reply"),
+    "other client": (only_third(lambda m: [reply_to(m, Reply((ClientReport(0),), {0: UPDATES[0]}))]), "bad reply"),
     "no metrics": (only_third(spoilt), "bad reply"),
     "garbled array": (garbled(b"not an array"), "bad reply"),
     "no bytes": (garbled(b""), "bad reply"),
@@ -208,13 +211,12 @@ BAD = {
                     m,
                     Reply(
                         (ClientReport(2),),
-                        "sum",
-                        {"w": torch.full((2,), 2**62), "running_mean": torch.zeros(1, dtype=torch.int64)},
+                        total={"w": torch.full((2,), 2**62), "running_mean": torch.zeros(1, dtype=torch.int64)},
                     ),
                 )
             ]
         ),
-        "form 'sum' for 1 clients",
+        "a sum for 1 clients",
     ),
 }
 

@@ -1,0 +1,100 @@
+"""Going on with a run that ended early: which checkpoint, and whether it may go on under this config."""
+
+from collections.abc import Iterator, Mapping
+from logging import WARNING
+from pathlib import Path
+from typing import Any
+
+from flwr.common.logger import log
+
+from fedapp.errors import ConfigError, FederationError
+from fedapp.federation.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
+from fedapp.federation.history import History
+
+__all__ = ["find_checkpoint", "run_directory"]
+
+# Keys that do not change what a round computes. `num_rounds` and the stop rules say only when the run ends.
+FREE = frozenset(
+    {
+        *("federation.num_rounds", "federation.target_accuracy", "federation.patience", "federation.max_seconds"),
+        *("federation.max_failed_rounds", "federation.final_evaluation", "federation.min_supernodes"),
+        *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
+        *("run.checkpoint_every", "run.num_supernodes"),
+    }
+)
+
+
+def run_directory(resume: str | None) -> Path | None:
+    """The run directory that `run.resume` names, if it names one: a run directory, or a checkpoint in it."""
+    if resume is None or resume == "auto":
+        return None
+    path = Path(resume).expanduser()
+    if not path.is_absolute():
+        raise ConfigError(
+            f"run.resume={resume}: must be null, auto or an absolute path, since the server starts elsewhere"
+        )
+    return path.parent.parent if path.suffix == ".safetensors" else path
+
+
+def find_checkpoint(directory: Path, resume: str | None, config: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from; None to begin anew.
+
+    With `auto` the newest sound one in `directory` serves, if there is any checkpoint; with a path, that run's newest,
+    or the very file. Raises ConfigError or FederationError for one that is torn, does not belong to the run directory,
+    or was made under a config that computes something else.
+    """
+    if resume is None:
+        return None
+    files = checkpoint_files(directory / "checkpoint")
+    if not files and resume == "auto" and not _past_round_zero(directory):
+        return None
+    path = Path(resume).expanduser()
+    if path.suffix == ".safetensors":
+        files = [path]
+    if not files:
+        raise ConfigError(f"run.resume={resume}: {directory / 'checkpoint'} holds no checkpoint")
+    reasons: list[str] = []
+    for file in files if resume == "auto" else files[:1]:
+        try:
+            found = load_checkpoint(file)
+            History.check(directory, found.values["history"])
+        except FederationError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            log(WARNING, "%s; going on from the one before it", reason)
+        check_same_maths(found, config)
+        return found
+    hint = "" if resume == "auto" or len(files) < 2 else f". Try run.resume={files[1]}"
+    raise FederationError(f"run.resume={resume}: no sound checkpoint:\n  " + "\n  ".join(reasons) + hint)
+
+
+def _past_round_zero(directory: Path) -> bool:
+    """Whether there is a run whose lines would be lost by beginning anew; killed before its first checkpoint, no."""
+    metrics = directory / "metrics.jsonl"
+    return (directory / "summary.json").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1)
+
+
+def check_same_maths(found: Checkpoint, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError, naming the keys, if this config would compute something else than the checkpoint's."""
+    before, now = dict(_leaves(found.config)), dict(_leaves(config))
+    changed = [key for key in sorted(before.keys() | now.keys()) if key not in FREE and before.get(key) != now.get(key)]
+    if changed:
+        lines = "".join(f"\n  {key}={now.get(key)}: was {before.get(key)}" for key in changed)
+        started = " ".join(found.values.get("overrides", [])) or "(none)"
+        raise ConfigError(
+            f"this run cannot go on with another config, since it would compute something else:{lines}\n"
+            f"It was started with the overrides: {started}. Use the same, or start a new run"
+        )
+    rounds = config["federation"]["num_rounds"]
+    if rounds < found.server_round:
+        raise ConfigError(f"federation.num_rounds={rounds}: this run has done {found.server_round} rounds already")
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a nested mapping, under its dotted key."""
+    if isinstance(node, Mapping) and node:
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
