@@ -173,7 +173,8 @@ def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedA
         max_update_norm=strategy.max_update_norm,
         client_lr=_schedule(config, "client_lr").factor,
         server_lr=_schedule(config, "server_lr").factor,
-        message_ttl=federation.round_timeout,
+        # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
+        message_ttl=2 * federation.round_timeout,
         main_metric=parts.task.main_metric,
     )
     if len(roster.nodes) < made.min_clients:

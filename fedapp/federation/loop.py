@@ -92,6 +92,7 @@ class Federation:
     def _round(self, server_round: int) -> None:
         """One round: who is there, messages out, replies in, the next model, its evaluation, its record."""
         clock, strategy = Clock(self._seconds_of_checkpoint), self.strategy
+        self._seconds_of_checkpoint = 0.0
         late = self.attendance.update()
         messages = strategy.configure_train(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
         strategy.outcome.strays += late
@@ -191,8 +192,9 @@ class Federation:
     def _evaluate_on_clients(self, server_round: int) -> Figures:
         """Federated evaluation of the final model, on every client that is there."""
         strategy = self.strategy
-        self.attendance.update()
+        late = self.attendance.update()
         messages = strategy.configure_evaluate(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
+        strategy.outcome.strays += late
         strategy.aggregate_evaluate(server_round, self.exchange(messages, self.round_timeout))
         self.record.add_final(strategy.outcome)
         figures = federated_metrics(strategy.outcome.good, self.task.main_metric)

@@ -97,6 +97,7 @@ class RunRecord:
         """The final federated evaluation, one line of clients.jsonl for every client."""
         self._count(outcome)
         rows = [self._row(outcome.server_round, outcome.reports[client], None) for client in sorted(outcome.reports)]
+        rows += _stray_rows(outcome)
         self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
 
     def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
@@ -123,7 +124,7 @@ class RunRecord:
             row |= {"unused": outcome.unused[client]} if client in outcome.unused else {}
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
-        return rows + [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]
+        return rows + _stray_rows(outcome)
 
     def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
         return {
@@ -139,3 +140,7 @@ class RunRecord:
             "val_loss": report.val_loss,
             f"val_{self._main_metric}": report.val_metric,
         }
+
+
+def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:
+    return [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]

@@ -126,7 +126,9 @@ def participation(run: RunData) -> Participation:
     count = number(run.summary.get("clients"))
     if count is not None and all(type(client) is int and 0 <= client < count for client in seen):
         seen |= set(range(int(count)))  # numbered without gaps, as in a simulation
-    accepted = frozenset((line["client"], line["round"]) for line in asked if not line.get("rejected"))
+    accepted = frozenset(
+        (line["client"], line["round"]) for line in asked if not line.get("rejected") and not line.get("unused")
+    )
     rejected = frozenset((line["client"], line["round"]) for line in asked if line.get("rejected"))
     rounds = {line["round"] for line in (*run.rounds, *run.clients) if line["round"] > 0}
     return Participation(

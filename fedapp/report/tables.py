@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedapp.report.read import RunData, number
+from fedapp.report.read import Record, RunData, number
 from fedapp.report.series import by_round, client_metric, final_values, participation, server_metrics
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
 
 __all__ = ["Card", "Table", "cards", "clients_table", "rejections_table", "rounds_table"]
 
 _MOST_ROWS = 1000  # of a table: a browser scrolls more only sluggishly, and the files hold them all
+
+
+_RARE = {"unused": "not used", "excluded": "left out"}  # columns that most runs do not need
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def rounds_table(run: RunData) -> Table:
     columns += [(f"val_{name}", f"clients' {title_of(name)}", number_text) for name in dict.fromkeys((own, "loss"))]
     columns += [("train_loss", "training loss", number_text)]
     columns += [(name, name, _whole) for name in ("cohort", "replied", "rejected")]
+    columns += [(name, title, _whole) for name, title in _RARE.items() if any(by_round(run, name).values)]
     columns += [("bytes_down", "sent", bytes_text), ("bytes_up", "received", bytes_text)]
     columns += [("seconds", "time", seconds_text)]
     columns = [column for column in columns if by_round(run, column[0])]
@@ -60,7 +64,7 @@ def rejections_table(run: RunData) -> Table:
     """Everything that was turned away, newest first, down to who was left out before the first round."""
     lines = [line for line in (*run.final, *run.clients) if line.get("rejected")]
     lines.sort(key=lambda line: int(line["round"]), reverse=True)
-    rows = [(str(line["round"]), _who(line.get("client")), str(line["rejected"])) for line in lines]
+    rows = [(str(line["round"]), _who(line.get("client")), _why(line)) for line in lines]
     faults = run.summary.get("faults")
     if isinstance(faults, dict):
         rows += [("preflight", str(who), str(reason)) for who, reason in faults.items()]
@@ -152,6 +156,11 @@ def _score(name: str, value: float) -> str:
 
 def _who(client: object) -> str:
     return "no client asked" if client is None else str(client)
+
+
+def _why(line: Record) -> str:
+    last = number(line.get("excluded_until"))
+    return f"{line['rejected']}; left out until round {last:.0f}" if last is not None else str(line["rejected"])
 
 
 def _whole(value: float) -> str:
