@@ -100,7 +100,7 @@ def _schedule(config: Config, name: str) -> LearningRateSchedule:
     for number, factor in enumerate(factors, start=1):
         if not (math.isfinite(factor) and factor >= 0):
             raise ConfigError(
-                f"{name}: {node['_target_']} makes the learning rate {factor:g} of itself in round {number}"
+                f"{name}: {node['_target_']} multiplies the learning rate of round {number} by {factor:g}"
             )
     return schedule
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedapp.wire.records import tensor_bytes
@@ -56,9 +56,10 @@ class Exchange:
         return [reply for _, reply in self._pull(sorted(self._pending))] if self._pending else []
 
     def busy(self) -> set[int]:
-        """SuperNodes that still owe a reply in time."""
+        """SuperNodes that may still be at work on something they were asked to do."""
         now = time.monotonic()
-        return {message.metadata.dst_node_id for message, stale in self._pending.values() if stale > now}
+        pending = [message.metadata for message, stale in self._pending.values() if stale > now]
+        return {about.dst_node_id for about in pending if about.message_type != MessageType.QUERY}
 
     def _push(self, messages: list[Message]) -> tuple[list[Message], set[str]]:
         """Error replies for messages that could not be sent, and the ids of those that were."""

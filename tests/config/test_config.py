@@ -154,3 +154,16 @@ def test_the_resolved_config_is_plain_yaml() -> None:
 def test_data_errors_are_for_people(tmp_path: object) -> None:
     with pytest.raises(DataError, match="no such file"):
         build_parts(compose(["data=csv", "data.label=y", "data.path=/nowhere/table.csv", "model=mlp"]))
+
+
+def test_fedprox_sets_the_proximal_term_and_can_be_overridden() -> None:
+    assert compose([]).train.proximal_mu == 0.0
+    assert compose(["strategy=fedprox"]).train.proximal_mu == 0.01
+    assert compose(["strategy=fedprox", "train.proximal_mu=0.5"]).train.proximal_mu == 0.5
+    assert compose(["strategy=fedprox"]).strategy == compose(["strategy=fedavg"]).strategy
+
+
+def test_the_cosine_schedule_spans_the_run() -> None:
+    config = compose(["lr_schedule@client_lr=cosine", "federation.num_rounds=17"])
+    assert config.client_lr["T_max"] == 17
+    assert config.server_lr["_target_"].endswith("ConstantLR")

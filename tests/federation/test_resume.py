@@ -121,6 +121,7 @@ def killed(target: Callable[..., None], *arguments: Any) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "count"),
     [
@@ -141,12 +142,14 @@ def test_killed_while_writing(whole: Path, tmp_path: Path, step: str, count: int
     assert_same(go(tmp_path / "run"), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
 def test_killed_with_half_a_checkpoint_on_the_disk(whole: Path, tmp_path: Path, share: float) -> None:
     killed(run_half_written, tmp_path / "run", share)
     assert_same(go(tmp_path / "run"), whole)
 
 
+@pytest.mark.slow
 def test_killed_at_random_again_and_again(whole: Path, tmp_path: Path) -> None:
     """Every process is killed within half a second of its life, until one comes to the end."""
     moments = random.Random(int(time.time()))

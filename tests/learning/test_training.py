@@ -51,6 +51,32 @@ def test_proximal_term_pulls_to_where_training_began() -> None:
     assert model.weight.item() == pytest.approx(first - 0.1 * (2 * first + 3.0 * (first - 1.0)))
 
 
+def test_a_slow_device_stops_after_whole_steps_and_says_how_many() -> None:
+    """A clock that moves a second a look: one look at the start, one after each step."""
+    examples = Examples(torch.randn(20, 1), torch.randn(20))
+    ticks = iter(range(1000))
+    slow = training(max_seconds=3.5, clock=lambda: float(next(ticks)), local_epochs=5)
+    model, same = line(1.0), line(1.0)
+    result = slow(model, examples, seed=(0,))
+    assert result.steps == 4
+    # Exactly the first four steps of the training that nobody stops.
+    first = training(local_epochs=5, max_seconds=3.5, clock=iter([0.0, 0.0, 0.0, 0.0, 9.0]).__next__)
+    assert first(same, examples, seed=(0,)).steps == 4
+    assert torch.equal(model.weight, same.weight)
+
+
+def test_at_least_one_step_is_made() -> None:
+    examples = Examples(torch.randn(20, 1), torch.randn(20))
+    assert training(max_seconds=1e-9)(line(1.0), examples, seed=(0,)).steps == 1
+
+
+def test_the_rounds_factor_scales_the_learning_rate() -> None:
+    examples = Examples(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]))
+    model = line(2.0)
+    training()(model, examples, seed=(0,), lr_factor=0.5)
+    assert model.weight.item() == pytest.approx(2.0 - 0.05 * 5)
+
+
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 2**31))
 def test_an_epoch_shows_every_example_once(count: int, size: int, seed: int) -> None:
     batches = list(minibatches(count, size, generator(seed)))
