@@ -62,7 +62,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         exchange,
         min_supernodes=federation.min_supernodes,
         wait_timeout=federation.wait_timeout,
-        timeout=federation.round_timeout,
+        timeout=max(federation.round_timeout, federation.wait_timeout),  # a first answer includes starting up
         min_clients=federation.min_clients,
     )
     for who, why in sorted(population.faults.items()):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,14 @@ from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 480  # seconds; on a busy machine with a cold disk a run has taken three minutes to start
+
+
+def copy_of_this_checkout(target: Path) -> Path:
+    for name in ("fedapp", "conf", "scripts"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target / name)
+    return target
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ SPOILERS: Mapping[str, Spoiler] = {
     "missing key": _drop_key,
     "huge norm": partial(_scale, factor=1e6),
     "claims 10^12 examples": _claim,
-    "sleeps": partial(_sleep, seconds=25.0),
+    "sleeps": partial(_sleep, seconds=40.0),
     "is killed": _die,
 }
 # Faults of the network and of the process, which a grid without processes plays itself.

@@ -39,10 +39,11 @@ def test_in_process_and_on_ray_the_model_is_the_same(default: Finished, tmp_path
     assert json.loads((directory / "summary.json").read_text())["model_sha256"] == default.summary["model_sha256"]
 
 
-def test_flwr_run_gives_the_same_model(default: Finished, flower: Flower, tmp_path: Path) -> None:
-    output, status = flower.run(f"run.output_dir={tmp_path / 'run'}", supernodes=4)
+@pytest.mark.parametrize("supernodes", [1, 2, 4])
+def test_flwr_run_gives_the_same_model(default: Finished, flower: Flower, tmp_path: Path, supernodes: int) -> None:
+    output, status = flower.run(f"run.output_dir={tmp_path / 'run'}", supernodes=supernodes)
     assert status == "finished:completed", output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["supernodes"], default.summary["supernodes"]) == (4, os.cpu_count())
+    assert (summary["supernodes"], default.summary["supernodes"]) == (supernodes, os.cpu_count())
     assert summary["model_sha256"] == default.summary["model_sha256"]
     assert f"run_dir={tmp_path / 'run'}" in output

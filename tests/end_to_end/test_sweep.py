@@ -2,21 +2,12 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from commands import ROOT, run_script
+from commands import ROOT, copy_of_this_checkout, run_script
 
 pytestmark = pytest.mark.slow
-
-
-def copy_of_this_checkout(target: Path) -> Path:
-    for name in ("fedapp", "conf", "scripts"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, target / name)
-    return target
 
 
 def test_a_sweep_over_a_data_set_of_ones_own(tmp_path: Path) -> None:
