@@ -70,8 +70,11 @@ def build_parts(config: Config) -> Parts:
     return Parts(source, Task(schema, metrics), model)
 
 
-def check_strategy(config: Config) -> None:
-    """Refuse what `strategy` and the schedules cannot do. For the server's side only: clients never make them."""
+def check_strategy(config: Config) -> int:
+    """Refuse what `strategy` and the schedules cannot do. For the server's side only: clients never make them.
+
+    Returns how many clients a round needs for the aggregation.
+    """
     strategy = config.strategy
     _check_optimizer("strategy.server_optimizer", strategy.server_optimizer)
     rule = _aggregation(config)({})
@@ -82,6 +85,7 @@ def check_strategy(config: Config) -> None:
         )
     for name in ("client_lr", "server_lr"):
         _schedule(config, name)
+    return rule.fewest
 
 
 def _aggregation(config: Config) -> Callable[[dict[str, torch.Tensor]], AggregationRule]:

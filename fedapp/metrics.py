@@ -1,5 +1,6 @@
 """Figures that tell how good a model's outputs are."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from fedapp.errors import ConfigError
 
-__all__ = ["CLASSIFICATION", "LOWER_IS_BETTER", "REGRESSION", "Metric", "choose"]
+__all__ = ["CLASSIFICATION", "LOWER_IS_BETTER", "REGRESSION", "Metric", "choose", "possible"]
 
 Metric = Callable[[Tensor, Tensor], float]  # (outputs (n, k) or (n, 1), targets (n,)) -> figure
 
@@ -61,6 +62,13 @@ CLASSIFICATION: Mapping[str, Metric] = {
 }
 REGRESSION: Mapping[str, Metric] = {"mae": mae, "r2": r2}
 LOWER_IS_BETTER = frozenset({"loss", "mae"})
+
+
+def possible(name: str, value: float) -> bool:
+    """Whether a metric or the loss can have this value at all; what a client reports may be made up."""
+    highest = math.inf if name in LOWER_IS_BETTER else 1.0
+    lowest = -math.inf if name == "r2" else 0.0
+    return lowest <= value <= highest
 
 
 def choose(names: object, *, classification: bool) -> dict[str, Metric]:

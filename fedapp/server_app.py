@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
@@ -19,10 +19,11 @@ from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.errors import FedappError, FederationError
 from fedapp.federation.attendance import Attendance
 from fedapp.federation.exchange import Exchange
+from fedapp.federation.lock import only_writer
 from fedapp.federation.loop import Federation, Result
 from fedapp.federation.preflight import Population, preflight
 from fedapp.federation.record import RunRecord, claim, versions
-from fedapp.federation.resume import find_checkpoint
+from fedapp.federation.resume import check_same_form, find_checkpoint
 from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
 from fedapp.models.input_layer import InputLayer
@@ -56,7 +57,6 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         test.check(parts.task.schema, "the server's test data")
     rules = stop_rules(config, parts, server_has_data=test is not None)
     about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
-    resumed = find_checkpoint(directory, config.run.resume, about["config"])
     federation, exchange = config.federation, Exchange(grid)
     population = preflight(
         exchange,
@@ -64,43 +64,51 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         wait_timeout=federation.wait_timeout,
         timeout=max(federation.round_timeout, federation.wait_timeout),  # a first answer includes starting up
         min_clients=federation.min_clients,
+        num_clients=federation.num_clients,
     )
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
     agree_on_scaling(parts, population)
     roster = Roster(population, exclude_after=federation.exclude_after, exclude_rounds=federation.exclude_rounds)
     strategy = build_strategy(config, parts, roster)
+    find_checkpoint(directory, config.run.resume, about["config"])  # what is wrong with it is said before any writing
     claim(directory, resume=config.run.resume is not None)
-    saved = None if resumed is None else resumed.values
-    record = RunRecord(directory, to_yaml(config), roster.num_examples, parts.task.main_metric, saved)
-    log(INFO, "run directory: %s", directory)
-    strategy.summary()
-    run = Federation(
-        exchange=exchange,
-        attendance=Attendance(
-            exchange,
-            roster,
-            asked=population.supernodes,
-            min_clients=strategy.min_clients,
-            wait_timeout=federation.wait_timeout,
-            reply_timeout=federation.round_timeout,
-        ),
-        strategy=strategy,
-        task=parts.task,
-        model=parts.model,
-        test=test,
-        record=record,
-        rules=rules,
-        round_timeout=federation.round_timeout,
-        final_evaluation=federation.final_evaluation,
-        checkpoint_every=config.run.checkpoint_every,
-        about=about,
-        start=start,
-    )
-    result = run.run(resumed)
-    summary = summarise(config, parts, run, result)
-    record.finish(summary, result.state)
-    show(directory, summary)
+    with only_writer(directory):
+        resumed = find_checkpoint(directory, config.run.resume, about["config"])
+        if resumed is not None:
+            check_same_form(resumed, parts.model.state_dict())
+        saved = None if resumed is None else resumed.values
+        record = RunRecord(directory, to_yaml(config), roster.num_examples, parts.task.main_metric, saved)
+        log(INFO, "run directory: %s", directory)
+        strategy.summary()
+        run = Federation(
+            exchange=exchange,
+            attendance=Attendance(
+                exchange,
+                roster,
+                asked=population.supernodes,
+                partitions=population.partitions,
+                num_clients=federation.num_clients,
+                min_clients=strategy.min_clients,
+                wait_timeout=federation.wait_timeout,
+                reply_timeout=federation.round_timeout,
+            ),
+            strategy=strategy,
+            task=parts.task,
+            model=parts.model,
+            test=test,
+            record=record,
+            rules=replace(rules, min_clients=strategy.min_clients),
+            round_timeout=federation.round_timeout,
+            final_evaluation=federation.final_evaluation,
+            checkpoint_every=config.run.checkpoint_every,
+            about=about,
+            start=start,
+        )
+        result = run.run(resumed)
+        summary = summarise(config, parts, run, result)
+        record.finish(summary, result.state)
+        show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
 

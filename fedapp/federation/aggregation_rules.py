@@ -126,7 +126,8 @@ class MultiKrum(_SingleUpdates):
                 " and at least 1"
             )
         self._num_malicious, self._num_selected = num_malicious, num_selected
-        self.fewest = max(2 * num_malicious + 3, num_selected or 1)
+        # Blanchard et al. need n >= 2f + 3, and select at most n - f - 2.
+        self.fewest = max(2 * num_malicious + 3, num_malicious + 2 + (num_selected or 1))
 
     def mean(self) -> dict[str, Tensor]:
         clients = sorted(self._updates)

@@ -3,12 +3,11 @@
 import time
 from logging import INFO, WARNING
 
-from flwr.app import Message, MessageType
+from flwr.app import Message
 from flwr.common.logger import log
 
-from fedapp.errors import FedappError
-from fedapp.federation.exchange import LONGEST_POLL, Exchange
-from fedapp.federation.preflight import check_same_code, query
+from fedapp.federation.exchange import LONGEST_POLL, Exchange, Late
+from fedapp.federation.preflight import check_claim, check_same_code, query
 from fedapp.federation.roster import Roster
 from fedapp.wire.census import unpack_census
 from fedapp.wire.records import text
@@ -17,7 +16,8 @@ __all__ = ["Attendance"]
 
 
 class Attendance:
-    """Keeps `roster` up to date. `asked`: SuperNodes that the preflight has asked already."""
+    """Keeps `roster` up to date. `asked`: SuperNodes that the preflight has asked already. `partitions` and
+    `num_clients`: as in `check_claim`."""
 
     def __init__(
         self,
@@ -25,25 +25,29 @@ class Attendance:
         roster: Roster,
         *,
         asked: frozenset[int],
+        partitions: int,
+        num_clients: int,
         min_clients: int,
         wait_timeout: float,
         reply_timeout: float,
     ) -> None:
         self._exchange, self._roster, self._asked = exchange, roster, set(asked)
+        self._partitions, self._num_clients = partitions, num_clients
+        self._open: dict[int, float] = {}  # SuperNodes that have not answered, and until when that is awaited
         self._min_clients, self._wait_timeout, self._reply_timeout = min_clients, wait_timeout, reply_timeout
 
-    def update(self) -> list[str]:
-        """See who is there before a round, waiting for `min_clients` if need be. Returns late replies, described."""
-        start, strays, waiting = time.monotonic(), list[str](), False
+    def update(self) -> list[Late]:
+        """See who is there before a round, waiting for `min_clients` if need be. Returns replies to earlier rounds."""
+        start, late, waiting = time.monotonic(), list[Late](), False
         while True:
             present = set(self._exchange.grid.get_node_ids())
             self._roster.present = present
-            strays += self._late()
+            late += self._late()
             self._ask(present)
             found = len(self._roster.reachable())
             if found >= self._min_clients or time.monotonic() - start >= self._wait_timeout:
                 self._roster.busy = self._exchange.busy()
-                return strays
+                return late
             if not waiting:
                 log(WARNING, "%d clients are there, %d are needed: waiting for SuperNodes", found, self._min_clients)
             waiting = True
@@ -51,20 +55,23 @@ class Attendance:
 
     def _ask(self, present: set[int]) -> None:
         """Send the preflight's question to whoever has come, or come back; the answer is taken when it is there."""
-        newcomers = sorted(present - self._asked)
+        now = time.monotonic()
+        unanswered = {node for node, end in self._open.items() if end < now}
+        newcomers = sorted((present - self._asked) | (present & unanswered))
         self._asked = present
+        self._open = {node: end for node, end in self._open.items() if node not in unanswered}
         if newcomers:
+            self._open |= dict.fromkeys(newcomers, now + self._reply_timeout)
             self._exchange.post(query(node, self._reply_timeout) for node in newcomers)
 
-    def _late(self) -> list[str]:
-        strays = []
-        for reply in self._exchange.late():
-            if reply.metadata.message_type == MessageType.QUERY:
-                self._admit(reply)
+    def _late(self) -> list[Late]:
+        found = []
+        for late in self._exchange.late():
+            if late.census is not None:
+                self._admit(late.census)
             else:
-                group = text(reply.metadata.group_id)
-                strays.append(f"SuperNode {reply.metadata.src_node_id} replied too late: to round {group}")
-        return strays
+                found.append(late)
+        return found
 
     def _admit(self, reply: Message) -> None:
         node = reply.metadata.src_node_id
@@ -73,11 +80,17 @@ class Attendance:
                 raise ValueError(text(reply.error.reason))
             census = unpack_census(reply.content)
             check_same_code({node: census})
+            check_claim(census, self._partitions, self._num_clients)
             faults = self._roster.admit(node, census)
-        except (FedappError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]
+        self._open.pop(node, None)
+        if faults:
+            self._asked.discard(node)  # it may have been mended by the next round, or its place been left
         for fault in faults:
             who, _, why = fault.partition(": ")
+            if self._roster.faults.get(who) != why:
+                log(WARNING, "%s takes no part: %s", who, why)
             self._roster.faults[who] = why
-            log(WARNING, "%s takes no part: %s", who, why)
-        log(INFO, "SuperNode %d joined: %d clients are there", node, len(self._roster.reachable()))
+        if not faults:
+            log(INFO, "SuperNode %d joined: %d clients are there", node, len(self._roster.reachable()))

@@ -57,8 +57,10 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     content = save(tensors, {"fedapp": header, "sha256": _digest(header, tensors)})
     path = directory / f"round-{checkpoint.server_round:05d}.safetensors"
     write_atomically(path, content)
-    for old in checkpoint_files(directory)[KEPT:]:
-        old.unlink(missing_ok=True)
+    files = checkpoint_files(directory)
+    newest = files.index(path)  # those before it in the list are of rounds that were done over
+    for other in files[:newest] + files[newest + KEPT :]:
+        other.unlink(missing_ok=True)
     return path
 
 

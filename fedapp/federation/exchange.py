@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from flwr.app import Error, Message, MessageType, RecordDict
@@ -9,39 +10,64 @@ from flwr.serverapp import Grid
 
 from fedapp.wire.records import tensor_bytes
 
-__all__ = ["Exchange", "wait_for_supernodes"]
+__all__ = ["Exchange", "Late", "wait_for_supernodes"]
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.25  # seconds
 POLL_SHARE = 0.05  # of the time waited so far: polling adds at most 5 % to a wait, and stays rare in long ones
-LARGEST_PULL = 1 << 28  # bytes of tensors taken from the SuperLink at a time: memory stays bounded in large cohorts
+LARGEST_PULL = 1 << 28  # bytes of replies taken from the SuperLink at a time: memory stays bounded in large cohorts
 NOT_SENT = Error(1, "the SuperLink did not take the message; is it too large?")
+
+
+@dataclass(frozen=True)
+class Late:
+    """A reply that nobody waits for any more. `overdue`: it did not come in time; else the round had no need of it.
+
+    Of all but the answer to a query (`census`) only the size is kept: updates must not pile up in memory.
+    """
+
+    node: int
+    group: str
+    overdue: bool
+    tensor_bytes: int
+    census: Message | None = None
+
+
+@dataclass
+class _Pending:
+    """A message without a reply: to whom and about what, until when one can come, and how large it may be."""
+
+    stub: Message
+    stale: float
+    reply_bytes: int
+    overdue: bool = False
 
 
 class Exchange:
     """All messages of a run's server to its SuperNodes.
 
-    Whoever reads replies may stop before all are in: a message without a reply stays `pending` until its time to live
+    Whoever reads replies may stop before all are in: a message without a reply stays pending until its time to live
     is over, and its SuperNode busy.
     """
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self._pending: dict[str, tuple[Message, float]] = {}  # by message id: what was asked, and when it goes stale
+        self._pending: dict[str, _Pending] = {}  # by message id
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
         """Push `messages`, then yield each reply once, as it comes, until all are in or `timeout` seconds are over."""
-        asked = list(messages)
-        size = max((tensor_bytes(message.content) for message in asked), default=0)
-        unsent, waiting = self._push(asked)
+        unsent, waiting = self._push(list(messages))
         yield from unsent
         start = time.monotonic()
         while waiting:
-            for chunk in _chunks(sorted(waiting), max(1, LARGEST_PULL // max(1, size))):
-                for number, reply in self._pull(chunk):
-                    waiting.discard(number)
-                    yield reply
+            for number, reply in self._pull(waiting):
+                waiting.discard(number)
+                yield reply
             waited = time.monotonic() - start
-            if not waiting or waited >= timeout:
+            if not waiting:
+                return
+            if waited >= timeout:
+                for number in waiting & self._pending.keys():
+                    self._pending[number].overdue = True
                 return
             time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, timeout - waited))
 
@@ -49,16 +75,21 @@ class Exchange:
         """Push `messages` and wait for nothing: `late` gives their replies."""
         self._push(list(messages))
 
-    def late(self) -> list[Message]:
+    def late(self) -> Iterator[Late]:
         """Replies that have come in since nobody waited for them any more."""
         now = time.monotonic()
-        self._pending = {key: value for key, value in self._pending.items() if value[1] > now}
-        return [reply for _, reply in self._pull(sorted(self._pending))] if self._pending else []
+        self._pending = {number: pending for number, pending in self._pending.items() if pending.stale > now}
+        overdue = {number: pending.overdue for number, pending in self._pending.items()}
+        for number, reply in self._pull(set(self._pending)):
+            size = tensor_bytes(reply.content) if reply.has_content() else 0
+            about = reply.metadata
+            census = reply if about.message_type == MessageType.QUERY else None
+            yield Late(about.src_node_id, about.group_id, overdue[number], size, census)
 
     def busy(self) -> set[int]:
         """SuperNodes that may still be at work on something they were asked to do."""
         now = time.monotonic()
-        pending = [message.metadata for message, stale in self._pending.values() if stale > now]
+        pending = [pending.stub.metadata for pending in self._pending.values() if pending.stale > now]
         return {about.dst_node_id for about in pending if about.message_type != MessageType.QUERY}
 
     def _push(self, messages: list[Message]) -> tuple[list[Message], set[str]]:
@@ -71,34 +102,31 @@ class Exchange:
         for number, message in zip(ids, messages, strict=True):
             if not number:
                 unsent.append(Message(NOT_SENT, reply_to=message))
-            else:
-                sent.add(number)
-                self._pending[number] = (_without_content(message), now + message.metadata.ttl)
+                continue
+            sent.add(number)
+            stub = _without_content(message)
+            # A sum of updates has eight bytes a value, the model that goes out mostly four.
+            self._pending[number] = _Pending(stub, now + message.metadata.ttl, 2 * tensor_bytes(message.content))
         return unsent, sent
 
-    def _pull(self, ids: list[str]) -> list[tuple[str, Message]]:
-        """Replies that are there, each with the id of the message that it answers."""
-        replies = []
-        for reply in self.grid.pull_messages(ids):
-            number = reply.metadata.reply_to_message_id
-            asked, _ = self._pending.pop(number, (None, 0.0))
-            if asked is not None and reply.has_error():
-                # The SuperLink's own errors, such as for a SuperNode that has gone, bear the server's node id.
-                reply = Message(reply.error, reply_to=asked)
-            replies.append((number, reply))
-        return replies
+    def _pull(self, ids: set[str]) -> Iterator[tuple[str, Message]]:
+        """Replies that are there, each with the id of the message that it answers; not too many in memory at once."""
+        size = max((self._pending[number].reply_bytes for number in ids & self._pending.keys()), default=0)
+        left = iter(sorted(ids))
+        while chunk := list(islice(left, max(1, LARGEST_PULL // max(1, size)))):
+            for reply in self.grid.pull_messages(chunk):
+                number = reply.metadata.reply_to_message_id
+                pending = self._pending.pop(number, None)
+                if pending is not None and reply.has_error():
+                    # The SuperLink's own errors, such as for a SuperNode that has gone, bear the server's node id.
+                    reply = Message(reply.error, reply_to=pending.stub)
+                yield number, reply
 
 
 def _without_content(message: Message) -> Message:
     """To whom and about what: old models must not stay in memory for as long as somebody owes a reply."""
     about = message.metadata
     return Message(RecordDict(), about.dst_node_id, about.message_type, ttl=about.ttl, group_id=about.group_id)
-
-
-def _chunks(ids: list[str], size: int) -> Iterator[list[str]]:
-    items = iter(ids)
-    while chunk := list(islice(items, size)):
-        yield chunk
 
 
 def wait_for_supernodes(grid: Grid, minimum: int, timeout: float) -> list[int]:

@@ -95,7 +95,7 @@ class Federation:
         self._seconds_of_checkpoint = 0.0
         late = self.attendance.update()
         messages = strategy.configure_train(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
-        strategy.outcome.strays += late
+        strategy.outcome.add_late(late)
         clock.lap("other")
         replies = clock.waiting("clients", self.exchange(messages, self.round_timeout))
         aggregated, _ = strategy.aggregate_train(server_round, replies)
@@ -111,7 +111,7 @@ class Federation:
     def _note_round(self, clock: Clock) -> None:
         """The round that is over: into the run directory, onto the terminal, into the stop rules."""
         outcome = self.strategy.outcome
-        federated = federated_metrics(outcome.good, self.task.main_metric)
+        federated = federated_metrics(outcome.good, self.task.main_metric, self.strategy.roster.num_examples)
         figures: Figures = {
             "round": outcome.server_round,
             "seconds": clock.total(),
@@ -164,11 +164,7 @@ class Federation:
         self._seconds_of_checkpoint = time.perf_counter() - start
 
     def _restore(self, saved: Checkpoint) -> None:
-        """Raises FederationError if the model has another form now, as after a change of its code."""
-        names = list(self.model.state_dict())
-        if saved.model.keys() != set(names):
-            raise FederationError("the checkpoint holds another model than this code makes; start a new run")
-        model = {name: saved.model[name] for name in names}
+        model = {name: saved.model[name] for name in self.model.state_dict()}  # in the order of a new run
         self.rules.load_state_dict(saved.values["rules"])
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
@@ -194,10 +190,10 @@ class Federation:
         strategy = self.strategy
         late = self.attendance.update()
         messages = strategy.configure_evaluate(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
-        strategy.outcome.strays += late
+        strategy.outcome.add_late(late)
         strategy.aggregate_evaluate(server_round, self.exchange(messages, self.round_timeout))
         self.record.add_final(strategy.outcome)
-        figures = federated_metrics(strategy.outcome.good, self.task.main_metric)
+        figures = federated_metrics(strategy.outcome.good, self.task.main_metric, strategy.roster.num_examples)
         return {f"final_{name}": value for name, value in figures.items()}
 
 

@@ -1,10 +1,12 @@
 """What came of a round, as values that the loop records and reports."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedapp.metrics import LOWER_IS_BETTER
+from fedapp.federation.exchange import Late
+from fedapp.metrics import LOWER_IS_BETTER, possible
+from fedapp.wire.records import text
 from fedapp.wire.rounds import ClientReport
 
 __all__ = ["RoundOutcome", "federated_metrics"]
@@ -31,6 +33,13 @@ class RoundOutcome:
     bytes_up: int = 0
     changed: bool = False
 
+    def add_late(self, replies: Iterable[Late]) -> None:
+        """Book replies to earlier rounds: an overdue one is rejected, one that was not waited for is not."""
+        for late in replies:
+            self.bytes_up += late.tensor_bytes
+            if late.overdue:
+                self.strays.append(f"SuperNode {late.node} replied too late: to round {text(late.group)}")
+
     def reject(self, client: int, reason: str) -> None:
         self.reports[client] = ClientReport(client, rejected=reason)
 
@@ -56,22 +65,30 @@ class RoundOutcome:
         return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
 
 
-def federated_metrics(reports: Sequence[ClientReport], main_metric: str) -> dict[str, float | None]:
+def federated_metrics(
+    reports: Sequence[ClientReport], main_metric: str, num_examples: Mapping[int, int]
+) -> dict[str, float | None]:
     """Loss and main metric on the clients' validation splits.
 
     `val_<metric>` is over all validation examples; `_mean` over clients, each counting the same; `_worst_decile` the
-    mean of the tenth of clients (at least one) that are worst off.
+    mean of the tenth of clients (at least one) that are worst off. Impossible figures do not count, and nobody's
+    validation split counts for more than `num_examples`, its training examples in the preflight.
     """
-    judged = [r for r in reports if r.val_examples and r.val_loss is not None and r.val_metric is not None]
+    judged = [
+        (min(r.val_examples, num_examples[r.client]), r.val_loss, r.val_metric)
+        for r in reports
+        if r.val_examples and r.val_loss is not None and r.val_metric is not None
+        if possible("loss", r.val_loss) and possible(main_metric, r.val_metric)
+    ]
     names = ("val_loss", f"val_{main_metric}", f"val_{main_metric}_mean", f"val_{main_metric}_worst_decile")
     if not judged:
         return dict.fromkeys(names)
-    count = sum(r.val_examples for r in judged)
-    values = sorted((r.val_metric or 0.0 for r in judged), reverse=main_metric in LOWER_IS_BETTER)
+    total = sum(count for count, _, _ in judged)
+    values = sorted((metric for _, _, metric in judged), reverse=main_metric in LOWER_IS_BETTER)
     worst = values[: math.ceil(len(values) / 10)]
     figures = (
-        math.fsum(r.val_examples * (r.val_loss or 0.0) for r in judged) / count,
-        math.fsum(r.val_examples * (r.val_metric or 0.0) for r in judged) / count,
+        math.fsum(count * loss for count, loss, _ in judged) / total,
+        math.fsum(count * metric for count, _, metric in judged) / total,
         math.fsum(values) / len(values),
         math.fsum(worst) / len(worst),
     )

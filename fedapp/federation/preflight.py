@@ -1,5 +1,6 @@
 """Before round 1: who is there, how much data each client has, and whether everything fits together."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,29 +14,39 @@ from fedapp.federation.exchange import Exchange, wait_for_supernodes
 from fedapp.wire.census import Census, unpack_census
 from fedapp.wire.records import text
 
-__all__ = ["Population", "check_same_code", "merge_moments", "preflight", "query"]
+__all__ = ["Population", "check_claim", "check_same_code", "merge_moments", "preflight", "query"]
 
 
 @dataclass(frozen=True)
 class Population:
     """All clients: where each lives and how many training examples it has. `faults` are those left out, with why.
 
-    `supernodes` are all that were asked. `mean` and `std` are the features' scaling constants over all clients, where
-    the schema asks for them.
+    `supernodes` are all that were asked; in a simulation they share the data in `partitions` parts. `mean` and `std`
+    are the features' scaling constants over all clients, where the schema asks for them.
     """
 
     nodes: Mapping[int, int]
     num_examples: Mapping[int, int]
     faults: Mapping[str, str] = field(default_factory=dict)
     supernodes: frozenset[int] = frozenset()
+    partitions: int = 0
     mean: Tensor | None = None
     std: Tensor | None = None
 
 
 def preflight(
-    exchange: Exchange, *, min_supernodes: int, wait_timeout: float, timeout: float, min_clients: int
+    exchange: Exchange,
+    *,
+    min_supernodes: int,
+    wait_timeout: float,
+    timeout: float,
+    min_clients: int,
+    num_clients: int,
 ) -> Population:
-    """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs."""
+    """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs.
+
+    `num_clients`: how many a simulation has.
+    """
     grid = exchange.grid
     nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
     if len(nodes) < min_supernodes:
@@ -54,7 +65,43 @@ def preflight(
         if len(nodes) < declared:
             faults["other SuperNodes"] = f"{len(nodes)} of {declared} came within {wait_timeout:g} s"
     check_same_code(censuses)
-    return replace(_population(censuses, faults, min_clients), supernodes=frozenset(nodes))
+    partitions = _partitions(censuses)
+    for node, census in list(censuses.items()):
+        try:
+            check_claim(census, partitions, num_clients)
+        except FederationError as error:
+            faults[f"SuperNode {node}"] = str(error)
+            del censuses[node]
+    population = _population(censuses, faults, min_clients)
+    return replace(population, supernodes=frozenset(nodes), partitions=partitions)
+
+
+def _partitions(censuses: Mapping[int, Census]) -> int:
+    """Over how many SuperNodes a simulation's data is split, by what most of them say; 0 for devices."""
+    said = Counter(census.num_partitions for census in censuses.values() if not census.fault)
+    return min(said, key=lambda number: (-said[number], number)) if said else 0
+
+
+def check_claim(census: Census, partitions: int, num_clients: int) -> None:
+    """Refuse a SuperNode that says it is more clients than it can be: each has a vote, and weight.
+
+    A device is one client. In a simulation over `partitions` SuperNodes it hosts those of `num_clients` that leave the
+    same rest. Raises FederationError.
+    """
+    if census.fault or not census.clients:
+        return
+    if census.num_partitions != partitions:
+        raise FederationError(
+            f"its node-config says num-partitions={census.num_partitions or 'nothing'}, most others"
+            f" {partitions or 'have data of their own'}; all must be alike"
+        )
+    if not partitions:
+        if len(census.clients) > 1:
+            raise FederationError(f"a device is one client, and it says that it is {len(census.clients)}")
+        return
+    rest = census.clients[0] % partitions
+    if not set(census.clients) <= set(range(rest, num_clients, partitions)):
+        raise FederationError(f"it says that it hosts clients which are not its own: {list(census.clients)[:10]}")
 
 
 def query(node: int, timeout: float) -> Message:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.errors import ConfigError
-from fedapp.federation.checkpoint import write_atomically
+from fedapp.federation.checkpoint import checkpoint_files, write_atomically
 from fedapp.federation.history import History, plain
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.wire.rounds import ClientReport
@@ -38,7 +38,7 @@ def claim(directory: Path, *, resume: bool = False) -> None:
     """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if (directory / "metrics.jsonl").exists() and not resume:
+        if not resume and ((directory / "metrics.jsonl").exists() or checkpoint_files(directory / "checkpoint")):
             raise ConfigError(
                 f"run.output_dir={directory}: already holds a run; choose another directory, or go on with it by"
                 " run.resume=auto"
@@ -84,6 +84,8 @@ class RunRecord:
     def add_round(self, figures: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
         """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
         if outcome is not None:
+            for stale in ("summary.json", "report.html"):  # of a run that had ended and goes on
+                (self.directory / stale).unlink(missing_ok=True)
             self._count(outcome)
             self._history.append("clients.jsonl", self._rows(outcome))
         self._history.append("metrics.jsonl", [figures])

@@ -52,15 +52,16 @@ def take_reply(
     if reply.total:
         fault = _take_sum(reply, good, outcome, rule, max_norm)
         for client in good if fault else ():
-            outcome.reject(client, str(fault))
+            outcome.reject(client, text(fault))
         return
     for client in good:
         update = reply.updates.get(client)
         fault = "bad reply: no update" if update is None else screen(update, template, max_norm=max_norm)
         if fault is None and update is not None:
-            rule.add(client, update, outcome.weights[client])
+            # In the model's order: who sends it may not choose how a rule lines it up with the others'.
+            rule.add(client, {key: update[key] for key in template}, outcome.weights[client])
         else:
-            outcome.reject(client, str(fault))
+            outcome.reject(client, text(fault))
 
 
 def _take_sum(

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common.logger import log
+from torch import Tensor
 
 from fedapp.errors import ConfigError, FederationError
 from fedapp.federation.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.federation.history import History
 
-__all__ = ["find_checkpoint", "run_directory"]
+__all__ = ["check_same_form", "find_checkpoint", "run_directory"]
 
 # Keys that do not change what a round computes. `num_rounds` and the stop rules say only when the run ends.
 FREE = frozenset(
@@ -89,6 +90,18 @@ def check_same_maths(found: Checkpoint, config: Mapping[str, Any]) -> None:
     rounds = config["federation"]["num_rounds"]
     if rounds < found.server_round:
         raise ConfigError(f"federation.num_rounds={rounds}: this run has done {found.server_round} rounds already")
+
+
+def check_same_form(found: Checkpoint, model: Mapping[str, Tensor]) -> None:
+    """Raises FederationError where this code makes another model from the same config."""
+    before = {name: (value.shape, value.dtype) for name, value in found.model.items()}
+    now = {name: (value.shape, value.dtype) for name, value in model.items()}
+    if before != now:
+        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        raise FederationError(
+            f"the checkpoint's model differs in {', '.join(names[:5])} from the one that this code makes of the same"
+            " config; go on with the code that began the run, or start a new one"
+        )
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

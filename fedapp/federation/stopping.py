@@ -26,7 +26,8 @@ class Progress:
 
 @dataclass
 class StopRules:
-    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant."""
+    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant;
+    `min_clients`, for messages, how many good replies a round needs."""
 
     num_rounds: int
     target_accuracy: float | None = None
@@ -35,6 +36,7 @@ class StopRules:
     lower_is_better: bool = True
     max_seconds: float | None = None
     max_failed_rounds: int = 3
+    min_clients: int = 1
     progress: Progress = field(default_factory=Progress)
 
     def update(self, *, changed: bool, judged: Mapping[str, float | None], seconds: float) -> None:
@@ -64,14 +66,14 @@ class StopRules:
         now = self.progress
         if now.failed_rounds >= self.max_failed_rounds:
             raise FederationError(
-                f"{now.failed_rounds} rounds in a row had fewer than federation.min_clients good replies; the reasons"
-                " are in clients.jsonl. The last good model is kept"
+                f"{now.failed_rounds} rounds in a row had fewer than the {self.min_clients} good replies that a round"
+                " needs; the reasons are in clients.jsonl. The last good model is kept"
             )
         found = self._stop()
         if found is not None and not now.ever_changed:
             raise FederationError(
-                "no round had federation.min_clients good replies, so the model is the initial one; the reasons are in"
-                " clients.jsonl"
+                f"no round had the {self.min_clients} good replies that it needs, so the model is the initial one; the"
+                " reasons are in clients.jsonl"
             )
         return found
 
@@ -107,3 +109,5 @@ class StopRules:
             self.progress.failed_rounds = 0
         if not self._on_target():  # it has been raised
             self.progress.rounds_to_target = None
+        elif self.progress.rounds_to_target is None:  # it has been lowered, or is new
+            self.progress.rounds_to_target = self.progress.round

@@ -74,8 +74,8 @@ class WeightedFedAvg(Strategy):
 
     @property
     def cohort_size(self) -> int:
-        """How many updates a round is to have."""
-        return cohort_size(len(self.roster.nodes), self.fraction_train, self.min_clients)
+        """How many updates a round is to have, of the clients whose SuperNodes are there."""
+        return cohort_size(len(self.roster.reachable()), self.fraction_train, self.min_clients)
 
     def summary(self) -> None:
         """Log what this strategy will do."""
@@ -181,5 +181,5 @@ class WeightedFedAvg(Strategy):
         for message in replies:
             if reply := open_reply(message, self.outcome, self.roster.nodes):
                 self.outcome.reports.update({report.client: report for report in reply.reports})
-        figures = federated_metrics(self.outcome.good, self.main_metric)
+        figures = federated_metrics(self.outcome.good, self.main_metric, self.roster.num_examples)
         return MetricRecord({k: v for k, v in figures.items() if v is not None}) or None

@@ -55,6 +55,7 @@ class FollowedRun:
         self._command += ["--run-config", str(run_config)]
         self._command += ["--federation-config", " ".join(federation)]
         self.log = directory / "flwr.log"
+        self._log_start = 0
 
     def follow(self, on_round: Callable[[dict[str, Any]], None], *, after: int = -1) -> RunStatus:
         """Start the run, call `on_round` with each line of metrics.jsonl as it appears, and return the verdict.
@@ -62,7 +63,8 @@ class FollowedRun:
         Rounds up to `after` are known already, in a run that is resumed.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0  # what a resumed run printed before
+        with self.log.open("ab") as log:
             process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=self._superlink.environment, cwd=APP
             )
@@ -91,8 +93,11 @@ class FollowedRun:
         return after
 
     def _run_id(self) -> str | None:
-        found = STARTED.search(self.log.read_text(encoding="utf-8", errors="replace"))
+        found = STARTED.search(self._printed())
         return found[1] if found else None
+
+    def _printed(self) -> str:
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
 
     def _flwr(self, *arguments: str) -> str:
         command = ["flwr", *arguments]
@@ -107,7 +112,7 @@ class FollowedRun:
     def _status(self) -> RunStatus:
         run_id = self._run_id()
         if run_id is None:
-            raise FederationError(f"flwr run did not start:\n{self.log.read_text(errors='replace').strip()}")
+            raise FederationError(f"flwr run did not start:\n{self._printed()}")
         listing = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
         try:
             run = json.loads(listing)["runs"][0]

@@ -35,7 +35,11 @@ def check(config: Config, directory: Path) -> int:
             f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
             f"{federation.num_clients}, so no round could succeed; lower min_clients"
         )
-    check_strategy(config)
+    if (fewest := check_strategy(config)) > federation.num_clients:
+        raise ConfigError(
+            f"strategy.aggregation: {config.strategy.aggregation['_target_']} needs {fewest} clients a round, more than"
+            f" federation.num_clients={federation.num_clients}"
+        )
     parts = build_parts(config)
     if (test := parts.source.test()) is not None:
         test.check(parts.task.schema, "the server's test data")

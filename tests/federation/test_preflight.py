@@ -1,6 +1,7 @@
 """The preflight: scaling agreed through the federation, faults named, code compared."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def write_table(path: Path, rows: int, seed: int, *, header: str = "age,dose,sex
 
 def ask(overrides: str, node_configs: list[dict[str, Any]], **options: Any) -> Population:
     grid = InProcessGrid(overrides, node_configs=node_configs, **options)
-    return preflight(Exchange(grid), min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2)
+    return preflight(
+        Exchange(grid), min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2, num_clients=20
+    )
 
 
 def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
@@ -146,14 +149,14 @@ def test_two_supernodes_with_one_partition_are_refused() -> None:
 def test_missing_supernodes_are_counted() -> None:
     grid = InProcessGrid("", 2)
     with pytest.raises(FederationError, match=r"2 of 3 SuperNodes came within 0.1 s"):
-        preflight(Exchange(grid), min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1)
+        preflight(Exchange(grid), min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1, num_clients=20)
 
 
 def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     calls = iter([[100], [100, 101]])
     monkeypatch.setattr(grid, "get_node_ids", lambda: next(calls, [100, 101, 102]))
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2, num_clients=20)
     assert population.nodes == {0: 100, 1: 101, 2: 102, 3: 100}
     assert not population.faults
 
@@ -161,7 +164,7 @@ def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_a_supernode_that_never_comes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     monkeypatch.setattr(grid, "get_node_ids", lambda: [100, 101])
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2, num_clients=20)
     assert sorted(population.nodes) == [0, 1, 3]
     assert population.faults == {"other SuperNodes": "2 of 3 came within 0.1 s"}
 
@@ -180,3 +183,40 @@ def test_virtual_clients_are_dealt_out_by_remainder() -> None:
         hosted_clients({}, 7, 8)
     with pytest.raises(DataError, match=r"must lie in 0..2"):
         hosted_clients({"partition-id": 3, "num-partitions": 3}, 7, 8)
+
+
+def claiming(clients: list[int], partitions: int) -> Callable[[Message], Message]:
+    """SuperNode 101 says that it is these clients."""
+
+    def claim(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 101:
+            config, metrics = reply.content["config"], reply.content["metrics"]
+            config["clients"], config["faults"] = clients, [""] * len(clients)
+            config["num-partitions"] = partitions
+            metrics["num-examples"] = [100] * len(clients)
+            reply.content.pop("arrays", None)
+        return reply
+
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("clients", "partitions", "reason"),
+    [
+        ([1, 4, 1000], 3, "not its own"),
+        ([1, 2, 4], 3, "not its own"),
+        ([1, 3, 5], 2, "num-partitions=2, most others 3"),
+        ([7], 0, "num-partitions=nothing, most others 3"),
+    ],
+)
+def test_nobody_is_more_clients_than_its_own(clients: list[int], partitions: int, reason: str) -> None:
+    grid = InProcessGrid("federation.num_clients=6", 3, tamper=claiming(clients, partitions))
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
+    assert sorted(population.nodes) == [0, 2, 3, 5]
+    assert reason in population.faults["SuperNode 101"]
+
+
+def test_a_device_is_one_client(tmp_path: Path) -> None:
+    found = ask(DEVICES, devices(tmp_path), tamper=claiming([1, 5, 6], 0))
+    assert sorted(found.nodes) == [0, 2]
+    assert "a device is one client" in found.faults["SuperNode 101"]

@@ -14,11 +14,14 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from in_process import run_in_process
 
 from fedapp.errors import ConfigError, FedappError, FederationError
 from fedapp.federation import checkpoint as checkpoint_module
 from fedapp.federation.checkpoint import checkpoint_files
+from fedapp.federation.lock import only_writer
+from fedapp.federation.resume import check_same_form
 
 # Everything that has a state: Adam on the server, a schedule, patience, clients that fail and are left out.
 BASE = (
@@ -355,3 +358,57 @@ def test_a_run_goes_on_in_its_own_directory(tmp_path: Path) -> None:
     assert output_directory(compose([f"run.resume={file}"]), Path("/nowhere")) == tmp_path / "run"
     with pytest.raises(ConfigError, match="its own directory"):
         output_directory(compose([f"run.resume={file}", "run.output_dir=/elsewhere"]), Path("/nowhere"))
+
+
+# --- who writes --------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_never_write_one_run(stopped: Path) -> None:
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file() and path.name != ".lock"}
+    with only_writer(stopped), pytest.raises(FederationError, match=r"another process \(process \d+\) is writing"):
+        go(stopped)
+    assert before == {path: path.read_bytes() for path in before}
+    go(stopped)
+
+
+def test_leftover_checkpoints_are_not_mixed_with_a_new_run(stopped: Path) -> None:
+    for name in ("metrics.jsonl", "clients.jsonl", "summary.json"):
+        (stopped / name).unlink()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_in_process(stopped, BASE.replace("run.resume=auto", ""))
+
+
+def test_going_on_from_an_older_checkpoint_drops_the_newer_ones(whole: Path, stopped: Path) -> None:
+    files = checkpoint_files(stopped / "checkpoint")
+    shutil.copy(files[0], stopped / "checkpoint" / "round-00030.safetensors")
+    shutil.copy(files[0], stopped / "checkpoint" / "round-00031.safetensors")
+    run_in_process(stopped, BASE.replace("run.resume=auto", f"run.resume={files[1]}"))
+    assert [file.name for file in checkpoint_files(stopped / "checkpoint")] == [file.name for file in files]
+    assert_same(stopped, whole)
+
+
+def test_the_summary_of_a_run_that_goes_on_is_taken_away(tmp_path: Path) -> None:
+    base = "model=logistic_regression federation.num_clients=6 run.resume=auto"
+    directory = go(tmp_path / "run", f"{base} federation.num_rounds=2")
+    with pytest.raises(KeyboardInterrupt), patch("fedapp.federation.loop._line", side_effect=KeyboardInterrupt):
+        go(directory, f"{base} federation.num_rounds=4")
+    assert not (directory / "summary.json").exists()
+    assert summary(go(directory, f"{base} federation.num_rounds=4"))["rounds"] == 4
+
+
+def test_a_model_of_another_form_is_named(stopped: Path) -> None:
+    def other(found: Any, model: dict[str, Any]) -> None:
+        check_same_form(found, model | {"net.1.weight": torch.zeros(3, 3)})
+
+    with (
+        patch("fedapp.server_app.check_same_form", other),
+        pytest.raises(FederationError, match=r"model differs in net.1.weight"),
+    ):
+        go(stopped)
+
+
+def test_a_lowered_target_is_reached_where_the_run_stands(tmp_path: Path) -> None:
+    base = "model=logistic_regression federation.num_clients=6 run.resume=auto"
+    directory = go(tmp_path / "run", f"{base} federation.num_rounds=2")
+    found = summary(go(directory, f"{base} federation.num_rounds=9 federation.target_accuracy=0.01"))
+    assert (found["rounds"], found["rounds_to_target"]) == (2, 2)

@@ -96,7 +96,7 @@ def test_one_message_a_supernode_and_round() -> None:
     config = compose(SMALL.split())
     grid = InProcessGrid(SMALL, 2)
     parts = build_parts(config)
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
     assert population.nodes == {client: 100 + client % 2 for client in range(6)}
     grid.sent.clear()
     strategy = build_strategy(config, parts, Roster(population))
@@ -110,7 +110,7 @@ def test_one_message_a_supernode_and_round() -> None:
 def test_flowers_own_start_runs_this_strategy(plain: Path) -> None:
     config = compose(SMALL.split())
     grid, parts = InProcessGrid(SMALL, 2), build_parts(config)
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2)
+    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
     strategy = build_strategy(config, parts, Roster(population))
     result = strategy.start(grid, state_to_arrays(parts.model.state_dict()), num_rounds=2)
     assert state_sha256(arrays_to_state(result.arrays)) == summary(plain)["model_sha256"]
@@ -158,7 +158,7 @@ def test_rounds_without_good_replies_end_in_an_error_and_keep_the_model(tmp_path
     found = summary(tmp_path / "run")
     assert found["status"] == "failed"
     assert found["rounds"] == 2
-    assert found["rejected"] == 6
+    assert found["rejected"] in (5, 6)  # in round 2, those still busy are asked only as far as needed
     initial = build_parts(compose(overrides.split())).model.state_dict()
     assert found["model_sha256"] == state_sha256(initial)
     reasons = {row["rejected"] for row in lines(tmp_path / "run", "clients.jsonl")}

@@ -1,7 +1,7 @@
 """The strategy against sums done by hand, and against replies that are wrong."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedapp.build import optimizer_factory
 from fedapp.config import compose
+from fedapp.federation.outcome import federated_metrics
 from fedapp.federation.preflight import Population
 from fedapp.federation.roster import Roster
 from fedapp.federation.server_step import ServerOptimizer
@@ -274,3 +275,46 @@ def test_the_template_is_not_changed_by_a_round() -> None:
     before = copy.deepcopy(STATE)
     one_round(make(), lambda m: [good_reply(m)])
     assert all(torch.equal(STATE[key], before[key]) for key in STATE)
+
+
+def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
+    """Krum flattens an update in the order of its keys: another order must not pass for another update."""
+    from fedapp.federation.aggregation_rules import MultiKrum
+
+    seen: list[list[str]] = []
+
+    class Noting(MultiKrum):
+        fewest = 3
+
+        def __init__(self, template: dict[str, Tensor]) -> None:
+            super().__init__(template, num_malicious=0)
+
+        def add(self, client: int, update: Mapping[str, Tensor], weight: float) -> None:
+            seen.append(list(update))
+            super().add(client, update, weight)
+
+    def turned(message: Message) -> list[Message]:
+        (client,) = unpack_instruction(message.content)[0].clients
+        return [reply_to(message, Reply((ClientReport(client),), {client: dict(reversed(UPDATES[client].items()))}))]
+
+    assert one_round(make(aggregation=Noting), only_third(turned)) is not None
+    assert seen == [["w", "running_mean"]] * 3
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"val_examples": 2**53, "val_metric": 1.0, "val_loss": 0.0},
+        {"val_examples": 5, "val_metric": 7.0, "val_loss": 0.1},
+        {"val_examples": 5, "val_metric": 0.9, "val_loss": -1e99},
+        {"val_examples": 5, "val_metric": -1.0, "val_loss": 0.1},
+    ],
+)
+def test_no_client_decides_the_federated_metrics(figures: dict[str, float]) -> None:
+    honest = [ClientReport(c, val_examples=10, val_loss=2.0, val_metric=0.5) for c in (0, 1)]
+    made_up = ClientReport(2, **figures)  # type: ignore[arg-type]
+    found = federated_metrics([*honest, made_up], "accuracy", {0: 10, 1: 10, 2: 10})
+    assert found["val_loss"] is not None
+    assert found["val_accuracy"] is not None
+    assert found["val_loss"] >= 2.0 * 20 / 30
+    assert 0.5 <= found["val_accuracy"] <= 0.5 * 20 / 30 + 10 / 30

@@ -15,6 +15,12 @@ from fedapp.launch.simulate import absolute_paths, check, federation_config
 REFUSED = [
     ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),
     ("federation.min_clients=21", ["federation.min_clients=21", "federation.num_clients=20"]),
+    (
+        "strategy=multi_krum strategy.aggregation.num_malicious=10",
+        ["MultiKrum needs 23 clients", "federation.num_clients=20"],
+    ),
+    ("federation.patience_metric=auc", ["federation.patience_metric=auc", "loss, accuracy"]),
+    ("run.resume=/nowhere/at/all", ["/nowhere/at/all/checkpoint holds no checkpoint"]),
     ("strategy.server_optimizer.lr=-1", ["strategy.server_optimizer", "-1"]),
     ("federation.num_round=3", ["federation.num_round", "federation.num_rounds"]),
     ("data=nothing", ["nothing", "breast_cancer"]),
