@@ -13,7 +13,8 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from fedapp.build import Parts, build_parts, build_strategy, check_strategy, output_directory, stop_rules
+from fedapp.build import Parts, build_parts
+from fedapp.build_server import build_strategy, check_strategy, output_directory, stop_rules
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.errors import FedappError, FederationError

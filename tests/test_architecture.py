@@ -27,9 +27,20 @@ LAYERS = {
     },
     "config": {"config", "errors"},
     "build": {"config", "data", "errors", "federation", "metrics", "models", "seeding", "task", "training"},
+    "build_server": {"build", "config", "errors", "federation", "metrics"},
     "client_app": {"build", "code_identity", "config", "data", "errors", "federation", "wire"},
-    "server_app": {"build", "code_identity", "config", "errors", "federation", "fingerprint", "models", "report"},
-    "launch": {"build", "config", "errors", "federation", "launch", "training"},
+    "server_app": {
+        "build",
+        "build_server",
+        "code_identity",
+        "config",
+        "errors",
+        "federation",
+        "fingerprint",
+        "models",
+        "report",
+    },
+    "launch": {"build", "build_server", "config", "errors", "federation", "launch", "training"},
 }
 ONLY_IN = {
     "hydra": {"config"},

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from fedapp.build import build_parts, build_shards, check_strategy, output_directory, stop_rules
+from fedapp.build import build_parts, build_shards
+from fedapp.build_server import check_strategy, output_directory, stop_rules
 from fedapp.config import Config, compose
 from fedapp.errors import ConfigError, FedappError
 from fedapp.federation.record import claim

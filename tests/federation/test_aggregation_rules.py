@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedapp.build import check_strategy
+from fedapp.build_server import check_strategy
 from fedapp.config import compose
 from fedapp.errors import ConfigError, FederationError
 from fedapp.federation.aggregation_rules import AggregationRule, Median, MultiKrum, TrimmedMean, WeightedMean

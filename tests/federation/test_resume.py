@@ -17,6 +17,8 @@ import pytest
 import torch
 from in_process import run_in_process
 
+from fedapp.build_server import output_directory
+from fedapp.config import compose
 from fedapp.errors import ConfigError, FedappError, FederationError
 from fedapp.federation import checkpoint as checkpoint_module
 from fedapp.federation.checkpoint import checkpoint_files
@@ -343,17 +345,11 @@ def test_a_run_that_failed_can_go_on(tmp_path: Path) -> None:
     [("auto", "needs run.output_dir"), ("outputs/run", "absolute path")],
 )
 def test_where_to_go_on_must_be_clear(resume: str, reason: str) -> None:
-    from fedapp.build import output_directory
-    from fedapp.config import compose
-
     with pytest.raises(FedappError, match=reason):
         output_directory(compose([f"run.resume={resume}"]), Path("/nowhere"))
 
 
 def test_a_run_goes_on_in_its_own_directory(tmp_path: Path) -> None:
-    from fedapp.build import output_directory
-    from fedapp.config import compose
-
     file = tmp_path / "run" / "checkpoint" / "round-00003.safetensors"
     assert output_directory(compose([f"run.resume={file}"]), Path("/nowhere")) == tmp_path / "run"
     with pytest.raises(ConfigError, match="its own directory"):

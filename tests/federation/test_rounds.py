@@ -12,7 +12,8 @@ from flwr.app import Message
 from in_process import InProcessGrid, run_in_process
 from safetensors.torch import load_file
 
-from fedapp.build import build_parts, build_strategy
+from fedapp.build import build_parts
+from fedapp.build_server import build_strategy
 from fedapp.config import compose
 from fedapp.errors import ConfigError, FederationError
 from fedapp.federation.exchange import Exchange

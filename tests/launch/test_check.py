@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tables import CSV, make_place
 
+from fedapp.build_server import output_directory
 from fedapp.config import compose, split_overrides
 from fedapp.errors import FedappError
 from fedapp.launch.follow import quoted
@@ -50,7 +51,7 @@ def test_refused_with_one_message(tmp_path: Path, overrides: str, parts: list[st
 
 def check_line(line: str, directory: Path) -> None:
     config = compose(line.split())
-    check(config, Path(config.run.output_dir or directory))
+    check(config, output_directory(config, directory))
 
 
 def test_a_sound_config_passes(tmp_path: Path) -> None:
