@@ -21,6 +21,7 @@ from fedapp.build_server import output_directory
 from fedapp.config import compose
 from fedapp.errors import ConfigError, FedappError, FederationError
 from fedapp.federation import checkpoint as checkpoint_module
+from fedapp.federation import loop
 from fedapp.federation.checkpoint import checkpoint_files
 from fedapp.federation.lock import only_writer
 from fedapp.federation.resume import check_same_form
@@ -170,6 +171,24 @@ def test_killed_at_random_again_and_again(whole: Path, tmp_path: Path) -> None:
         elif (tmp_path / "run" / "summary.json").exists():
             break
     assert deaths
+    assert_same(go(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("rounds", range(1, 7))
+def test_interrupted_after_any_round(whole: Path, tmp_path: Path, rounds: int) -> None:
+    """Between a round's lines in the history and its checkpoint, so that the round is done over."""
+    printed = loop._line
+    left = rounds
+
+    def interrupting(figures: Any) -> str:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return printed(figures)
+
+    with pytest.raises(KeyboardInterrupt), patch.object(loop, "_line", interrupting):
+        go(tmp_path / "run")
     assert_same(go(tmp_path / "run"), whole)
 
 
