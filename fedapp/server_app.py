@@ -72,7 +72,8 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     agree_on_scaling(parts, population)
     roster = Roster(population, exclude_after=federation.exclude_after, exclude_rounds=federation.exclude_rounds)
     strategy = build_strategy(config, parts, roster)
-    find_checkpoint(directory, config.run.resume, about["config"])  # what is wrong with it is said before any writing
+    # What is wrong with it is said before anything is written.
+    find_checkpoint(directory, config.run.resume, about["config"], quiet=True)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory):
         resumed = find_checkpoint(directory, config.run.resume, about["config"])

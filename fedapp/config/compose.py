@@ -163,8 +163,11 @@ def from_hydra(node: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer", "client_lr", "server_lr"):
+    for name in ("data", "model", "partition", "optimizer"):
         _check_nodes(_with_target(getattr(config, name), name, f"conf/{name}/"), name)
+    for name in ("client_lr", "server_lr"):
+        options = f"conf/lr_schedule/; choose one by lr_schedule@{name}=cosine"
+        _check_nodes(_with_target(getattr(config, name), name, options), name)
     for name in ("aggregation", "server_optimizer"):
         key = f"strategy.{name}"
         _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)

@@ -52,7 +52,7 @@ class Train:
     local_epochs: int = bounded(ge=1)
     batch_size: int = bounded(ge=1)
     max_seconds: float | None = bounded(gt=0)
-    proximal_mu: float = bounded(ge=0)
+    proximal_mu: float = bounded(ge=0, le=1e6)
     val_fraction: float = bounded(ge=0, le=0.9)
 
 

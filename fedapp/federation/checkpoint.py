@@ -94,7 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise FederationError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise FederationError(f"{path}: is torn, or no checkpoint: {error}") from None
+        raise FederationError(f"{path}: is damaged, or no checkpoint: {error}") from None
     header = about.get("fedapp")
     if header is None:
         raise FederationError(f"{path}: is no checkpoint of fedapp: its header is missing")

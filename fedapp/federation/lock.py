@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fedapp.errors import FederationError
 
-__all__ = ["only_writer"]
+__all__ = ["LOCK", "only_writer"]
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -17,7 +19,7 @@ def only_writer(directory: Path) -> Iterator[None]:
 
     Raises FederationError where another process holds it.
     """
-    with (directory / ".lock").open("a+", encoding="utf-8") as file:
+    with (directory / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

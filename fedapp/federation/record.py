@@ -47,8 +47,9 @@ def claim(directory: Path, *, resume: bool = False) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        why = "it is a file" if directory.is_file() else error.strerror
         raise ConfigError(
-            f"run.output_dir={directory}: cannot be written ({error.strerror}); choose a directory of your own"
+            f"run.output_dir={directory}: cannot be written ({why}); choose a directory of your own"
         ) from None
 
 

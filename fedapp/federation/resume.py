@@ -20,7 +20,7 @@ FREE = frozenset(
         *("federation.num_rounds", "federation.target_accuracy", "federation.patience", "federation.max_seconds"),
         *("federation.max_failed_rounds", "federation.final_evaluation", "federation.min_supernodes"),
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
-        *("run.checkpoint_every", "run.num_supernodes"),
+        *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
     }
 )
 
@@ -37,12 +37,15 @@ def run_directory(resume: str | None) -> Path | None:
     return path.parent.parent if path.suffix == ".safetensors" else path
 
 
-def find_checkpoint(directory: Path, resume: str | None, config: Mapping[str, Any]) -> Checkpoint | None:
+def find_checkpoint(
+    directory: Path, resume: str | None, config: Mapping[str, Any], *, quiet: bool = False
+) -> Checkpoint | None:
     """The checkpoint to go on from; None to begin anew.
 
     With `auto` the newest sound one in `directory` serves, if there is any checkpoint; with a path, that run's newest,
-    or the very file. Raises ConfigError or FederationError for one that is torn, does not belong to the run directory,
-    or was made under a config that computes something else.
+    or the very file. Raises ConfigError or FederationError for one that is damaged, does not belong to the run
+    directory, or was made under a config that computes something else. Damaged ones that are passed over are logged,
+    unless `quiet`.
     """
     if resume is None:
         return None
@@ -50,6 +53,9 @@ def find_checkpoint(directory: Path, resume: str | None, config: Mapping[str, An
     if not files and resume == "auto" and not _past_round_zero(directory):
         return None
     path = Path(resume).expanduser()
+    if resume != "auto" and not path.exists():
+        there = f"; there are {', '.join(file.name for file in files)}" if files else ""
+        raise ConfigError(f"run.resume={resume}: there is no such run directory or checkpoint{there}")
     if path.suffix == ".safetensors":
         files = [path]
     if not files:
@@ -62,12 +68,13 @@ def find_checkpoint(directory: Path, resume: str | None, config: Mapping[str, An
         except FederationError as error:
             reasons.append(str(error))
             continue
-        for reason in reasons:
+        for reason in reasons if not quiet else ():
             log(WARNING, "%s; going on from the one before it", reason)
         check_same_maths(found, config)
         return found
-    hint = "" if resume == "auto" or len(files) < 2 else f". Try run.resume={files[1]}"
-    raise FederationError(f"run.resume={resume}: no sound checkpoint:\n  " + "\n  ".join(reasons) + hint)
+    if resume != "auto" and len(files) > 1:
+        raise FederationError(f"{reasons[0]}. Go on from the one before it by run.resume={files[1]}")
+    raise FederationError("\n".join(reasons) + "\nThis run cannot go on. A new one needs another run.output_dir")
 
 
 def _past_round_zero(directory: Path) -> bool:
@@ -82,10 +89,11 @@ def check_same_maths(found: Checkpoint, config: Mapping[str, Any]) -> None:
     changed = [key for key in sorted(before.keys() | now.keys()) if key not in FREE and before.get(key) != now.get(key)]
     if changed:
         lines = "".join(f"\n  {key}={now.get(key)}: was {before.get(key)}" for key in changed)
-        started = " ".join(found.values.get("overrides", [])) or "(none)"
+        own = [override for override in found.values.get("overrides", []) if not override.startswith("run.")]
         raise ConfigError(
             f"this run cannot go on with another config, since it would compute something else:{lines}\n"
-            f"It was started with the overrides: {started}. Use the same, or start a new run"
+            f"Go on with the overrides that it was started with, {' '.join(own) or '(none)'}, or set these keys to what"
+            " they were"
         )
     rounds = config["federation"]["num_rounds"]
     if rounds < found.server_round:

@@ -100,13 +100,15 @@ class StopRules:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON holds it."""
-        return asdict(self.progress)
+        return {**asdict(self.progress), "patience_metric": self.patience_metric}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `saved`. A run that had ended for too many failed rounds gets as many again."""
         self.progress = Progress(**{item.name: saved[item.name] for item in fields(Progress)})
         if self.progress.failed_rounds >= self.max_failed_rounds:
             self.progress.failed_rounds = 0
+        if saved["patience_metric"] != self.patience_metric:
+            self.progress.best, self.progress.best_round, self.progress.stale_rounds = None, 0, 0
         if not self._on_target():  # it has been raised
             self.progress.rounds_to_target = None
         elif self.progress.rounds_to_target is None:  # it has been lowered, or is new

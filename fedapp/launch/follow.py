@@ -39,6 +39,13 @@ class RunStatus:
     def completed(self) -> bool:
         return self.status == "finished:completed"
 
+    @property
+    def words(self) -> str:
+        """How the run ended, for a person."""
+        return (
+            f"{self.status.replace('finished:', '')}: {self.details.removeprefix('Simulation failed with exception: ')}"
+        )
+
 
 class FollowedRun:
     """One run on `superlink`. Its terminal output goes to `flwr.log` in the run directory."""

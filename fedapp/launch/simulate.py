@@ -15,6 +15,8 @@ from fedapp.build import build_parts, build_shards
 from fedapp.build_server import check_strategy, output_directory, stop_rules
 from fedapp.config import Config, compose
 from fedapp.errors import ConfigError, FedappError
+from fedapp.federation.checkpoint import checkpoint_files
+from fedapp.federation.lock import LOCK, only_writer
 from fedapp.federation.record import claim
 from fedapp.federation.resume import find_checkpoint
 from fedapp.launch.follow import FollowedRun, quoted
@@ -37,17 +39,21 @@ def check(config: Config, directory: Path) -> int:
             f"{federation.num_clients}, so no round could succeed; lower min_clients"
         )
     if (fewest := check_strategy(config)) > federation.num_clients:
+        given = ", ".join(f"{k}={v}" for k, v in config.strategy.aggregation.items() if k != "_target_")
         raise ConfigError(
-            f"strategy.aggregation: {config.strategy.aggregation['_target_']} needs {fewest} clients a round, more than"
-            f" federation.num_clients={federation.num_clients}"
+            f"strategy.aggregation ({given}): needs {fewest} clients a round, more than federation.num_clients="
+            f"{federation.num_clients}"
         )
     parts = build_parts(config)
     if (test := parts.source.test()) is not None:
         test.check(parts.task.schema, "the server's test data")
     stop_rules(config, parts, server_has_data=test is not None)
     build_shards(config, parts).of(0)
-    resumed = find_checkpoint(directory, config.run.resume, json.loads(json.dumps(asdict(config))))
+    resumed = find_checkpoint(directory, config.run.resume, json.loads(json.dumps(asdict(config))), quiet=True)
     claim(directory, resume=config.run.resume is not None)
+    if (directory / LOCK).exists():
+        with only_writer(directory):
+            pass
     return resumed.server_round if resumed is not None else -1
 
 
@@ -98,14 +104,18 @@ class Launcher:
         superlink.wait_until_ready()
         run = FollowedRun(superlink, directory, sent, federation_config(config))
         self._console.print(f"run directory  {directory}", soft_wrap=True, highlight=False)
-        with RoundBar(self._console, config.federation.num_rounds) as bar:
-            status = run.follow(bar.update, after=done)
+        try:
+            with RoundBar(self._console, config.federation.num_rounds) as bar:
+                status = run.follow(bar.update, after=done)
+        except KeyboardInterrupt:
+            self._console.print(f"stopped{_how_to_go_on(directory)}", style="bold red", soft_wrap=True, highlight=False)
+            raise
         summary = _summary(directory)
         if summary:
             show_summary(self._console, summary, directory)
         if status.completed:
             return Finished(overrides, directory, summary, None)
-        error = f"the run ended as {status.status}: {status.details}\nIts output is in {run.log}"
+        error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory)}"
         self._say(error)
         return Finished(overrides, directory, summary, error)
 
@@ -124,7 +134,18 @@ def absolute_paths(config: Config) -> list[str]:
     paths = {f"data.{key}": config.data.get(key) for key in ("path", "test_path")}
     paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
+    if (resume := full.get("run.resume")) is not None and not resume.exists():
+        raise ConfigError(
+            f"run.resume={paths['run.resume']}: must be null, auto, a run directory or a checkpoint in one"
+        )
     return [f"{key}={quoted(path)}" for key, path in full.items() if str(path) != paths[key]]
+
+
+def _how_to_go_on(directory: Path) -> str:
+    """A hint, where there is a checkpoint."""
+    if not checkpoint_files(directory / "checkpoint"):
+        return ""
+    return f"\nTo go on with it, add run.resume={directory} to the same overrides"
 
 
 def _summary(directory: Path) -> dict[str, Any]:

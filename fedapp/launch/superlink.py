@@ -5,26 +5,23 @@ come before the bundle's. One SuperLink per call of scripts/run.py, in an empty 
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psutil
-
 from fedapp.errors import FederationError
+from fedapp.launch import guard
+from fedapp.launch.guard import end_family
 
 __all__ = ["CONNECTION", "LocalSuperLink", "flower_environment"]
 
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
-STOP_TIMEOUT = 10.0
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -48,6 +45,7 @@ class LocalSuperLink:
         self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
         self.environment = flower_environment(self.home)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -61,6 +59,10 @@ class LocalSuperLink:
             self._process = subprocess.Popen(
                 command, cwd=self.home, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
+        # Whatever ends this program, nothing is left behind.
+        self._guard = subprocess.Popen(
+            [sys.executable, guard.__file__, str(self.home)], stdin=subprocess.PIPE, start_new_session=True
+        )
 
     def wait_until_ready(self) -> None:
         """Raises FederationError, with the log's end, if the SuperLink does not come up."""
@@ -84,23 +86,10 @@ class LocalSuperLink:
 
     def stop(self) -> None:
         """End the SuperLink, every process that it or its simulation started, and its home."""
-        if self._process is not None:
-            try:
-                # Ray puts its processes in groups and sessions of their own, so they are ended one by one.
-                superlink = psutil.Process(self._process.pid)
-                _end([superlink, *superlink.children(recursive=True)])
-            except psutil.NoSuchProcess:
-                pass
-            self._process.wait()
-            self._process = None
-        shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Ask processes to end, and make those that have not done so within STOP_TIMEOUT."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    for process in psutil.wait_procs(processes, timeout=STOP_TIMEOUT)[1]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+        end_family(self.home)
+        for process in (self._process, self._guard):
+            if process is not None:
+                if process.stdin is not None:
+                    process.stdin.close()
+                process.wait()
+        self._process = self._guard = None

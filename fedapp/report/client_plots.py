@@ -29,7 +29,7 @@ __all__ = ["MOST_BARS", "MOST_ROWS", "final_by_client", "participation_plot", "s
 MOST_BARS = 40  # clients shown one by one in `final_by_client`; more become a histogram
 MOST_ROWS = 100  # clients shown one by one in `participation_plot`
 # Blue and vermillion, a hair off: an image has the same colours in dark mode too, and so must its legend.
-_TOOK_PART, _REJECTED = "#0072b3", "#d55e01"
+_TOOK_PART, _REJECTED, _UNUSED = "#0072b3", "#d55e01", "#56b4ea"
 
 
 def spread_by_round(run: RunData) -> Figure | None:
@@ -92,7 +92,7 @@ def final_by_client(run: RunData) -> Figure | None:
 def participation_plot(run: RunData) -> Figure | None:
     """Who took part in which round, and who was rejected; for many clients, how often they took part."""
     parts = participation(run)
-    if not parts.rounds or not (parts.accepted or parts.rejected):
+    if not parts.rounds or not (parts.accepted or parts.rejected or parts.unused):
         return None
     return _heatmap(parts) if len(parts.clients) <= MOST_ROWS else _counts(parts)
 
@@ -102,7 +102,7 @@ def _heatmap(parts: Participation) -> Figure:
     row = {client: index for index, client in enumerate(clients)}
     image = np.zeros((len(clients), len(rounds), 4))
     image[:] = (*to_rgba(COLORS["muted"])[:3], 0.13)
-    for cells, color in ((parts.accepted, _TOOK_PART), (parts.rejected, _REJECTED)):
+    for cells, color in ((parts.unused, _UNUSED), (parts.accepted, _TOOK_PART), (parts.rejected, _REJECTED)):
         for client, index in cells:
             if index in rounds:
                 image[row[client], index - rounds[0]] = to_rgba(color)
@@ -115,7 +115,8 @@ def _heatmap(parts: Participation) -> Figure:
     round_axis(axes, rounds, blocks=True)
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
-    names = (("took part", _TOOK_PART), ("rejected", _REJECTED), ("not asked", COLORS["grid"]))
+    names = [("took part", _TOOK_PART), ("rejected", _REJECTED), ("not asked", COLORS["grid"])]
+    names[2:2] = [("asked, not used", _UNUSED)] if parts.unused else []
     legend(figure, axes, [Patch(color=color, label=label) for label, color in names])
     return figure
 

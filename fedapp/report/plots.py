@@ -18,7 +18,7 @@ _PHASES = (
     ("seconds_clients", "waiting for clients", "blue"),
     ("seconds_aggregate", "aggregating", "orange"),
     ("seconds_evaluate", "evaluating", "green"),
-    ("seconds_checkpoint", "writing the checkpoint", "purple"),
+    ("seconds_checkpoint", "checkpoint", "purple"),
     ("seconds_other", "other", "muted"),
 )
 _MOST_MARKERS = 40

@@ -40,12 +40,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Participation:
-    """Who was asked when. `accepted` and `rejected` hold pairs (client, round)."""
+    """Who was asked when. `accepted`, `rejected` and `unused` (nothing wrong, yet not in the mean) hold pairs
+    (client, round)."""
 
     clients: tuple[Any, ...]
     rounds: tuple[int, ...]
     accepted: frozenset[tuple[Any, int]]
     rejected: frozenset[tuple[Any, int]]
+    unused: frozenset[tuple[Any, int]] = frozenset()
 
 
 def by_round(run: RunData, key: str, *, shift: int = 0) -> Series:
@@ -135,6 +137,7 @@ def participation(run: RunData) -> Participation:
         clients=tuple(sorted(seen, key=client_order)),
         rounds=tuple(range(min(rounds), max(rounds) + 1)) if rounds else (),
         accepted=accepted,
+        unused=frozenset((line["client"], line["round"]) for line in asked if line.get("unused")),
         rejected=rejected - accepted,  # a duplicate is turned away beside the reply that counted
     )
 

@@ -36,6 +36,20 @@ def test_refused_before_anything_starts(place: Path, overrides: str, parts: list
     assert [path for path in sorted(place.rglob("*")) if path not in before and path.is_file()] == []
 
 
+def test_a_killed_script_leaves_no_process_either(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), "model=logistic_regression", "run.num_supernodes=1"]
+    command += ["federation.num_rounds=100000", f"run.output_dir={tmp_path / 'run'}"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while time.monotonic() < deadline and not (metrics.exists() and '"round": 2' in metrics.read_text()):
+            time.sleep(0.2)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert {"raylet", "gcs_server"} <= {child.name() for child in children}
+    assert not psutil.wait_procs(children, timeout=60)[1]
+
+
 def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
     """While it trains on the person's own table, named relative to where they are, a client for every hospital."""
     overrides = f"{CSV}good.csv data.group=hospital partition=natural federation.num_clients=3"
@@ -52,6 +66,7 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "stopped" in output
+    assert "To go on with it, add run.resume=" in output
     names = {name for name, _ in children}
     assert {"raylet", "gcs_server"} <= names
     assert not psutil.wait_procs([child for _, child in children], timeout=10)[1]

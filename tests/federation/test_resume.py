@@ -217,7 +217,8 @@ def empty(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"), [(tear, "torn, or no checkpoint"), (flip, "damaged"), (empty, "torn, or no checkpoint")]
+    ("damage", "reason"),
+    [(tear, "damaged, or no checkpoint"), (flip, "is damaged: its content"), (empty, "damaged, or no checkpoint")],
 )
 def test_auto_uses_the_checkpoint_before_a_damaged_one(
     whole: Path, stopped: Path, damage: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
@@ -232,7 +233,7 @@ def test_a_path_is_taken_at_its_word(whole: Path, stopped: Path) -> None:
     newest, before = checkpoint_files(stopped / "checkpoint")
     tear(newest)
     lines = (stopped / "metrics.jsonl").read_bytes()
-    with pytest.raises(FederationError, match=rf"(?s)no sound checkpoint.*{newest.name}: is torn.*Try run.resume=.*6"):
+    with pytest.raises(FederationError, match=rf"(?s){newest.name}: is damaged.*one before it by run.resume=.*6"):
         run_in_process(stopped, BASE.replace("run.resume=auto", f"run.resume={stopped}"))
     assert (stopped / "metrics.jsonl").read_bytes() == lines
     run_in_process(stopped, BASE.replace("run.resume=auto", f"run.resume={before}"))
@@ -243,7 +244,7 @@ def test_when_all_are_damaged_nothing_is_lost(stopped: Path) -> None:
     for file in checkpoint_files(stopped / "checkpoint"):
         tear(file)
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
-    with pytest.raises(FederationError, match="no sound checkpoint"):
+    with pytest.raises(FederationError, match="needs another run"):
         go(stopped)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
@@ -310,7 +311,7 @@ def test_another_config_that_changes_the_maths_is_refused(stopped: Path, overrid
     key, _, value = override.partition("=")
     with pytest.raises(ConfigError, match=rf"{key}={value}: was ") as caught:
         go(stopped, f"{BASE} {override}")
-    assert "strategy=fedadam" in str(caught.value)  # the overrides that it was started with
+    assert "started with, strategy=fedadam" in str(caught.value)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
@@ -343,6 +344,14 @@ def test_stop_rules_go_on_where_they_were(tmp_path: Path) -> None:
     go(directory, f"{still} federation.num_rounds=30")
     assert summary(directory)["rounds"] == 5
     assert "patience" in summary(directory)["stop_reason"]
+
+
+def test_patience_on_another_metric_begins_anew(tmp_path: Path) -> None:
+    still = "model=logistic_regression federation.num_clients=6 optimizer.lr=0 run.resume=auto federation.patience=4"
+    directory = go(tmp_path / "run", f"{still} federation.num_rounds=3")
+    go(directory, f"{still} federation.num_rounds=30 federation.patience_metric=accuracy")
+    assert summary(directory)["rounds"] == 8
+    assert summary(directory)["best_round"] == 4
 
 
 def test_a_run_that_failed_can_go_on(tmp_path: Path) -> None:
