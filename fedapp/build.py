@@ -1,7 +1,7 @@
-"""From config to objects: where config values become data, task, model and site, alike on server and clients."""
+"""From config to objects: where config values become data, task and model, alike on server and clients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,19 +12,16 @@ from fedapp.config import Config, instantiate
 from fedapp.data.shards import Shards
 from fedapp.data.source import DataSource
 from fedapp.errors import ConfigError
-from fedapp.federation.site import Site
 from fedapp.metrics import choose
 from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
 from fedapp.seeding import seeded
 from fedapp.task import Task
-from fedapp.training import LocalTraining, resolve_device
 
 __all__ = [
     "Parts",
     "build_parts",
     "build_shards",
-    "build_site",
     "check_optimizer",
     "optimizer_factory",
 ]
@@ -81,28 +78,4 @@ def build_shards(config: Config, parts: Parts, path: Path | None = None) -> Shar
         val_fraction=config.train.val_fraction,
         seed=config.run.seed,
         path=path,
-    )
-
-
-def build_site(config: Config, data_path: Path | None) -> Site:
-    """A SuperNode's side. A device's own `data_path` comes before anything that the config says."""
-    if data_path is not None:
-        # The operator named the data. What the config says of files must not be looked at: a server could read others.
-        data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
-        config = replace(config, data=data)
-    parts = build_parts(config)
-    return Site(
-        shards=build_shards(config, parts, data_path),
-        task=parts.task,
-        model=parts.model.to(resolve_device(config.run.device)),
-        training=LocalTraining(
-            loss=parts.task.loss,
-            optimizer=optimizer_factory("optimizer", config.optimizer),
-            local_epochs=config.train.local_epochs,
-            batch_size=config.train.batch_size,
-            proximal_mu=config.train.proximal_mu,
-            max_seconds=config.train.max_seconds,
-        ),
-        seed=config.run.seed,
-        max_update_norm=config.strategy.max_update_norm,
     )

@@ -48,9 +48,9 @@ def _aggregation(config: Config) -> Callable[[dict[str, Tensor]], AggregationRul
 def _schedule(config: Config, name: str) -> LearningRateSchedule:
     """The schedule `client_lr` or `server_lr`. Raises ConfigError where it gives no learning rate."""
     node = getattr(config, name)
-    for key, value in node.items():
-        if isinstance(value, int) and value < 1:  # torch takes negative numbers of rounds, and makes something of them
-            raise ConfigError(f"{name}.{key}={value}: must be at least 1")
+    for key in ("T_max", "step_size", "total_iters"):  # torch takes negative rounds, and makes something of them
+        if not node.get(key, 1) >= 1:
+            raise ConfigError(f"{name}.{key}={node[key]}: must be at least 1")
     try:
         schedule = LearningRateSchedule(instantiate(name, node, partial=True))
         factors = [schedule.factor(number) for number in range(1, min(config.federation.num_rounds, 1000) + 1)]

@@ -12,12 +12,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
-from fedapp.build import build_site
+from fedapp.build_client import build_site
 from fedapp.code_identity import code_digest, code_path
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import hosted_clients, local_data_path, num_partitions
-from fedapp.errors import FedappError
-from fedapp.federation.site import Site
+from fedapp.errors import ConfigError, FedappError
+from fedapp.federation.resume import run_directory
+from fedapp.federation.site import Account, Site
+from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.wire.census import Census, pack_census
 from fedapp.wire.rounds import pack_reply, unpack_instruction
 
@@ -27,16 +29,37 @@ app = ClientApp()
 
 
 @lru_cache(maxsize=4)
-def _site(overrides: str, data_path: Path | None) -> tuple[Config, Site]:
+def _site(overrides: str, data_path: Path | None, max_epsilon: float | None) -> tuple[Config, Site]:
     """The site for these settings, kept for the next message where the process lives on, as in simulations."""
     config = compose(split_overrides(overrides))
     torch.set_num_threads(config.run.threads_per_client)
-    return config, build_site(config, data_path)
+    return config, build_site(config, data_path, max_epsilon)
 
 
 def open_site(context: Context) -> tuple[Config, Site]:
     """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
-    return _site(str(context.run_config["overrides"]), local_data_path(context.node_config))
+    limit = context.node_config.get("max-epsilon")
+    max_epsilon = None if limit is None else float(limit)
+    return _site(str(context.run_config["overrides"]), local_data_path(context.node_config), max_epsilon)
+
+
+def open_account(context: Context, config: Config) -> Account | None:
+    """Where this SuperNode's clients write what they spend of their privacy; None where nothing is spent.
+
+    A device has a file that its operator names. In a simulation there is a file for each client in the run directory;
+    where that is not known, the ledgers last as long as the run.
+    """
+    if config.privacy.name == "none":
+        return None
+    own = context.node_config.get("ledger-path")
+    if own is not None:
+        return Account(str(context.run_id), lambda client: FileLedger(Path(str(own)).expanduser()))
+    if local_data_path(context.node_config) is not None:
+        raise ConfigError("ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger")
+    known = run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)
+    if known is None:
+        return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
+    return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
 
 
 @contextmanager
@@ -59,6 +82,7 @@ def query(message: Message, context: Context) -> Message:
 def _query(message: Message, context: Context) -> Message:
     try:
         config, site = open_site(context)
+        open_account(context, config)  # what is wrong with it is said before round 1
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
         census = replace(census, num_partitions=num_partitions(context.node_config))
     except FedappError as error:
@@ -71,7 +95,8 @@ def train(message: Message, context: Context) -> Message:
     """Evaluate the global model on each client asked for, train it there, and send back the sum of updates."""
     with only_kind_of_error_leaves():
         instruction, state = unpack_instruction(message.content)
-        return Message(pack_reply(open_site(context)[1].train(instruction, state)), reply_to=message)
+        config, site = open_site(context)
+        return Message(pack_reply(site.train(instruction, state, open_account(context, config))), reply_to=message)
 
 
 @app.evaluate()

@@ -56,6 +56,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     test = parts.source.test()
     if test is not None:
         test.check(parts.task.schema, "the server's test data")
+    privacy = privacy_of(config, parts)
     rules = stop_rules(config, parts, server_has_data=test is not None)
     about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
     federation, exchange = config.federation, Exchange(grid)
@@ -108,7 +109,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             start=start,
         )
         result = run.run(resumed)
-        summary = summarise(config, parts, run, result)
+        summary = summarise(config, parts, run, result, privacy)
         record.finish(summary, result.state)
         show(directory, summary)
     if result.failed is not None:
@@ -122,7 +123,28 @@ def agree_on_scaling(parts: Parts, population: Population) -> None:
         layer.set_statistics(population.mean, population.std)
 
 
-def summarise(config: Config, parts: Parts, run: Federation, result: Result) -> dict[str, Any]:
+def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
+    """What is said of privacy in the summary. Raises ConfigError for what cannot be protected."""
+    if config.privacy.name == "none":
+        return None
+    from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
+
+    budget = check_privacy(config, parts)
+    return {
+        "unit": "one example of one client's data",
+        "target_epsilon": config.privacy.target_epsilon,
+        "accountant": budget.accountant,
+        "noise_multiplier": budget.cost.noise_multiplier,
+        "sample_rate": budget.cost.sample_rate,
+        "steps_per_round": budget.cost.steps,
+        "max_grad_norm": config.privacy.max_grad_norm,
+        "noise_source": config.privacy.noise_source,
+    }
+
+
+def summarise(
+    config: Config, parts: Parts, run: Federation, result: Result, privacy: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """What summary.json holds."""
     roster, progress = run.strategy.roster, run.rules.progress
     return {
@@ -139,7 +161,10 @@ def summarise(config: Config, parts: Parts, run: Federation, result: Result) -> 
         "supernodes": len(set(roster.nodes.values())),
         **run.record.totals,
         "seconds": run.seconds,
-        "epsilon_max": None,
+        "epsilon_max": run.record.epsilons[-1] if run.record.epsilons else None,
+        "epsilon_median": run.record.epsilons[len(run.record.epsilons) // 2] if run.record.epsilons else None,
+        "declined": len(roster.declined),
+        "privacy": privacy,
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
         "model_sha256": state_sha256(result.state),
         "task": config.task.name,

@@ -41,6 +41,12 @@ class Task:
             return F.cross_entropy(outputs, targets)
         return F.mse_loss(outputs.squeeze(1), targets)
 
+    def loss_per_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The same, of each example: (B,)."""
+        if self.schema.is_classification:
+            return F.cross_entropy(outputs, targets, reduction="none")
+        return F.mse_loss(outputs.squeeze(1), targets, reduction="none")
+
     def evaluate(self, model: nn.Module, examples: Examples, *, only_main: bool = False) -> Evaluation | None:
         """Judge `model` on `examples`; None where there are none."""
         if not len(examples):

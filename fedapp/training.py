@@ -45,10 +45,10 @@ def minibatches(num_examples: int, batch_size: int, random: torch.Generator) -> 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`loss` is the mean over all examples seen, each measured when its batch came up."""
+    """`loss` is the mean over all examples seen, each measured when its batch came up; None where nobody may know."""
 
     steps: int
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)

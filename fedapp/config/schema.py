@@ -82,6 +82,23 @@ class Named:
 
 
 @dataclass
+class Privacy:
+    """All but `name` is of `dp_sgd`, and null where that is not chosen."""
+
+    name: str = choice("none", "dp_sgd")
+    noise_multiplier: float | None = bounded(ge=0)
+    target_epsilon: float | None = bounded(gt=0)
+    delta: float | None = bounded(gt=0, le=0.1)
+    max_grad_norm: float | None = bounded(gt=0)
+    sample_rate: float | None = bounded(gt=0, le=1)
+    planned_rounds: int | None = bounded(ge=1)
+    accountant: str | None = choice("rdp", "prv")
+    grad_sample_mode: str | None = choice("auto", "hooks", "functorch", "ew", "ghost")
+    round_counts_to: int | None = bounded(ge=1)
+    noise_source: str | None = choice("os_entropy", "seeded_for_tests")
+
+
+@dataclass
 class Config:
     """The whole config. `data`, `model`, `partition`, `optimizer` and the schedules are nodes with a `_target_`."""
 
@@ -93,7 +110,7 @@ class Config:
     client_lr: Any = MISSING
     server_lr: Any = MISSING
     strategy: Strategy = field(default_factory=Strategy)
-    privacy: Named = field(default_factory=Named)
+    privacy: Privacy = field(default_factory=Privacy)
     secure_aggregation: Named = field(default_factory=Named)
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)
@@ -101,6 +118,10 @@ class Config:
 
 
 def check_ranges(config: Config) -> None:
+    if config.privacy.name == "none":
+        for item in fields(config.privacy):
+            if item.name != "name" and (value := getattr(config.privacy, item.name)) is not None:
+                raise ConfigError(f"privacy.{item.name}={value}: has no effect under privacy=none; use privacy=dp_sgd")
     for section in ("task", "federation", "train", "strategy", "run", "privacy", "secure_aggregation"):
         for item in fields(getattr(config, section)):
             value, rule = getattr(getattr(config, section), item.name), item.metadata

@@ -42,7 +42,9 @@ class CsvTable(DataSource):
     missing: Missing = "error"
     missing_values: Sequence[str] = ("", "NA", "NaN", "nan")
     regression: bool = False
-    scaling: Literal["federated", "none"] = "federated"
+    scaling: Literal["federated", "given", "none"] = "federated"
+    means: Mapping[str, float] | None = None
+    deviations: Mapping[str, float] | None = None
     delimiter: str = ","
     test_path: str | None = None
     test_fraction: float = 0.2
@@ -51,7 +53,8 @@ class CsvTable(DataSource):
     def __post_init__(self) -> None:
         check_fraction(self.test_fraction, "data.test_fraction")
         check_choice(self.missing, get_args(Missing), "data.missing")
-        check_choice(self.scaling, ("federated", "none"), "data.scaling")
+        check_choice(self.scaling, ("federated", "given", "none"), "data.scaling")
+        self._check_given()
         if len(self.delimiter) != 1:
             raise ConfigError(f"data.delimiter={self.delimiter!r}: must be one character, such as ',' or ';'")
         if self.missing == "mean" and self.scaling == "none":
@@ -75,9 +78,30 @@ class CsvTable(DataSource):
         if self.numeric is not None and self.categorical is not None and not (self.numeric or self.categorical):
             raise ConfigError("data.numeric=[], data.categorical={}: no feature is left. Name at least one column")
 
+    def _check_given(self) -> None:
+        """Constants for every numeric column where the config gives them, and nowhere else."""
+        if self.scaling != "given":
+            if self.means is not None or self.deviations is not None:
+                raise ConfigError(f"data.means, data.deviations: have no effect under data.scaling={self.scaling}")
+            return
+        if self.numeric is None:
+            raise ConfigError("data.scaling=given: list the columns of numbers in data.numeric")
+        for name, given in (("means", self.means), ("deviations", self.deviations)):
+            if set(given or {}) != set(self.numeric):
+                raise ConfigError(
+                    f"data.{name}={dict(given or {})}: needs a value for each of data.numeric={self.numeric}"
+                )
+        if any(not value > 0 for value in (self.deviations or {}).values()):
+            raise ConfigError(f"data.deviations={dict(self.deviations or {})}: must be greater than 0")
+
     def schema(self) -> Schema:
         columns = self._columns
         scaling = Scaling("federated" if self.scaling == "federated" else "fixed")
+        if self.scaling == "given":
+            means, deviations = self.means or {}, self.deviations or {}
+            # One-hot columns stay 0 and 1.
+            offset = tuple(float(means.get(name, 0.0)) for name in columns.features)
+            scaling = Scaling("fixed", offset, tuple(float(deviations.get(name, 1.0)) for name in columns.features))
         impute = self.missing == "mean"
         return Schema((len(columns.features),), columns.classes, columns.features, scaling, impute)
 

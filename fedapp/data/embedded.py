@@ -1,11 +1,12 @@
 """Real data sets that scikit-learn carries: they need no network and no files."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
-from fedapp.data.checks import check_fraction
+from fedapp.data.checks import check_choice, check_fraction
 from fedapp.data.held_out import hold_out
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 
@@ -48,6 +49,22 @@ MEASURES = (
 )
 
 
+# Least and largest value of every measurement, as the data set's description gives them: public, unlike clients' own.
+RANGES = (
+    *((6.981, 28.11), (9.71, 39.28), (43.79, 188.5), (143.5, 2501.0), (0.053, 0.163), (0.019, 0.345), (0.0, 0.427)),
+    *((0.0, 0.201), (0.106, 0.304), (0.05, 0.097), (0.112, 2.873), (0.36, 4.885), (0.757, 21.98), (6.802, 542.2)),
+    *((0.002, 0.031), (0.002, 0.135), (0.0, 0.396), (0.0, 0.053), (0.008, 0.079), (0.001, 0.03), (7.93, 36.04)),
+    *((12.02, 49.54), (50.41, 251.2), (185.2, 4254.0), (0.071, 0.223), (0.027, 1.058), (0.0, 1.252), (0.0, 0.291)),
+    *((0.156, 0.664), (0.055, 0.208)),
+)
+
+
+def published_scaling() -> Scaling:
+    """Every feature from about -2 to 2: its range has four deviations."""
+    offset = tuple((low + high) / 2 for low, high in RANGES)
+    return Scaling("fixed", offset, tuple((high - low) / 4 for low, high in RANGES))
+
+
 @dataclass(frozen=True)
 class BreastCancer(DataSource):
     """569 fine needle aspirates of breast masses, each with 30 measurements of cell nuclei, malignant or benign
@@ -55,13 +72,16 @@ class BreastCancer(DataSource):
 
     test_fraction: float = 0.2
     split_seed: int = 0
+    scaling: Literal["federated", "published"] = "federated"
 
     def __post_init__(self) -> None:
         check_fraction(self.test_fraction, "data.test_fraction")
+        check_choice(self.scaling, ("federated", "published"), "data.scaling")
 
     def schema(self) -> Schema:
         features = [f"mean {m}" for m in MEASURES] + [f"{m} error" for m in MEASURES] + [f"worst {m}" for m in MEASURES]
-        return Schema((30,), ("malignant", "benign"), tuple(features), Scaling("federated"))
+        scaling = Scaling("federated") if self.scaling == "federated" else published_scaling()
+        return Schema((30,), ("malignant", "benign"), tuple(features), scaling)
 
     def pooled(self) -> Pooled:
         from sklearn.datasets import load_breast_cancer

@@ -22,13 +22,14 @@ __all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema"]
 class Scaling:
     """How inputs become `(x - offset) / scale`, as the first layer of every model.
 
-    `fixed`: by the two numbers given (pixels 0..255: offset 0, scale 255). `federated`: by the mean and the
-    standard deviation of each feature over all clients, agreed in the preflight; offset and scale are unused.
+    `fixed`: by the two numbers given (pixels 0..255: offset 0, scale 255), or by two for each feature. `federated`: by
+    the mean and the standard deviation of each feature over all clients, agreed in the preflight; offset and scale are
+    unused.
     """
 
     kind: Literal["fixed", "federated"] = "fixed"
-    offset: float = 0.0
-    scale: float = 1.0
+    offset: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
 
 
 @dataclass(frozen=True)

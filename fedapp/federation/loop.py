@@ -124,6 +124,7 @@ class Federation:
             "rejected": outcome.rejected,
             "unused": len(outcome.unused),
             "excluded": outcome.left_out,
+            **self.record.epsilon_figures(outcome),
             "bytes_up": outcome.bytes_up,
             "bytes_down": outcome.bytes_down,
         }
@@ -132,7 +133,9 @@ class Federation:
         # Without test data on the server, the clients' validation splits decide.
         names = ("loss", *self.task.metrics)
         judged = {name: self._figures.get(f"test_{name}", federated.get(f"val_{name}")) for name in names}
-        self.rules.update(changed=outcome.changed, judged=judged, seconds=self.seconds)
+        roster = self.strategy.roster
+        spent = bool(roster.declined) and len(roster.nodes.keys() - roster.declined) < self.strategy.min_clients
+        self.rules.update(changed=outcome.changed, judged=judged, seconds=self.seconds, budget_spent=spent)
 
     # --- the beginning, and going on ----------------------------------------------------------------------------
 

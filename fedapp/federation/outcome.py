@@ -45,8 +45,9 @@ class RoundOutcome:
 
     @property
     def good(self) -> list[ClientReport]:
-        """Reports with nothing wrong, by client."""
-        return [self.reports[client] for client in sorted(self.reports) if self.reports[client].rejected is None]
+        """Reports with nothing wrong, by client; who declined is not among them."""
+        found = [self.reports[client] for client in sorted(self.reports)]
+        return [report for report in found if report.rejected is None and not report.declined]
 
     @property
     def used(self) -> list[ClientReport]:

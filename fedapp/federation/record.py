@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,10 +70,12 @@ class RunRecord:
     ) -> None:
         """With `saved`, a `state_dict` of an earlier process, go on from there."""
         self.directory, self._num_examples, self._main_metric = directory, num_examples, main_metric
+        self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
         self._resume_at: int | None = None
         if saved is not None:
             self.totals |= saved["totals"]
+            self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
             self._resume_at = saved["round"] + 1
         self._history = History(directory, None if saved is None else saved["history"])
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
@@ -80,7 +83,23 @@ class RunRecord:
 
     def state_dict(self, server_round: int) -> dict[str, Any]:
         """What a resumed run needs, as JSON holds it."""
-        return {"round": server_round, "totals": self.totals, "history": self._history.position()}
+        return {
+            "round": server_round,
+            "totals": self.totals,
+            "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
+            "history": self._history.position(),
+        }
+
+    def epsilon_figures(self, outcome: RoundOutcome) -> dict[str, float]:
+        """Largest and median epsilon that clients have spent once this round is counted; nothing without privacy."""
+        now = {r.client: r.privacy.epsilon for r in outcome.reports.values() if r.privacy is not None}
+        spent = sorted((self._epsilon | now).values())
+        return {"epsilon_max": spent[-1], "epsilon_median": spent[len(spent) // 2]} if spent else {}
+
+    @property
+    def epsilons(self) -> list[float]:
+        """What each client that trained has spent so far, ascending."""
+        return sorted(self._epsilon.values())
 
     def add_round(self, figures: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
         """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
@@ -125,6 +144,9 @@ class RunRecord:
         for client, weight in sorted(outcome.weights.items()):
             row = self._row(outcome.server_round, outcome.reports.get(client, ClientReport(client)), weight)
             row |= {"unused": outcome.unused[client]} if client in outcome.unused else {}
+            if (spent := row_privacy(outcome.reports.get(client))) is not None:
+                row |= spent
+                self._epsilon[client] = spent["epsilon"]
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
         return rows + _stray_rows(outcome)
@@ -143,6 +165,10 @@ class RunRecord:
             "val_loss": report.val_loss,
             f"val_{self._main_metric}": report.val_metric,
         }
+
+
+def row_privacy(report: ClientReport | None) -> dict[str, float] | None:
+    return asdict(report.privacy) if report is not None and report.privacy is not None else None
 
 
 def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:

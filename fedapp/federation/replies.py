@@ -48,7 +48,9 @@ def take_reply(
 ) -> None:
     """Screen one reply and give what is good in it to `rule`."""
     outcome.reports.update({report.client: report for report in reply.reports})
-    good = [report.client for report in reply.reports if report.rejected is None]
+    good = [report.client for report in reply.reports if report.rejected is None and not report.declined]
+    declined = [report.client for report in reply.reports if report.declined]
+    outcome.unused.update(dict.fromkeys(declined, "declined: its privacy budget is spent"))
     if reply.total:
         fault = _take_sum(reply, good, outcome, rule, max_norm)
         for client in good if fault else ():

@@ -27,14 +27,16 @@ class Roster:
         self._exclude_after, self._exclude_rounds = exclude_after, exclude_rounds
         self._failures: dict[int, int] = {}
         self._excluded: dict[int, int] = {}  # by client, the last round for which it is left out
+        self.declined: set[int] = set()  # clients whose privacy budget is spent: never asked again
 
     def left_out(self, server_round: int) -> list[int]:
         """Clients that are excluded in this round."""
         return sorted(client for client, last in self._excluded.items() if last >= server_round)
 
     def reachable(self) -> list[int]:
-        """Clients whose SuperNode is there."""
-        return sorted(c for c, node in self.nodes.items() if self.present is None or node in self.present)
+        """Clients that could take part: their SuperNode is there, and they have not declined for good."""
+        there = {c for c, node in self.nodes.items() if self.present is None or node in self.present}
+        return sorted(there - self.declined)
 
     def available(self, server_round: int, minimum: int) -> list[int]:
         """Whom a round may ask: who is there, not busy and not excluded.
@@ -56,6 +58,8 @@ class Roster:
     def note(self, outcome: RoundOutcome) -> None:
         """Count who failed in a round that is over, and exclude who did so too often in a row."""
         for client, report in outcome.reports.items():
+            if report.declined:
+                self.declined.add(client)
             if report.rejected is None:
                 self._failures.pop(client, None)
                 continue
@@ -83,8 +87,10 @@ class Roster:
         return {
             "failures": {str(client): count for client, count in sorted(self._failures.items())},
             "excluded": {str(client): last for client, last in sorted(self._excluded.items())},
+            "declined": sorted(self.declined),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self._failures = {int(client): int(count) for client, count in saved["failures"].items()}
         self._excluded = {int(client): int(last) for client, last in saved["excluded"].items()}
+        self.declined = {int(client) for client in saved["declined"]}

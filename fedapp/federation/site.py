@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +12,25 @@ from fedapp.aggregation import WeightedSum, screen
 from fedapp.code_identity import code_digest, code_path
 from fedapp.data.shards import Shards, moments
 from fedapp.errors import FedappError
+from fedapp.privacy.budget import Ledgers
 from fedapp.task import Task
-from fedapp.training import LocalTraining
+from fedapp.training import TrainingResult
 from fedapp.wire.census import MOMENTS, Census
 from fedapp.wire.rounds import ClientReport, Instruction, Reply
 
-__all__ = ["Site"]
+__all__ = ["Account", "Site", "State"]
 
 log = logging.getLogger("flwr")
 State = Mapping[str, Tensor]
+Training = Callable[..., TrainingResult]  # (model, examples, *, seed, lr_factor)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where clients write what a training costs them in privacy: each one's ledger, and the name of this run."""
+
+    run: str
+    ledgers: Ledgers
 
 
 class Site:
@@ -31,7 +42,7 @@ class Site:
         shards: Shards,
         task: Task,
         model: nn.Module,
-        training: LocalTraining,
+        training: Training,
         seed: int,
         max_update_norm: float | None = None,
     ) -> None:
@@ -68,11 +79,11 @@ class Site:
             columns = {name: torch.stack([row[i].double() for row in rows]) for i, name in enumerate(MOMENTS)}
         return Census(code_digest(), code_path(), tuple(clients), tuple(counts), tuple(faults), moments=columns)
 
-    def train(self, instruction: Instruction, state: State) -> Reply:
+    def train(self, instruction: Instruction, state: State, account: Account | None = None) -> Reply:
         """Train every client asked for, from the same global model, and add their updates up.
 
         Several good clients give one fixed-point sum, unless the server wants each update; a single one gives its
-        update as it is. A client that fails is rejected alone.
+        update as it is. A client that fails is rejected alone. `account` is for training under differential privacy.
         """
         template = {key: value for key, value in state.items() if value.is_floating_point()}
         single = instruction.each or len(instruction.clients) == 1
@@ -80,11 +91,11 @@ class Site:
         reports: list[ClientReport] = []
         updates: dict[int, State] = {}
         for client, weight in zip(instruction.clients, instruction.weights, strict=True):
-            report, update = self._train_one(client, instruction, state, template)
+            report, update = self._train_one(client, instruction, state, template, account)
             reports.append(report)
-            if report.rejected is None and single:
+            if update and single:
                 updates[client] = update
-            elif report.rejected is None:
+            elif update:
                 total.add(update, weight)
         return Reply(tuple(reports), updates, total.totals if total.weights else {})
 
@@ -114,7 +125,7 @@ class Site:
         )
 
     def _train_one(
-        self, client: int, instruction: Instruction, state: State, template: State
+        self, client: int, instruction: Instruction, state: State, template: State, account: Account | None
     ) -> tuple[ClientReport, dict[str, Tensor]]:
         start = time.perf_counter()
         before = self._report(client, state)
@@ -140,7 +151,7 @@ class Site:
             val_loss=before.val_loss,
             val_metric=before.val_metric,
         )
-        return report, update
+        return report, {} if fault else update
 
     def _failed(self, client: int, error: Exception) -> ClientReport:
         """A rejection. Of an unforeseen error only its kind leaves this machine: its text may hold data."""

@@ -22,6 +22,7 @@ class Progress:
     stale_rounds: int = 0
     failed_rounds: int = 0
     ever_changed: bool = False
+    budget_spent: bool = False
 
 
 @dataclass
@@ -39,15 +40,18 @@ class StopRules:
     min_clients: int = 1
     progress: Progress = field(default_factory=Progress)
 
-    def update(self, *, changed: bool, judged: Mapping[str, float | None], seconds: float) -> None:
+    def update(
+        self, *, changed: bool, judged: Mapping[str, float | None], seconds: float, budget_spent: bool = False
+    ) -> None:
         """Count one more round. `judged`: figures of the global model by metric; None where nobody has data for that.
 
-        `seconds`: how long the run has been running.
+        `seconds`: how long the run has been running. `budget_spent`: too few clients have privacy budget left.
         """
         now = self.progress
         now.round, now.seconds = now.round + 1, seconds
         now.failed_rounds = 0 if changed else now.failed_rounds + 1
         now.ever_changed |= changed
+        now.budget_spent = budget_spent
         now.accuracy = judged.get("accuracy")
         if now.rounds_to_target is None and self._on_target():
             now.rounds_to_target = now.round
@@ -64,7 +68,7 @@ class StopRules:
         none of whose rounds did.
         """
         now = self.progress
-        if now.failed_rounds >= self.max_failed_rounds:
+        if now.failed_rounds >= self.max_failed_rounds and not now.budget_spent:
             raise FederationError(
                 f"{now.failed_rounds} rounds in a row had fewer than the {self.min_clients} good replies that a round"
                 " needs; the reasons are in clients.jsonl. The last good model is kept"
@@ -79,6 +83,8 @@ class StopRules:
 
     def _stop(self) -> str | None:
         now = self.progress
+        if now.budget_spent:
+            return f"privacy budget: fewer than the {self.min_clients} clients that a round needs have budget left"
         if self._on_target():
             return f"target accuracy {self.target_accuracy:g} reached"
         if self.patience is not None and now.stale_rounds >= self.patience:

@@ -47,6 +47,10 @@ def check(config: Config, directory: Path) -> int:
     parts = build_parts(config)
     if (test := parts.source.test()) is not None:
         test.check(parts.task.schema, "the server's test data")
+    if config.privacy.name != "none":
+        from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
+
+        check_privacy(config, parts)
     stop_rules(config, parts, server_has_data=test is not None)
     build_shards(config, parts).of(0)
     resumed = find_checkpoint(directory, config.run.resume, json.loads(json.dumps(asdict(config))), quiet=True)

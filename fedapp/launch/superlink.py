@@ -64,6 +64,13 @@ class LocalSuperLink:
             [sys.executable, guard.__file__, str(self.home)], stdin=subprocess.PIPE, start_new_session=True
         )
 
+    @property
+    def pid(self) -> int:
+        """The SuperLink's process id. Raises RuntimeError before `start`."""
+        if self._process is None:
+            raise RuntimeError("the SuperLink has not been started")
+        return self._process.pid
+
     def wait_until_ready(self) -> None:
         """Raises FederationError, with the log's end, if the SuperLink does not come up."""
         deadline = time.monotonic() + START_TIMEOUT

@@ -18,8 +18,8 @@ class InputLayer(nn.Module):
     """`(x - offset) / scale` in float32; NaN then becomes 0, the feature's mean, where the schema imputes.
 
     Takes (B, *input_shape) of any real dtype and gives the same shape. `offset` and `scale` are buffers: of
-    shape () under fixed scaling, of shape input_shape under federated scaling, where they are 0 and 1 until
-    `set_statistics`. No parameter and no branch on data, so that it works under vmap, torch.func and Opacus.
+    shape () or input_shape under fixed scaling, of shape input_shape under federated scaling, where they are 0 and 1
+    until `set_statistics`. No parameter and no branch on data, so that it works under vmap, torch.func and Opacus.
     """
 
     offset: Tensor
@@ -29,7 +29,7 @@ class InputLayer(nn.Module):
         super().__init__()
         scaling = schema.scaling
         if scaling.kind == "fixed":
-            offset, scale = torch.tensor(float(scaling.offset)), torch.tensor(float(scaling.scale))
+            offset, scale = torch.tensor(scaling.offset), torch.tensor(scaling.scale)
         else:
             offset, scale = torch.zeros(schema.input_shape), torch.ones(schema.input_shape)
         self.register_buffer("offset", offset.float())

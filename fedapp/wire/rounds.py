@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
@@ -25,6 +25,7 @@ from fedapp.wire.records import (
 __all__ = [
     "ClientReport",
     "Instruction",
+    "Privacy",
     "Reply",
     "pack_instruction",
     "pack_reply",
@@ -48,11 +49,25 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """Noise and sample rate of this round, and epsilon at `delta` over all that the client ever did."""
+
+    noise_multiplier: float
+    sample_rate: float
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
 class ClientReport:
-    """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays."""
+    """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays.
+
+    `declined`: it takes part no more, for its privacy budget is spent. `privacy`: what it has spent, under DP-SGD.
+    """
 
     client: int
     rejected: str | None = None
+    declined: bool = False
     num_examples: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -60,6 +75,7 @@ class ClientReport:
     val_examples: int = 0
     val_loss: float | None = None
     val_metric: float | None = None
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class Reply:
 
 # One list a column, one entry a client: a MetricRecord holds numbers and lists of numbers.
 COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "val-loss", "val-metric")
+PRIVACY = ("noise-multiplier", "sample-rate", "epsilon", "delta")  # these columns only under DP-SGD
 
 
 def pack_instruction(instruction: Instruction, arrays: ArrayRecord, config: ConfigRecord | None = None) -> RecordDict:
@@ -124,9 +141,15 @@ def pack_reply(reply: Reply) -> RecordDict:
         {
             "clients": [report.client for report in reply.reports],
             "rejected": [report.rejected or "" for report in reply.reports],
+            "declined": [report.declined for report in reply.reports],
         }
     )
-    content = RecordDict({CONFIG: config, METRICS: MetricRecord(dict(zip(COLUMNS, columns, strict=True)))})
+    metrics = MetricRecord(dict(zip(COLUMNS, columns, strict=True)))
+    if any(report.privacy for report in reply.reports):
+        spent = [astuple(report.privacy) if report.privacy else (math.nan,) * 4 for report in reply.reports]
+        for name, column in zip(PRIVACY, zip(*spent, strict=True), strict=True):
+            metrics[name] = [float(value) for value in column]
+    content = RecordDict({CONFIG: config, METRICS: metrics})
     if reply.total:
         content[ARRAYS] = state_to_arrays(reply.total)
     for client, update in reply.updates.items():
@@ -141,22 +164,42 @@ def unpack_reply(content: RecordDict) -> Reply:
     columns = [numbers(metrics[name]) for name in COLUMNS]
     if not isinstance(reasons, list) or {len(column) for column in columns} | {len(reasons)} != {len(clients)}:
         raise ValueError("the lists of a reply differ in length")
-    reports = tuple(
-        ClientReport(
-            client=whole(client),
-            rejected=text(reason) or None,
-            num_examples=count(examples),
-            steps=count(steps),
-            seconds=absent(seconds) or 0.0,
-            train_loss=absent(train_loss),
-            val_examples=count(val_examples),
-            val_loss=absent(val_loss),
-            val_metric=absent(val_metric),
-        )
-        for client, reason, examples, steps, seconds, train_loss, val_examples, val_loss, val_metric in zip(
-            clients, reasons, *columns, strict=True
-        )
-    )
+    declined = config["declined"]
+    if not isinstance(declined, list) or len(declined) != len(clients):
+        raise ValueError("the lists of a reply differ in length")
+    spent = _privacy(metrics, len(clients))
+    rows = zip(clients, reasons, declined, spent, zip(*columns, strict=True), strict=True)
+    reports = tuple(_report(*row) for row in rows)
     found = {name: arrays_to_state(record) for name, record in content.array_records.items()}
     total = found.pop(ARRAYS, {})
     return Reply(reports, {whole(int(name.removeprefix(f"{ARRAYS}-"))): found[name] for name in found}, total)
+
+
+def _report(
+    client: float, reason: object, declined: object, privacy: Privacy | None, figures: tuple[float, ...]
+) -> ClientReport:
+    examples, steps, seconds, train_loss, val_examples, val_loss, val_metric = figures
+    return ClientReport(
+        client=whole(client),
+        rejected=text(reason) or None,
+        declined=bool(declined),
+        num_examples=count(examples),
+        steps=count(steps),
+        seconds=absent(seconds) or 0.0,
+        train_loss=absent(train_loss),
+        val_examples=count(val_examples),
+        val_loss=absent(val_loss),
+        val_metric=absent(val_metric),
+        privacy=privacy,
+    )
+
+
+def _privacy(metrics: MetricRecord, count: int) -> list[Privacy | None]:
+    """By client, what it says that it has spent; epsilon may be infinite, and is then absent to whoever reads it."""
+    if PRIVACY[0] not in metrics:
+        return [None] * count
+    columns = [numbers(metrics[name]) for name in PRIVACY]
+    if {len(column) for column in columns} != {count}:
+        raise ValueError("the lists of a reply differ in length")
+    rows = zip(*columns, strict=True)
+    return [None if math.isnan(row[0]) else Privacy(*(float(value) for value in row)) for row in rows]

@@ -166,7 +166,7 @@ def test_nothing_is_inferred_without_the_whole_table(fields: dict[str, Any], key
         ({"regression": True}, "data.classes: regression has no classes"),
         ({"numeric": [], "categorical": {}}, "data.numeric=[], data.categorical={}: no feature is left"),
         ({"missing": "zero"}, "data.missing='zero': must be one of 'error', 'drop', 'mean'"),
-        ({"scaling": "minmax"}, "data.scaling='minmax': must be one of 'federated', 'none'"),
+        ({"scaling": "minmax"}, "data.scaling='minmax': must be one of 'federated', 'given', 'none'"),
         ({"delimiter": "||"}, "data.delimiter='||': must be one character"),
         ({"test_fraction": 1.0}, "data.test_fraction=1.0: must be at least 0"),
     ],

@@ -7,6 +7,7 @@ import torch
 
 from fedapp.data.csv_table import CsvTable
 from fedapp.data.source import Examples, Scaling
+from fedapp.errors import ConfigError
 
 PATIENTS = """id,age,sex,hospital,outcome
 a,50,f,north,1
@@ -134,3 +135,23 @@ def test_held_out_rows_come_from_the_table_or_from_the_test_table(tmp_path: Path
     assert test is not None
     assert test.inputs.tolist() == [[99.0]]
     assert len(other.pooled().train) == 20
+
+
+def test_given_constants_scale_numeric_columns_and_leave_the_others() -> None:
+    table = CsvTable(label="outcome", **COLUMNS, scaling="given", means={"age": 50.0}, deviations={"age": 20.0})
+    assert table.schema().scaling == Scaling("fixed", (50.0, 0.0, 0.0), (20.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"scaling": "given"}, "data.means"),
+        ({"scaling": "given", "means": {"age": 5}, "deviations": {"height": 3}}, "data.deviations"),
+        ({"scaling": "given", "means": {"age": 5}, "deviations": {"age": 0}}, "greater than 0"),
+        ({"scaling": "given", "numeric": None}, "data.numeric"),
+        ({"means": {"age": 5}}, "no effect under data.scaling=federated"),
+    ],
+)
+def test_given_constants_must_fit(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        CsvTable(**{"label": "outcome", **COLUMNS, **fields})

@@ -1,7 +1,10 @@
+import re
+
 import torch
 
-from fedapp.data.embedded import BreastCancer, Digits
+from fedapp.data.embedded import RANGES, BreastCancer, Digits
 from fedapp.data.source import DataSource, Scaling
+from fedapp.models.input_layer import InputLayer
 
 
 def check_fits(source: DataSource, total: int) -> None:
@@ -44,3 +47,19 @@ def test_no_test_data_for_fraction_zero() -> None:
     pooled = Digits(test_fraction=0.0).pooled()
     assert pooled.test is None
     assert len(pooled.train) == 1797
+
+
+def test_published_ranges_are_those_of_the_description() -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    table = re.findall(r"^\s*\w[\w ()]*:\s+([\d.]+)\s+([\d.]+)\s*$", load_breast_cancer().DESCR, flags=re.MULTILINE)
+    assert tuple((float(low), float(high)) for low, high in table) == RANGES
+
+
+def test_published_scaling_needs_nothing_from_clients() -> None:
+    schema = BreastCancer(scaling="published").schema()
+    assert schema.scaling.kind == "fixed"
+    layer = InputLayer(schema)
+    scaled = layer(BreastCancer().pooled().train.inputs)
+    assert scaled.abs().max() <= 2.1
+    assert scaled.std(0).min() > 0.2

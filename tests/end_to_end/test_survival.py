@@ -4,12 +4,14 @@ import json
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from commands import PATIENCE, ROOT, Flower, copy_of_this_checkout, run_script
+from in_process import run_in_process
 
 pytestmark = pytest.mark.slow
 
@@ -79,20 +81,22 @@ def test_faults_in_real_client_apps(flower: Flower, tmp_path: Path) -> None:
 def test_a_server_killed_and_resumed_ends_with_the_same_model(flower: Flower, tmp_path: Path) -> None:
     """`kill -9` for the process in which the ServerApp and the SuperNodes run, in the middle of the rounds."""
     overrides = "model=logistic_regression federation.num_rounds=12 federation.fraction_train=1 run.resume=auto"
-    left_alone = run_script(*overrides.split(), f"run.output_dir={tmp_path / 'whole'}", cwd=tmp_path)
-    assert left_alone.code == 0, left_alone.output
+    # In process: bit for bit what Flower's processes compute, as test_same_model.py holds.
+    whole = run_in_process(tmp_path / "whole", overrides)
     directory = tmp_path / "run"
-    killed: list[str] = []
+    killed: list[int] = []
+    superlink = psutil.Process(flower.superlink.pid)
 
     def kill_after_round_4() -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             metrics = directory / "metrics.jsonl"
             if metrics.exists() and metrics.read_text().count("\n") > 4:
-                for process in psutil.process_iter(["cmdline"]):
-                    if "flwr-simulation" in " ".join(process.info["cmdline"] or []):
-                        killed.append(process.info["cmdline"][0])
-                        process.kill()
+                for process in superlink.children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        if "flwr-simulation" in " ".join(process.cmdline()):
+                            process.kill()
+                            killed.append(process.pid)
                 return
             time.sleep(0.005)
 
@@ -107,6 +111,6 @@ def test_a_server_killed_and_resumed_ends_with_the_same_model(flower: Flower, tm
     assert resumed.code == 0, resumed.output
     assert resumed.run_dir == directory
     assert "going on after round" in (directory / "flwr.log").read_text()
-    assert summary(directory)["model_sha256"] == summary(tmp_path / "whole")["model_sha256"]
+    assert summary(directory)["model_sha256"] == summary(whole)["model_sha256"]
     for name in ("metrics.jsonl", "clients.jsonl"):
-        assert rows(directory, name) == rows(tmp_path / "whole", name)
+        assert rows(directory, name) == rows(whole, name)

@@ -82,9 +82,9 @@ def test_rounds_and_clients_shuffle_differently() -> None:
     state = site.model.state_dict()
     state = {key: value.clone() for key, value in state.items()}
     template = {key: value for key, value in state.items() if value.is_floating_point()}
-    one = site._train_one(0, Instruction(1, (0,)), state, template)[1]["net.1.weight"]
-    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template)[1]["net.1.weight"], one)
-    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template)[1]["net.1.weight"], one)
+    one = site._train_one(0, Instruction(1, (0,)), state, template, None)[1]["net.1.weight"]
+    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template, None)[1]["net.1.weight"], one)
+    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template, None)[1]["net.1.weight"], one)
 
 
 def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> None:
@@ -95,7 +95,7 @@ def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> N
         lambda module, *_: seen.append(module.training)
     )
     state = {key: value.clone() for key, value in site.model.state_dict().items()}
-    site._train_one(0, Instruction(1, (0,)), state, state)
+    site._train_one(0, Instruction(1, (0,)), state, state, None)
     hook.remove()
     assert seen[0] is False
     assert set(seen[1:]) == {True}

@@ -1,0 +1,53 @@
+"""From config to objects, on a SuperNode."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
+from fedapp.config import Config
+from fedapp.errors import ConfigError
+from fedapp.federation.site import Site
+from fedapp.training import LocalTraining, resolve_device
+
+__all__ = ["build_site"]
+
+
+def build_site(config: Config, data_path: Path | None, max_epsilon: float | None = None) -> Site:
+    """A SuperNode's side. A device's own `data_path` comes before anything that the config says.
+
+    `max_epsilon`: what its operator lets each client spend of its privacy, whatever the config says.
+    """
+    if data_path is not None:
+        # The operator named the data. What the config says of files must not be looked at: a server could read others.
+        data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
+        config = replace(config, data=data)
+    parts = build_parts(config)
+    options: dict[str, Any] = {
+        "shards": build_shards(config, parts, data_path),
+        "task": parts.task,
+        "model": parts.model.to(resolve_device(config.run.device)),
+        "seed": config.run.seed,
+        "max_update_norm": config.strategy.max_update_norm,
+    }
+    if config.privacy.name == "none":
+        if max_epsilon is not None:
+            raise ConfigError("max-epsilon: this SuperNode's operator asks for differential privacy, and privacy=none")
+        return Site(training=_plain_training(config, parts), **options)
+    from fedapp.build_private import build_budget, build_private_training, check_privacy  # Opacus takes 2 s to import
+    from fedapp.federation.private_site import PrivateSite
+
+    check_privacy(config, parts)
+    budget = build_budget(config, max_epsilon)
+    return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
+
+
+def _plain_training(config: Config, parts: Parts) -> LocalTraining:
+    return LocalTraining(
+        loss=parts.task.loss,
+        optimizer=optimizer_factory("optimizer", config.optimizer),
+        local_epochs=config.train.local_epochs,
+        batch_size=config.train.batch_size,
+        proximal_mu=config.train.proximal_mu,
+        max_seconds=config.train.max_seconds,
+    )

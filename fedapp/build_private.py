@@ -1,0 +1,90 @@
+"""From config to objects, under differential privacy."""
+
+from logging import INFO
+
+from flwr.common.logger import log
+
+from fedapp.build import Parts, optimizer_factory
+from fedapp.config import Config
+from fedapp.errors import ConfigError
+from fedapp.privacy.accounting import Spending, calibrate
+from fedapp.privacy.budget import LARGEST_DELTA, Budget, planned_participations, rounded_up
+from fedapp.privacy.check import check_private, choose_mode
+from fedapp.privacy.noise import make_noise
+from fedapp.privacy.training import PrivateTraining
+
+__all__ = ["build_budget", "build_private_training", "check_privacy"]
+
+NEEDED = ("max_grad_norm", "sample_rate", "accountant", "grad_sample_mode", "round_counts_to", "noise_source")
+
+
+def check_privacy(config: Config, parts: Parts) -> Budget:
+    """Refuse, before anything starts, what privacy=dp_sgd cannot protect. Returns each client's budget."""
+    privacy = config.privacy
+    for name in NEEDED:
+        if getattr(privacy, name) is None:
+            raise ConfigError(f"privacy.{name}=null: a value is needed under privacy=dp_sgd")
+    if config.train.val_fraction:
+        raise ConfigError(
+            f"train.val_fraction={config.train.val_fraction}: under privacy=dp_sgd no validation figure leaves a"
+            " client; set it to 0"
+        )
+    if config.federation.final_evaluation:
+        raise ConfigError(
+            "federation.final_evaluation=true: under privacy=dp_sgd no figure leaves a client; set it to false"
+        )
+    if parts.task.schema.scaling.kind == "federated":
+        raise ConfigError(
+            "data.scaling=federated: under privacy=dp_sgd the means and deviations of clients' data must not leave"
+            " them; use data.scaling=given, with constants that are public, or data.scaling=none"
+        )
+    check_private(parts.model)
+    return build_budget(config)
+
+
+def build_budget(config: Config, max_epsilon: float | None = None) -> Budget:
+    """`max_epsilon` is the operator's, which no config can lift."""
+    privacy = config.privacy
+    rate = float(privacy.sample_rate or 0)
+    steps = max(1, round(config.train.local_epochs / rate))
+    rounds = privacy.planned_rounds or planned_participations(
+        config.federation.num_rounds, config.federation.fraction_train
+    )
+    sigma, target = privacy.noise_multiplier, privacy.target_epsilon
+    if sigma is None and target is None:
+        raise ConfigError("privacy.noise_multiplier=null, privacy.target_epsilon=null: one of them is needed")
+    if sigma is None:
+        assert target is not None
+        delta = privacy.delta or LARGEST_DELTA
+        sigma = calibrate(target, delta, rate, steps * rounds, str(privacy.accountant))
+    limits = [limit for limit in (target, max_epsilon) if limit is not None]
+    return Budget(
+        cost=Spending(sigma, rate, steps),
+        max_epsilon=min(limits, default=float("inf")),
+        delta=privacy.delta,
+        accountant=str(privacy.accountant),
+        round_counts_to=int(privacy.round_counts_to or 1),
+        void=privacy.noise_source != "os_entropy",
+    )
+
+
+def build_private_training(config: Config, parts: Parts, budget: Budget) -> PrivateTraining:
+    privacy, cost = config.privacy, budget.cost
+    mode, reason = str(privacy.grad_sample_mode), "as configured"
+    if mode == "auto":
+        mode, reason = choose_mode(parts.model)
+    log(INFO, "DP-SGD with per-example gradients by %s: %s", mode, reason)
+    return PrivateTraining(
+        loss=parts.task.loss_per_example,
+        optimizer=optimizer_factory("optimizer", config.optimizer),
+        noise=lambda: make_noise(str(privacy.noise_source), config.run.seed),
+        noise_multiplier=cost.noise_multiplier,
+        max_grad_norm=float(privacy.max_grad_norm or 0),
+        sample_rate=cost.sample_rate,
+        steps=cost.steps,
+        batch_size=config.train.batch_size,
+        public_count=lambda count: rounded_up(count, budget.round_counts_to),
+        mode=mode,
+        proximal_mu=config.train.proximal_mu,
+        max_seconds=config.train.max_seconds,
+    )

@@ -1,0 +1,81 @@
+"""A SuperNode's side under differential privacy: budgets and ledgers, and nothing else leaves it.
+
+What goes to the server: updates made by DP-SGD, numbers of examples rounded up, what was spent, and who declines.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedapp.errors import DataError
+from fedapp.federation.site import Account, Site, State
+from fedapp.privacy.budget import Budget, Declined, rounded_up
+from fedapp.wire.census import Census
+from fedapp.wire.rounds import ClientReport, Instruction, Privacy
+
+__all__ = ["PrivateSite"]
+
+log = logging.getLogger("flwr")
+
+
+class PrivateSite(Site):
+    """`training` must be DP-SGD at the cost that `budget` knows of."""
+
+    def __init__(self, *, budget: Budget, **options: Any) -> None:
+        super().__init__(**options)
+        self.budget = budget
+
+    def census(self, clients: Sequence[int]) -> Census:
+        """As without privacy, but counts are rounded up, faults are not told, and there are no moments."""
+        found = super().census(clients)
+        counts, faults = [], []
+        for client, count, fault in zip(found.clients, found.num_examples, found.faults, strict=True):
+            if count and not fault:
+                try:
+                    self.budget.delta_of(count)
+                except Exception as error:
+                    fault = str(error)
+            if fault:
+                log.error("client %d takes no part: %s", client, fault)
+            counts.append(rounded_up(count, self.budget.round_counts_to))
+            faults.append("its data does not fit (see the client's log)" if fault else "")
+        return replace(found, num_examples=tuple(counts), faults=tuple(faults), moments={})
+
+    def _report(self, client: int, state: State) -> ClientReport:
+        """Nothing: no figure of the validation split is covered."""
+        self._load(state)
+        return ClientReport(client)
+
+    def _train_one(
+        self, client: int, instruction: Instruction, state: State, template: State, account: Account | None
+    ) -> tuple[ClientReport, dict[str, Tensor]]:
+        try:
+            if account is None:
+                raise DataError("there is no ledger to write this training into")
+            count = len(self.shards.of(client).train)
+            ledger = account.ledgers(client)
+            epsilon = self.budget.pay(ledger, account.run, instruction.server_round, count)
+        except Declined:
+            return ClientReport(client, declined=True), {}
+        except Exception as error:
+            return self._failed(client, error), {}
+        report, update = super()._train_one(client, instruction, state, template, account)
+        if report.rejected is not None:
+            return ClientReport(client, rejected=report.rejected), {}
+        cost = self.budget.cost
+        spent = Privacy(cost.noise_multiplier, cost.sample_rate, epsilon, self.budget.delta_of(count))
+        return ClientReport(client, steps=report.steps, privacy=spent), self._only_parameters(update)
+
+    def _only_parameters(self, update: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Buffers are not covered by the noise. A model that DP-SGD takes has none that training changes."""
+        names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {key: value if key in names else torch.zeros_like(value) for key, value in update.items()}
+
+    def _failed(self, client: int, error: Exception) -> ClientReport:
+        """Even the text of a foreseen error may hold data."""
+        log.error("client %d failed", client, exc_info=error)
+        return ClientReport(client, rejected=f"{type(error).__name__} (see the client's log)")

@@ -1,0 +1,75 @@
+"""Privacy accounting by Opacus: epsilon of a whole history of DP-SGD steps, and the noise that keeps to a budget."""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedapp.errors import ConfigError
+
+__all__ = ["Spending", "calibrate", "epsilon"]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """`steps` of DP-SGD: each example sampled with probability `sample_rate`, noise of `noise_multiplier` times the
+    clipping norm added to the sum of gradients (Abadi et al. 2016)."""
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+
+def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
+    """What all of `history` together has cost at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
+
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by adding up.
+    """
+    steps: Counter[tuple[float, float]] = Counter()
+    for spent in history:
+        steps[spent.noise_multiplier, spent.sample_rate] += spent.steps
+    merged = tuple((sigma, rate, count) for (sigma, rate), count in sorted(steps.items()) if count)
+    if not merged:
+        return 0.0
+    if any(sigma == 0 for sigma, _, _ in merged):
+        return math.inf
+    return _epsilon(merged, delta, accountant)
+
+
+@lru_cache(maxsize=256)
+def _epsilon(history: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
+    from opacus.accountants import create_accountant  # 2 s to import
+
+    made = create_accountant(mechanism=accountant)
+    made.history = list(history)
+    with warnings.catch_warnings():  # that other orders of RDP might give a tighter bound: what it gives is a bound
+        warnings.simplefilter("ignore")
+        return float(made.get_epsilon(delta=delta))
+
+
+@lru_cache(maxsize=16)
+def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
+    """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`.
+
+    Raises ConfigError where no noise is enough.
+    """
+    from opacus.accountants.utils import get_noise_multiplier
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = get_noise_multiplier(
+                target_epsilon=target_epsilon,
+                target_delta=delta,
+                sample_rate=sample_rate,
+                steps=steps,
+                accountant=accountant,
+            )
+    except ValueError as error:
+        raise ConfigError(
+            f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate} within"
+            f" it ({error}); raise it, or plan fewer rounds"
+        ) from None
+    return float(found)

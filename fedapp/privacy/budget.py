@@ -1,0 +1,72 @@
+"""A client's budget: what a round costs, whether it can afford one more, and the line in its ledger before it pays."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedapp.errors import ConfigError
+from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.ledger import Entry, Ledger
+
+__all__ = ["Budget", "Declined", "Ledgers", "planned_participations", "rounded_up"]
+
+Ledgers = Callable[[int], Ledger]
+LARGEST_DELTA = 1e-5
+
+
+class Declined(Exception):  # noqa: N818 (no error: it is the client's right)
+    """One more round would cost more than the client may spend."""
+
+
+def rounded_up(count: int, unit: int) -> int:
+    """`count` as it may leave the client: the next multiple of `unit`."""
+    return -(-count // unit) * unit
+
+
+def planned_participations(num_rounds: int, fraction: float) -> int:
+    """For how many rounds a client must be ready: its mean number and two standard deviations (binomial) more."""
+    mean = num_rounds * fraction
+    return min(num_rounds, math.ceil(round(mean + 2 * math.sqrt(mean * (1 - fraction)), 9)))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`cost` of one round; no more than `max_epsilon` in all, by `accountant`.
+
+    `delta` of None: the smaller of 1e-5 and half of 1/n, n rounded up to a multiple of `round_counts_to`, so that it
+    tells no more of n than that. `void`: the noise can be predicted, so there is no privacy, whatever is spent.
+    """
+
+    cost: Spending
+    max_epsilon: float
+    delta: float | None
+    accountant: str
+    round_counts_to: int
+    void: bool = False
+
+    def delta_of(self, num_examples: int) -> float:
+        """Raises ConfigError where the delta asked for is no protection: at 1/n a whole example may be published."""
+        if self.delta is None:
+            return min(LARGEST_DELTA, 0.5 / rounded_up(num_examples, self.round_counts_to))
+        if self.delta * num_examples >= 1:
+            raise ConfigError("privacy.delta: must be below 1 / number of examples on every client; leave it null")
+        return self.delta
+
+    def spent(self, ledger: Ledger, num_examples: int) -> float:
+        """Epsilon of all that is in the ledger."""
+        return self._epsilon([entry.spent for entry in ledger.entries()], num_examples)
+
+    def pay(self, ledger: Ledger, run: str, server_round: int, num_examples: int) -> float:
+        """Write the next round into the ledger. Returns epsilon with it; raises Declined if that is too much.
+
+        Once this has returned, the round counts as spent, whatever becomes of it.
+        """
+        history = [entry.spent for entry in ledger.entries()]
+        after = self._epsilon([*history, self.cost], num_examples)
+        if after > self.max_epsilon and not self.void:
+            raise Declined
+        ledger.append(Entry(run, server_round, self.cost))
+        return after
+
+    def _epsilon(self, history: list[Spending], num_examples: int) -> float:
+        return math.inf if self.void else epsilon(history, self.delta_of(num_examples), self.accountant)

@@ -1,0 +1,42 @@
+"""Whether a model can be trained with DP-SGD, and by which of Opacus's ways it is fastest."""
+
+import warnings
+
+from opacus.validators import ModuleValidator
+from torch import nn
+
+from fedapp.errors import ConfigError
+
+__all__ = ["check_private", "choose_mode"]
+
+# Parameters up to which a gradient for each example is faster than the second backward pass that ghost clipping needs.
+FEW_PARAMETERS = 100_000
+
+
+def check_private(model: nn.Module) -> None:
+    """Raises ConfigError, with the remedy, for a model that mixes examples or that Opacus cannot differentiate."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"privacy=dp_sgd: layer {name} is {type(module).__name__}, which mixes the examples of a batch, so that"
+                " none of them is protected. Use GroupNorm: model.norm=group"
+            )
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
+            raise ConfigError(f"privacy=dp_sgd: layer {name} keeps running statistics of private data; switch them off")
+    was_training = model.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = ModuleValidator.validate(model.train(), strict=False)
+    model.train(was_training)
+    if errors:
+        raise ConfigError(
+            f"privacy=dp_sgd: Opacus cannot train this model: {'; '.join(str(error) for error in errors)}"
+        )
+
+
+def choose_mode(model: nn.Module) -> tuple[str, str]:
+    """The way that was fastest for models like this one, and the reason."""
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if count <= FEW_PARAMETERS:
+        return "ew", f"{count} parameters: a gradient for each example is cheap"
+    return "ghost", f"{count} parameters: a gradient for each example would cost more than a second backward pass"

@@ -1,0 +1,132 @@
+"""The ledger: what a client has spent of its privacy, over all rounds and runs.
+
+Lines are only ever added, each bound to those before it by a hash. A line is on the disk before the training that it
+pays for begins, so a crash can overstate but never understate what was spent.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedapp.errors import FederationError
+from fedapp.privacy.accounting import Spending
+
+__all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one round of one run spent."""
+
+    run: str
+    server_round: int
+    spent: Spending
+
+
+class Ledger(Protocol):
+    """Raises FederationError wherever its content is not what was written."""
+
+    def entries(self) -> list[Entry]:
+        """All that was ever spent, in order."""
+
+    def append(self, entry: Entry) -> None:
+        """Add what is about to be spent; once this returns it cannot be forgotten."""
+
+
+class FileLedger:
+    """A ledger in a file that outlives the process and the run.
+
+    The last line of a file that ends within a line was torn while being written: what it was to pay for had not begun,
+    and it is cut off by the next one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def entries(self) -> list[Entry]:
+        return _parse(self._whole_lines(), str(self._path))
+
+    def append(self, entry: Entry) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            lines = self._whole_lines()
+            _parse(lines, str(self._path))
+            file.seek(sum(len(line.encode()) + 1 for line in lines))
+            file.truncate()
+            file.write((_line(entry, lines) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _whole_lines(self) -> list[str]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        try:
+            return content.decode().split("\n")[:-1]
+        except UnicodeDecodeError:
+            raise FederationError(f"ledger {self._path}: is damaged: it is not text") from None
+
+
+class StateLedger:
+    """A ledger in a SuperNode's `context.state`, for as long as the run lasts: for simulations."""
+
+    def __init__(self, state: RecordDict, client: int) -> None:
+        self._state, self._key = state, f"ledger-{client}"
+
+    def entries(self) -> list[Entry]:
+        return _parse(self._lines(), f"in context.state[{self._key!r}]")
+
+    def append(self, entry: Entry) -> None:
+        lines = self._lines()
+        self._state[self._key] = ConfigRecord({"lines": [*lines, _line(entry, lines)]})
+
+    def _lines(self) -> list[str]:
+        record = self._state.config_records.get(self._key)
+        return [str(line) for line in record["lines"]] if record is not None else []  # type: ignore[union-attr]
+
+
+def _line(entry: Entry, before: list[str]) -> str:
+    body = {"run": entry.run, "round": entry.server_round, **asdict(entry.spent)}
+    return json.dumps({**body, "chain": _chain(body, before)})
+
+
+def _chain(body: dict[str, object], before: list[str]) -> str:
+    last = before[-1] if before else ""
+    return hashlib.sha256(f"{last}\n{json.dumps(body)}".encode()).hexdigest()
+
+
+def _parse(lines: list[str], where: str) -> list[Entry]:
+    entries = []
+    for number, line in enumerate(lines):
+        try:
+            body = json.loads(line)
+            chain = body.pop("chain")
+            spent = Spending(float(body["noise_multiplier"]), float(body["sample_rate"]), int(body["steps"]))
+            entry = Entry(str(body["run"]), int(body["round"]), spent)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(where, number, f"it is no entry ({error})") from None
+        if chain != _chain(body, lines[:number]):
+            raise _damaged(where, number, "it is not what was written, or lines before it are missing")
+        entries.append(entry)
+    return entries
+
+
+def _damaged(where: str, number: int, why: str) -> FederationError:
+    return FederationError(
+        f"ledger {where}: line {number + 1} is damaged: {why}. What this client has spent is not known, so it trains no"
+        " more: put the ledger back from a copy"
+    )

@@ -1,0 +1,163 @@
+"""DP-SGD on one client's examples (Abadi et al. 2016), by Opacus. The only place where it trains."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from opacus.grad_sample import wrap_model
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from torch import Tensor, nn
+
+from fedapp.data.source import Examples
+from fedapp.privacy.noise import Noise
+from fedapp.seeding import seeded
+from fedapp.training import OptimizerFactory, TrainingResult
+
+__all__ = ["PrivateTraining"]
+
+LossPerExample = Callable[[Tensor, Tensor], Tensor]
+
+
+class _OwnNoise:
+    """Mixed into Opacus's optimizers: noise comes from `noise`, and its standard deviation is sigma * C as there."""
+
+    noise: Noise
+
+    def add_noise(self) -> None:
+        for parameter in self.params:  # type: ignore[attr-defined]
+            std = self.noise_multiplier * self.max_grad_norm  # type: ignore[attr-defined]
+            summed = parameter.summed_grad
+            drawn = self.noise.normal(summed.shape, std).to(summed) if std else torch.zeros_like(summed)
+            parameter.grad = (summed + drawn).view_as(parameter)
+
+
+class _PerExample(_OwnNoise, DPOptimizer):  # type: ignore[misc]
+    """With the gradient of every example in memory: modes hooks, functorch and ew."""
+
+
+class _Ghost(_OwnNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]
+    """With only its norm (Li et al. 2022; Bu et al. 2022): mode ghost, two backward passes."""
+
+
+@dataclass(frozen=True)
+class PrivateTraining:
+    """`steps` of DP-SGD with Poisson samples of rate `sample_rate`, computed in batches of at most `batch_size`.
+
+    Each example's gradient is clipped to an L2 norm of `max_grad_norm`; Gaussian noise of `noise_multiplier` times that
+    is added to their sum, which is then divided by `sample_rate` times the number of examples that `public_count`
+    makes of the true one: what divides is visible in the size of the noise, and must be no secret.
+
+    `loss` gives one value an example. What follows the noise is post-processing: any torch.optim optimizer with its
+    momentum, weight decay, and the proximal term of FedProx. Samples and noise come from `noise()`, a new one a call.
+    """
+
+    loss: LossPerExample
+    optimizer: OptimizerFactory
+    noise: Callable[[], Noise]
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+    batch_size: int
+    public_count: Callable[[int], int]
+    mode: str = "hooks"
+    proximal_mu: float = 0.0
+    max_seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def __call__(
+        self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
+    ) -> TrainingResult:
+        """Train `model` in place. `seed` serves dropout only, which does not matter to privacy.
+
+        The loss is not known: it would not be covered.
+        """
+        end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
+        noise = self.noise()
+        scale = self.sample_rate * self.public_count(len(examples))
+        device = next(model.parameters()).device
+        devices = (device.index or 0,) if device.type == "cuda" else ()
+        model.train()
+        with seeded(*seed, "dropout", devices=devices), self._wrapped(model) as wrapped:
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
+            optimizer = self._optimizer(parameters, noise, lr_factor)
+            done = 0
+            while done < self.steps:
+                sample = noise.poisson_sample(len(examples), self.sample_rate)
+                self._sum_clipped(wrapped, optimizer, examples, sample, device)
+                optimizer.add_noise()
+                for parameter in parameters:
+                    assert parameter.grad is not None
+                    parameter.grad /= scale
+                for parameter, origin in zip(parameters, start, strict=False):
+                    assert parameter.grad is not None
+                    parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
+                optimizer.original_optimizer.step()
+                done += 1
+                if self.clock() >= end:
+                    break
+        return TrainingResult(done, None)
+
+    def _optimizer(self, parameters: list[nn.Parameter], noise: Noise, lr_factor: float) -> Any:
+        plain = self.optimizer(parameters)
+        for group in plain.param_groups:
+            group["lr"] *= lr_factor
+        made = (_Ghost if self.mode == "ghost" else _PerExample)(
+            plain,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        made.noise = noise
+        return made
+
+    def _sum_clipped(
+        self, wrapped: Any, optimizer: Any, examples: Examples, sample: Tensor, device: torch.device
+    ) -> None:
+        """Leave the sum of the sample's clipped gradients in each parameter's `summed_grad`."""
+        for parameter in optimizer.params:
+            parameter.grad = parameter.grad_sample = None
+            parameter.summed_grad = torch.zeros_like(parameter)
+        for batch in _batches(sample, self.batch_size):
+            inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
+            losses = self.loss(wrapped(inputs), targets)
+            if self.mode == "ghost":
+                summed = [parameter.summed_grad for parameter in optimizer.params]
+                DPTensorFastGradientClipping(wrapped, optimizer, losses, "sum").backward()
+                for parameter, total in zip(optimizer.params, summed, strict=True):  # which that has reset
+                    parameter.summed_grad = total.add_(parameter.grad)
+            else:
+                losses.sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.clip_and_accumulate()
+            for parameter in optimizer.params:
+                parameter.grad = parameter.grad_sample = None
+
+    @contextmanager
+    def _wrapped(self, model: nn.Module) -> Iterator[Any]:
+        """`model` with Opacus's hooks, which are gone afterwards."""
+        options = {"max_grad_norm": self.max_grad_norm, "use_ghost_clipping": True} if self.mode == "ghost" else {}
+        wrapped = wrap_model(model, grad_sample_mode=self.mode, loss_reduction="sum", **options)
+        try:
+            with warnings.catch_warnings():
+                # The first layer's hook fires although pixels need no gradient, which is as it should be.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+                yield wrapped
+        finally:
+            wrapped.to_standard_module()
+            for parameter in model.parameters():
+                parameter.grad = None
+                for name in ("grad_sample", "summed_grad", "_norm_sample"):
+                    if hasattr(parameter, name):
+                        delattr(parameter, name)
+
+
+def _batches(sample: Tensor, size: int) -> Iterable[Tensor]:
+    return torch.split(sample, size) if len(sample) else ()

@@ -1,0 +1,225 @@
+"""What was spent is never forgotten: accounting over rounds, files that crash and are tampered with, budgets."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from flwr.app import RecordDict
+from opacus.accountants import PRVAccountant, RDPAccountant
+
+from fedapp.errors import ConfigError, FederationError
+from fedapp.privacy.accounting import Spending, calibrate, epsilon
+from fedapp.privacy.budget import Budget, Declined, planned_participations, rounded_up
+from fedapp.privacy.ledger import Entry, FileLedger, Ledger, StateLedger
+
+ROUND = Spending(1.0, 0.1, 10)
+
+
+def budget(max_epsilon: float = 8.0, **options: Any) -> Budget:
+    return Budget(
+        **{"cost": ROUND, "max_epsilon": max_epsilon, "delta": 1e-5, "accountant": "rdp", "round_counts_to": 10}
+        | options
+    )
+
+
+@pytest.fixture(params=["file", "state"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    return FileLedger(tmp_path / "deep" / "ledger.jsonl") if request.param == "file" else StateLedger(RecordDict(), 3)
+
+
+# --- accounting --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "opacus"), [("rdp", RDPAccountant), ("prv", PRVAccountant)])
+def test_epsilon_after_rounds_is_that_of_all_steps_at_once(name: str, opacus: Any) -> None:
+    history = [ROUND, Spending(1.5, 0.1, 7), ROUND, Spending(1.5, 0.1, 3), ROUND]
+    whole = opacus()
+    whole.history = [(1.0, 0.1, 30), (1.5, 0.1, 10)]
+    assert epsilon(history, 1e-5, name) == pytest.approx(whole.get_epsilon(delta=1e-5), rel=1e-9)
+    assert epsilon(reversed(history), 1e-5, name) == epsilon(history, 1e-5, name)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps", "accountant", "expected"),
+    [
+        (1.0, 0.01, 1000, "rdp", 2.1014),
+        (1.0, 0.01, 1000, "prv", 1.8384),
+        (2.0, 0.1, 100, "rdp", 2.5806),
+        (1.0, 1.0, 1, "rdp", 4.7285),
+    ],
+)
+def test_golden_values(sigma: float, rate: float, steps: int, accountant: str, expected: float) -> None:
+    assert epsilon([Spending(sigma, rate, steps)], 1e-5, accountant) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_gaussian_mechanism_by_its_closed_form() -> None:
+    """One step over all data: RDP is a / (2 sigma^2) at order a, converted as Balle et al. (2020) do."""
+    orders = RDPAccountant.DEFAULT_ALPHAS
+    expected = min(a / 2 + math.log1p(-1 / a) - (math.log(1e-5) + math.log(a)) / (a - 1) for a in orders)
+    assert epsilon([Spending(1.0, 1.0, 1)], 1e-5, "rdp") == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_costs_nothing_and_no_noise_costs_everything() -> None:
+    assert epsilon([], 1e-5, "prv") == 0.0
+    assert epsilon([Spending(0.0, 0.1, 1)], 1e-5, "rdp") == math.inf
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "prv"])
+def test_calibrated_noise_keeps_to_the_target_and_barely(accountant: str) -> None:
+    sigma = calibrate(3.0, 1e-5, 0.05, 200, accountant)
+    assert 2.97 <= epsilon([Spending(sigma, 0.05, 200)], 1e-5, accountant) <= 3.0
+    with pytest.raises(ConfigError, match=r"privacy.target_epsilon=1e-12"):
+        calibrate(1e-12, 1e-5, 0.05, 200, accountant)
+
+
+def test_who_takes_part_in_every_second_round_spends_half_the_steps(ledger: Ledger, tmp_path: Path) -> None:
+    other = FileLedger(tmp_path / "other.jsonl")
+    for server_round in range(1, 9):
+        budget(100).pay(ledger, "run", server_round, 50)
+        if server_round % 2:
+            budget(100).pay(other, "run", server_round, 50)
+    steps = [sum(entry.spent.steps for entry in found.entries()) for found in (ledger, other)]
+    assert steps == [80, 40]
+    assert budget().spent(other, 50) == epsilon([Spending(1.0, 0.1, 40)], 1e-5, "rdp")
+
+
+def test_planned_participations() -> None:
+    assert planned_participations(60, 1.0) == 60
+    assert planned_participations(60, 0.5) == 38  # 30 and twice sqrt(15)
+    assert planned_participations(1, 0.1) == 1
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------
+
+
+def test_a_round_too_much_is_declined_and_not_written(ledger: Ledger) -> None:
+    limited = budget(epsilon([ROUND] * 3, 1e-5, "rdp") + 1e-6)
+    paid = [limited.pay(ledger, "run", server_round, 50) for server_round in (1, 2, 3)]
+    assert paid == sorted(paid)
+    with pytest.raises(Declined):
+        limited.pay(ledger, "run", 4, 50)
+    assert [entry.server_round for entry in ledger.entries()] == [1, 2, 3]
+    with pytest.raises(Declined):  # another run finds what this one has spent
+        limited.pay(ledger, "next run", 1, 50)
+
+
+def test_delta_is_below_one_over_n() -> None:
+    assert budget(delta=None).delta_of(100) == 1e-5
+    assert budget(delta=None).delta_of(1_000_001) == 0.5 / 1_000_010  # of the rounded count: it tells no more
+    assert budget(delta=1e-3).delta_of(999) == 1e-3
+    with pytest.raises(ConfigError, match="below 1 / number of examples"):
+        budget(delta=1e-3).delta_of(1000)
+
+
+def test_counts_are_rounded_up() -> None:
+    assert [rounded_up(count, 10) for count in (0, 1, 10, 11)] == [0, 10, 10, 20]
+
+
+def test_predictable_noise_voids_epsilon(ledger: Ledger) -> None:
+    assert budget(void=True).pay(ledger, "run", 1, 50) == math.inf
+    assert len(ledger.entries()) == 1
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_entries_come_back_as_they_were(ledger: Ledger) -> None:
+    entries = [Entry("a", 1, ROUND), Entry("a", 2, Spending(0.7, 0.033, 30)), Entry("b", 1, ROUND)]
+    for entry in entries:
+        ledger.append(entry)
+    assert ledger.entries() == entries
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    FileLedger(tmp_path / "ledger").append(Entry("a", 1, ROUND))
+    assert (tmp_path / "ledger").stat().st_mode & 0o777 == 0o600
+
+
+def written(tmp_path: Path) -> Path:
+    for number in range(1, 4):
+        FileLedger(tmp_path / "ledger").append(Entry("run", number, ROUND))
+    return tmp_path / "ledger"
+
+
+DAMAGE = {
+    "a changed number": lambda lines: [lines[0].replace('"steps": 10', '"steps": 1'), *lines[1:]],
+    "a line taken out": lambda lines: [lines[0], lines[2]],
+    "the first lines gone": lambda lines: lines[2:],
+    "lines turned around": lambda lines: [lines[1], lines[0], lines[2]],
+    "no JSON": lambda lines: [*lines[:2], "so it goes"],
+    "another JSON": lambda lines: [*lines[:2], "[]"],
+    "a negative cost": lambda lines: [*lines[:2], json.dumps({**json.loads(lines[2]), "steps": -30})],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_ledger_stops_the_client_and_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path)
+    path.write_text("\n".join(DAMAGE[kind](path.read_text().splitlines())) + "\n")
+    before = path.read_bytes()
+    for action in (lambda: FileLedger(path).entries(), lambda: budget().pay(FileLedger(path), "run", 4, 50)):
+        with pytest.raises(FederationError, match=r"damaged.*trains no more"):
+            action()
+    assert path.read_bytes() == before
+
+
+def test_binary_rubbish_is_damage_too(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    with pytest.raises(FederationError, match="damaged"):
+        FileLedger(path).entries()
+
+
+def test_a_torn_last_line_was_never_paid_for(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes() + b'{"run": "run", "rou')
+    assert len(FileLedger(path).entries()) == 3
+    FileLedger(path).append(Entry("run", 4, ROUND))
+    assert [entry.server_round for entry in FileLedger(path).entries()] == [1, 2, 3, 4]
+
+
+def pay_and_die(path: Path, step: str) -> None:
+    """Spends rounds until killed within the 3rd: `step` is before writing, after it, after syncing, or in training."""
+    real_fsync, calls = os.fsync, 0
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5 and step == "before the sync":
+            die()
+        real_fsync(descriptor)
+        if calls == 5 and step == "after the sync":
+            die()
+
+    with patch("os.fsync", fsync):
+        for number in range(1, 10):
+            if number == 3 and step == "before":
+                die()
+            budget(100).pay(FileLedger(path), "run", number, 50)
+            if number == 3:
+                die()  # training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["before", "before the sync", "after the sync", "in training"])
+def test_a_killed_client_never_understates(tmp_path: Path, step: str) -> None:
+    context = multiprocessing.get_context("forkserver")
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        process = context.Process(target=pay_and_die, args=(tmp_path / "ledger", step))
+        process.start()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    rounds = [entry.server_round for entry in FileLedger(tmp_path / "ledger").entries()]
+    trained = 3 if step == "in training" else 2
+    assert rounds in ([1, 2], [1, 2, 3])
+    assert len(rounds) >= trained

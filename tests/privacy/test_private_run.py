@@ -1,0 +1,240 @@
+"""Whole runs under DP-SGD: budgets end them, ledgers outlive them, and nothing that is not covered is on the wire."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+from in_process import InProcessGrid, run_in_process, run_on
+
+from fedapp.build import build_parts
+from fedapp.build_private import check_privacy
+from fedapp.client_app import app
+from fedapp.config import compose
+from fedapp.errors import ConfigError
+from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.ledger import FileLedger
+
+DP = "privacy=dp_sgd model=logistic_regression federation.num_clients=4 privacy.accountant=rdp partition=iid"
+QUICK = f"{DP} privacy.sample_rate=0.5 privacy.noise_multiplier=2.0"
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "summary.json").read_text()))
+
+
+def rows(directory: Path, name: str = "clients.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def go(directory: Path, overrides: str, **options: Any) -> Path:
+    return run_in_process(directory, f"{overrides} run.output_dir={directory}", **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return go(tmp_path_factory.mktemp("private") / "run", f"{QUICK} federation.num_rounds=4", report=True)
+
+
+def test_epsilon_of_every_client_is_that_of_all_its_rounds(run: Path) -> None:
+    taken: dict[int, int] = {}
+    for row in rows(run):
+        if row["rejected"] is None:
+            taken[row["client"]] = taken.get(row["client"], 0) + 1
+            expected = epsilon([Spending(2.0, 0.5, 2 * taken[row["client"]])], 1e-5, "rdp")
+            assert row["epsilon"] == pytest.approx(expected)
+            assert (row["noise_multiplier"], row["sample_rate"], row["delta"], row["steps"]) == (2.0, 0.5, 1e-5, 2)
+    found = summary(run)
+    spent = sorted(epsilon([Spending(2.0, 0.5, 2 * count)], 1e-5, "rdp") for count in taken.values())
+    assert found["epsilon_max"] == pytest.approx(spent[-1])
+    assert found["epsilon_median"] == pytest.approx(spent[len(spent) // 2])
+    assert found["privacy"]["unit"] == "one example of one client's data"
+    assert rows(run, "metrics.jsonl")[-1]["epsilon_max"] == pytest.approx(spent[-1])
+    for client, count in taken.items():
+        entries = FileLedger(run / "ledgers" / f"client-{client}.jsonl").entries()
+        assert sum(entry.spent.steps for entry in entries) == 2 * count
+
+
+def test_the_report_tells_of_privacy(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "highest ε" in page
+    assert "ε spent" in page
+
+
+def test_a_small_budget_ends_the_run(tmp_path: Path) -> None:
+    limit = epsilon([Spending(2.0, 0.5, 2 * 3)], 1e-5, "rdp") + 1e-6
+    overrides = f"{QUICK} federation.num_rounds=30 federation.fraction_train=1 privacy.target_epsilon={limit}"
+    found = summary(go(tmp_path / "run", overrides))
+    assert found["status"] == "finished"
+    assert "privacy budget" in found["stop_reason"]
+    assert (found["rounds"], found["declined"], found["rejected"]) == (4, 4, 0)
+    assert found["epsilon_max"] <= limit
+    last = [row for row in rows(tmp_path / "run") if row["round"] == 4]
+    assert all(row["unused"].startswith("declined") and "epsilon" not in row for row in last)
+
+
+def test_a_resumed_run_goes_on_with_what_was_spent(tmp_path: Path) -> None:
+    limit = epsilon([Spending(2.0, 0.5, 2 * 5)], 1e-5, "rdp") + 1e-6
+    base = f"{QUICK} federation.fraction_train=1 privacy.target_epsilon={limit} run.resume=auto"
+    go(tmp_path / "run", f"{base} federation.num_rounds=2")
+    found = summary(go(tmp_path / "run", f"{base} federation.num_rounds=30"))
+    assert found["rounds"] == 6
+    assert "privacy budget" in found["stop_reason"]
+
+
+def test_without_a_run_directory_ledgers_last_as_long_as_the_run(tmp_path: Path) -> None:
+    grid = InProcessGrid(f"{QUICK} federation.num_rounds=2", 2)
+    run_on(grid, tmp_path / "run", f"{QUICK} federation.num_rounds=2")
+    assert any(name.startswith("ledger-") for context in grid.contexts.values() for name in context.state)
+    assert not (tmp_path / "run" / "ledgers").exists()
+
+
+def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
+    configs = []
+    for number in range(3):
+        table = tmp_path / f"{number}.csv"
+        lines = [f"{i % 7},{(i * number) % 5},{'yn'[i % 7 > 3]}" for i in range(41 + number)]
+        table.write_text("a,b,ill\n" + "\n".join(lines) + "\n")
+        ledger = str(tmp_path / f"ledger-{number}")
+        configs.append({"data-path": str(table), "partition-id": number, "ledger-path": ledger})
+    configs[2] |= third
+    return [{key: value for key, value in config.items() if value is not None} for config in configs]
+
+
+TABLES = (
+    "privacy=dp_sgd privacy.accountant=rdp privacy.sample_rate=0.5 privacy.noise_multiplier=2.0 data=csv data.label=ill"
+    " data.numeric=[a,b] data.categorical={} data.classes=[y,n] data.scaling=none model=logistic_regression"
+    " federation.fraction_train=1"
+)
+
+
+def test_an_operators_limit_cannot_be_lifted(tmp_path: Path) -> None:
+    limit = epsilon([Spending(2.0, 0.5, 2)], 1e-5, "rdp") + 1e-6
+    overrides = f"{TABLES} federation.num_rounds=3 privacy.target_epsilon=1000"
+    configs = devices(tmp_path, **{"max-epsilon": limit})
+    directory = run_in_process(tmp_path / "run", overrides, node_configs=configs)
+    taken = {c: [r["round"] for r in rows(directory) if r["client"] == c and "epsilon" in r] for c in range(3)}
+    assert taken == {0: [1, 2, 3], 1: [1, 2, 3], 2: [1]}
+    assert summary(directory)["declined"] == 1
+
+
+def test_a_second_run_finds_what_the_first_one_spent(tmp_path: Path) -> None:
+    limit = epsilon([Spending(2.0, 0.5, 6)], 1e-5, "rdp") + 1e-6
+    overrides = f"{TABLES} federation.num_rounds=2 privacy.target_epsilon={limit}"
+    run_in_process(tmp_path / "first", overrides, node_configs=devices(tmp_path))
+    second = summary(run_in_process(tmp_path / "second", overrides, node_configs=devices(tmp_path)))
+    assert (second["rounds"], second["declined"]) == (2, 3)
+
+
+def test_a_damaged_ledger_stops_its_client_only(tmp_path: Path) -> None:
+    overrides = f"{TABLES} federation.num_rounds=1"
+    configs = devices(tmp_path)
+    Path(configs[1]["ledger-path"]).write_text("rubbish\n")
+    directory = run_in_process(tmp_path / "run", overrides, node_configs=configs)
+    reasons = {row["client"]: row["rejected"] for row in rows(directory)}
+    assert reasons == {0: None, 1: "FederationError (see the client's log)", 2: None}
+    assert Path(configs[1]["ledger-path"]).read_text() == "rubbish\n"
+
+
+def test_a_device_without_a_ledger_takes_no_part(tmp_path: Path) -> None:
+    configs = devices(tmp_path, **{"ledger-path": None})
+    directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+    assert "ledger-path" in summary(directory)["faults"]["SuperNode 102"]
+
+
+def test_nothing_uncovered_is_on_the_wire(tmp_path: Path) -> None:
+    """Every record of every reply, in the preflight, in training, and to a server that asks for an evaluation."""
+    seen: list[Message] = []
+    overrides = f"{TABLES} federation.num_rounds=2"
+    grid = InProcessGrid(
+        overrides,
+        node_configs=devices(tmp_path),
+        tamper=lambda reply: seen.append(reply) or reply,  # type: ignore[func-returns-value]
+    )
+    run_on(grid, tmp_path / "run", overrides)
+    train = next(message for message in grid.sent if message.metadata.message_type == "train")
+    asked = Message(train.content, 100, "evaluate")
+    seen.append(app(asked, grid.contexts[100]))
+    counts = {45 + number for number in range(-5, 5)} | {41, 42, 43}
+    for reply in seen:
+        config, metrics = reply.content["config"], reply.content["metrics"]
+        if reply.metadata.message_type == "query":
+            assert set(reply.content) == {"config", "metrics"}  # no moments
+            assert set(metrics) == {"num-examples"}
+            assert metrics["num-examples"] == [50]  # of 41, 42 and 43
+            continue
+        expected = {"num-examples": 0.0, "seconds": 0.0, "val-examples": 0.0}
+        assert {name: metrics[name][0] for name in expected} == expected
+        assert all(math.isnan(metrics[name][0]) for name in ("train-loss", "val-loss", "val-metric"))
+        covered = {"noise-multiplier", "sample-rate", "epsilon", "delta", "steps"}
+        assert set(metrics) <= covered | expected.keys() | {"train-loss", "val-loss", "val-metric"}
+        assert not counts & {value for column in metrics.values() for value in column}  # type: ignore[union-attr]
+        assert set(config) == {"clients", "rejected", "declined"}
+
+
+def test_what_is_wrong_with_private_data_is_not_told(tmp_path: Path) -> None:
+    configs = devices(tmp_path)
+    Path(configs[1]["data-path"]).write_text("a,b,ill\n1,secret,y\n" * 1)
+    directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+    assert summary(directory)["faults"] == {"client 1": "its data does not fit (see the client's log)"}
+
+
+def test_buffers_do_not_move(tmp_path: Path) -> None:
+    directory = go(tmp_path / "run", f"{QUICK} model=cnn federation.num_rounds=1")
+    assert summary(directory)["status"] == "finished"
+
+
+def test_an_operator_who_asks_for_privacy_gets_no_other_run(tmp_path: Path) -> None:
+    plain = " ".join(word for word in TABLES.split() if not word.startswith("privacy"))
+    configs = devices(tmp_path, **{"max-epsilon": 3.0})
+    directory = run_in_process(tmp_path / "run", f"{plain} federation.num_rounds=1", node_configs=configs)
+    assert "max-epsilon" in summary(directory)["faults"]["SuperNode 102"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ("model=torchvision model.name=resnet18 model.norm=batch", ["BatchNorm2d", "model.norm=group"]),
+        ("data=breast_cancer model=mlp", ["data.scaling=federated", "public"]),
+        ("train.val_fraction=0.1", ["train.val_fraction=0.1", "set it to 0"]),
+        ("federation.final_evaluation=true", ["federation.final_evaluation"]),
+        ("privacy.target_epsilon=null", ["privacy.noise_multiplier=null", "one of them"]),
+        ("privacy.sample_rate=null", ["privacy.sample_rate=null"]),
+        ("privacy.target_epsilon=1e-9", ["privacy.target_epsilon=1e-09", "no noise"]),
+    ],
+)
+def test_what_cannot_be_protected_is_refused(overrides: str, parts: list[str]) -> None:
+    config = compose(["privacy=dp_sgd", *overrides.split()])
+    with pytest.raises(ConfigError) as caught:
+        check_privacy(config, build_parts(config))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_setting_without_effect_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"privacy.target_epsilon=3.0: has no effect under privacy=none"):
+        compose(["privacy.target_epsilon=3"])
+
+
+def test_seeded_noise_is_no_privacy(tmp_path: Path) -> None:
+    directory = go(tmp_path / "run", f"{QUICK} federation.num_rounds=1 privacy.noise_source=seeded_for_tests")
+    assert summary(directory)["epsilon_max"] is None
+    assert summary(directory)["privacy"]["noise_source"] == "seeded_for_tests"
+
+
+def test_two_runs_of_one_seed_are_two_models(tmp_path: Path) -> None:
+    models = {summary(go(tmp_path / name, f"{QUICK} federation.num_rounds=1"))["model_sha256"] for name in "ab"}
+    assert len(models) == 2
+
+
+def test_a_client_without_an_account_does_not_train() -> None:
+    from fedapp.client_app import open_site
+    from fedapp.wire.rounds import Instruction
+
+    grid = InProcessGrid(QUICK, 1)
+    _, site = open_site(grid.contexts[100])
+    state = {key: value.clone() for key, value in site.model.state_dict().items()}
+    reply = site.train(Instruction(1, (0,), (1.0,)), state, None)
+    assert not reply.updates
+    assert reply.reports[0].rejected == "DataError (see the client's log)"
