@@ -72,7 +72,7 @@ def build_private_training(config: Config, parts: Parts, budget: Budget) -> Priv
     privacy, cost = config.privacy, budget.cost
     mode, reason = str(privacy.grad_sample_mode), "as configured"
     if mode == "auto":
-        mode, reason = choose_mode(parts.model)
+        mode, reason = choose_mode(parts.model, config.train.batch_size)
     log(INFO, "DP-SGD with per-example gradients by %s: %s", mode, reason)
     return PrivateTraining(
         loss=parts.task.loss_per_example,

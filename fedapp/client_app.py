@@ -53,7 +53,10 @@ def open_account(context: Context, config: Config) -> Account | None:
         return None
     own = context.node_config.get("ledger-path")
     if own is not None:
-        return Account(str(context.run_id), lambda client: FileLedger(Path(str(own)).expanduser()))
+        path = Path(str(own)).expanduser()
+        if local_data_path(context.node_config) is not None:
+            return Account(str(context.run_id), lambda client: FileLedger(path))
+        return Account(str(context.run_id), lambda client: FileLedger(path.with_name(f"{path.name}-{client}")))
     if local_data_path(context.node_config) is not None:
         raise ConfigError("ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger")
     known = run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)

@@ -61,11 +61,12 @@ class Budget:
 
         Once this has returned, the round counts as spent, whatever becomes of it.
         """
-        history = [entry.spent for entry in ledger.entries()]
-        after = self._epsilon([*history, self.cost], num_examples)
-        if after > self.max_epsilon and not self.void:
-            raise Declined
-        ledger.append(Entry(run, server_round, self.cost))
+        with ledger.held():
+            history = [entry.spent for entry in ledger.entries()]
+            after = self._epsilon([*history, self.cost], num_examples)
+            if after > self.max_epsilon and not self.void:
+                raise Declined
+            ledger.append(Entry(run, server_round, self.cost))
         return after
 
     def _epsilon(self, history: list[Spending], num_examples: int) -> float:

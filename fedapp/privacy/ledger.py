@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +40,9 @@ class Ledger(Protocol):
     def append(self, entry: Entry) -> None:
         """Add what is about to be spent; once this returns it cannot be forgotten."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Nobody else writes inside: for whoever reads, decides and then adds."""
+
 
 class FileLedger:
     """A ledger in a file that outlives the process and the run.
@@ -52,11 +57,17 @@ class FileLedger:
     def entries(self) -> list[Entry]:
         return _parse(self._whole_lines(), str(self._path))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(self._path.name + ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def append(self, entry: Entry) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
             lines = self._whole_lines()
             _parse(lines, str(self._path))
             file.seek(sum(len(line.encode()) + 1 for line in lines))
@@ -93,6 +104,9 @@ class StateLedger:
     def append(self, entry: Entry) -> None:
         lines = self._lines()
         self._state[self._key] = ConfigRecord({"lines": [*lines, _line(entry, lines)]})
+
+    def held(self) -> AbstractContextManager[None]:
+        return nullcontext()  # a SuperNode's state belongs to the one message that it works on
 
     def _lines(self) -> list[str]:
         record = self._state.config_records.get(self._key)

@@ -13,7 +13,7 @@ from fedapp.build import build_parts
 from fedapp.build_private import check_privacy
 from fedapp.client_app import app
 from fedapp.config import compose
-from fedapp.errors import ConfigError
+from fedapp.errors import ConfigError, FederationError
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import FileLedger
 
@@ -210,6 +210,12 @@ def test_what_cannot_be_protected_is_refused(overrides: str, parts: list[str]) -
     with pytest.raises(ConfigError) as caught:
         check_privacy(config, build_parts(config))
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_server_cannot_choose_predictable_noise_on_a_device(tmp_path: Path) -> None:
+    overrides = f"{TABLES} federation.num_rounds=1 privacy.noise_source=seeded_for_tests"
+    with pytest.raises(FederationError, match=r"privacy.noise_source=seeded_for_tests: not on a device"):
+        run_in_process(tmp_path / "run", overrides, node_configs=devices(tmp_path))
 
 
 def test_a_setting_without_effect_is_refused() -> None:
