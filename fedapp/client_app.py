@@ -38,9 +38,24 @@ def _site(overrides: str, data_path: Path | None, max_epsilon: float | None) -> 
 
 def open_site(context: Context) -> tuple[Config, Site]:
     """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
+    max_epsilon = own_limit(context)
+    config, site = _site(str(context.run_config["overrides"]), local_data_path(context.node_config), max_epsilon)
+    if config.privacy.name == "none" and (max_epsilon is not None or "ledger-path" in context.node_config):
+        raise ConfigError("privacy=none: this SuperNode's operator asks for privacy (ledger-path, max-epsilon)")
+    return config, site
+
+
+def own_limit(context: Context) -> float | None:
+    """What this SuperNode's operator lets each client spend. Raises ConfigError for what is no limit."""
     limit = context.node_config.get("max-epsilon")
-    max_epsilon = None if limit is None else float(limit)
-    return _site(str(context.run_config["overrides"]), local_data_path(context.node_config), max_epsilon)
+    if limit is None:
+        return None
+    try:
+        if (found := float(limit)) > 0:
+            return found
+    except ValueError:
+        pass
+    raise ConfigError(f"node-config max-epsilon={limit}: must be a number greater than 0")
 
 
 def open_account(context: Context, config: Config) -> Account | None:

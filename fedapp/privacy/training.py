@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -122,23 +122,40 @@ class PrivateTraining:
     def _sum_clipped(
         self, wrapped: Any, optimizer: Any, examples: Examples, sample: Tensor, device: torch.device
     ) -> None:
-        """Leave the sum of the sample's clipped gradients in each parameter's `summed_grad`."""
+        """Leave the sum of the sample's clipped gradients in each parameter's `summed_grad`.
+
+        An example whose gradient is not finite counts as nothing, and takes nothing from the others: a server can send
+        a model that overflows on the very examples that it looks for.
+        """
+        totals = [torch.zeros_like(parameter) for parameter in optimizer.params]
+        for batch in torch.split(sample, self.batch_size) if len(sample) else ():
+            found = self._clipped(wrapped, optimizer, examples, batch, device)
+            if not _finite(found):
+                alone = (self._clipped(wrapped, optimizer, examples, one, device) for one in torch.split(batch, 1))
+                sound = [gradients for gradients in alone if _finite(gradients)]
+                found = [sum(parts, torch.zeros_like(totals[i])) for i, parts in enumerate(zip(*sound, strict=True))]
+            for total, gradient in zip(totals, found, strict=False):  # none where no example was sound
+                total += gradient
+        for parameter, total in zip(optimizer.params, totals, strict=True):
+            parameter.summed_grad = total
+
+    def _clipped(
+        self, wrapped: Any, optimizer: Any, examples: Examples, batch: Tensor, device: torch.device
+    ) -> list[Tensor]:
+        """By parameter, the sum of clipped gradients over one batch."""
+        for parameter in optimizer.params:
+            parameter.summed_grad = None
+        losses = self.loss(wrapped(examples.inputs[batch].to(device)), examples.targets[batch].to(device))
+        if self.mode == "ghost":
+            DPTensorFastGradientClipping(wrapped, optimizer, losses, "sum").backward()
+            found = [parameter.grad for parameter in optimizer.params]
+        else:
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.clip_and_accumulate()
+            found = [parameter.summed_grad for parameter in optimizer.params]
         for parameter in optimizer.params:
             parameter.grad = parameter.grad_sample = None
-            parameter.summed_grad = torch.zeros_like(parameter)
-        for batch in _batches(sample, self.batch_size):
-            inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
-            losses = self.loss(wrapped(inputs), targets)
-            if self.mode == "ghost":
-                summed = [parameter.summed_grad for parameter in optimizer.params]
-                DPTensorFastGradientClipping(wrapped, optimizer, losses, "sum").backward()
-                for parameter, total in zip(optimizer.params, summed, strict=True):  # which that has reset
-                    parameter.summed_grad = total.add_(parameter.grad)
-            else:
-                losses.sum().backward()  # type: ignore[no-untyped-call]
-                optimizer.clip_and_accumulate()
-            for parameter in optimizer.params:
-                parameter.grad = parameter.grad_sample = None
+        return [gradient.detach() for gradient in found]
 
     @contextmanager
     def _wrapped(self, model: nn.Module) -> Iterator[Any]:
@@ -159,5 +176,5 @@ class PrivateTraining:
                         delattr(parameter, name)
 
 
-def _batches(sample: Tensor, size: int) -> Iterable[Tensor]:
-    return torch.split(sample, size) if len(sample) else ()
+def _finite(gradients: list[Tensor]) -> bool:
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

@@ -189,8 +189,16 @@ def test_buffers_do_not_move(tmp_path: Path) -> None:
 def test_an_operator_who_asks_for_privacy_gets_no_other_run(tmp_path: Path) -> None:
     plain = " ".join(word for word in TABLES.split() if not word.startswith("privacy"))
     configs = devices(tmp_path, **{"max-epsilon": 3.0})
+    del configs[0]["ledger-path"], configs[1]["ledger-path"], configs[2]["ledger-path"]
     directory = run_in_process(tmp_path / "run", f"{plain} federation.num_rounds=1", node_configs=configs)
     assert "max-epsilon" in summary(directory)["faults"]["SuperNode 102"]
+
+
+@pytest.mark.parametrize("limit", ["nan", "much", 0, -1.0])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: object) -> None:
+    configs = devices(tmp_path, **{"max-epsilon": limit})
+    directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+    assert f"max-epsilon={limit}" in summary(directory)["faults"]["SuperNode 102"]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,22 @@ def test_an_empty_batch_is_noise_alone(mode: str) -> None:
     assert low < float((values**2).sum()) < high
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e30])
+def test_an_example_that_overflows_tells_nothing(mode: str, bad: float) -> None:
+    """A hostile model may overflow on the examples it looks for: the others' sum must stay what it is without them."""
+    clean = examples(12)
+    spoilt = Examples(clean.inputs.clone(), clean.targets)
+    spoilt.inputs[5] = bad
+    settings = {"mode": mode, "max_grad_norm": 0.5, "sample_rate": 1.0, "steps": 1, "optimizer": plain_sgd}
+    settings |= {"public_count": lambda count: 12, "batch_size": 8}
+    others = Examples(*(torch.cat([part[:5], part[6:]]) for part in (clean.inputs, clean.targets)))
+    found, expected = trained(private(**settings), spoilt), trained(private(**settings), others)
+    moved = torch.cat([(found[key] - expected[key]).flatten() for key in expected])
+    assert torch.isfinite(moved).all()
+    assert float(moved.norm()) * 12 <= 0.5 * (1 + 1e-4)  # what one clipped example may change, and no more
+
+
 def plain_sgd(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1.0)
 
