@@ -26,6 +26,8 @@ from fedapp.federation.checkpoint import checkpoint_files
 from fedapp.federation.lock import only_writer
 from fedapp.federation.resume import check_same_form
 
+pytestmark = pytest.mark.slow
+
 # Everything that has a state: Adam on the server, a schedule, patience, clients that fail and are left out.
 BASE = (
     "strategy=fedadam lr_schedule@client_lr=cosine lr_schedule@server_lr=step server_lr.step_size=2"
@@ -127,7 +129,6 @@ def killed(target: Callable[..., None], *arguments: Any) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "count"),
     [
@@ -148,14 +149,12 @@ def test_killed_while_writing(whole: Path, tmp_path: Path, step: str, count: int
     assert_same(go(tmp_path / "run"), whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
 def test_killed_with_half_a_checkpoint_on_the_disk(whole: Path, tmp_path: Path, share: float) -> None:
     killed(run_half_written, tmp_path / "run", share)
     assert_same(go(tmp_path / "run"), whole)
 
 
-@pytest.mark.slow
 def test_killed_at_random_again_and_again(whole: Path, tmp_path: Path) -> None:
     """Every process is killed within half a second of its life, until one comes to the end."""
     moments = random.Random(int(time.time()))

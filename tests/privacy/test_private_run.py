@@ -17,6 +17,8 @@ from fedapp.errors import ConfigError, FederationError
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import FileLedger
 
+pytestmark = pytest.mark.slow
+
 DP = "privacy=dp_sgd model=logistic_regression federation.num_clients=4 privacy.accountant=rdp partition=iid"
 QUICK = f"{DP} privacy.sample_rate=0.5 privacy.noise_multiplier=2.0"
 
