@@ -36,7 +36,7 @@ def build_site(config: Config, data_path: Path | None, max_epsilon: float | None
     from fedapp.federation.private_site import PrivateSite
 
     check_privacy(config, parts)
-    if data_path is not None and config.privacy.noise_source != "os_entropy":
+    if (data_path is not None or max_epsilon is not None) and config.privacy.noise_source != "os_entropy":
         raise ConfigError(f"privacy.noise_source={config.privacy.noise_source}: not on a device, whose data is real")
     budget = build_budget(config, max_epsilon)
     return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)

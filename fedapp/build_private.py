@@ -38,6 +38,10 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
             "data.scaling=federated: under privacy=dp_sgd the means and deviations of clients' data must not leave"
             " them; use data.scaling=given, with constants that are public, or data.scaling=none"
         )
+    if config.train.max_seconds is not None:
+        raise ConfigError(
+            "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
+        )
     check_private(parts.model)
     return build_budget(config)
 
@@ -61,7 +65,8 @@ def build_budget(config: Config, max_epsilon: float | None = None) -> Budget:
     return Budget(
         cost=Spending(sigma, rate, steps),
         max_epsilon=min(limits, default=float("inf")),
-        delta=privacy.delta,
+        # A server may ask for a smaller delta than an operator's limit is meant at, never for a larger one.
+        delta=None if max_epsilon is not None and (privacy.delta or 1.0) > LARGEST_DELTA else privacy.delta,
         accountant=str(privacy.accountant),
         round_counts_to=int(privacy.round_counts_to or 1),
         void=privacy.noise_source != "os_entropy",

@@ -86,10 +86,12 @@ class Privacy:
     """All but `name` is of `dp_sgd`, and null where that is not chosen."""
 
     name: str = choice("none", "dp_sgd")
-    noise_multiplier: float | None = bounded(ge=0)
+    noise_multiplier: float | None = bounded(ge=0, le=1e4)
     target_epsilon: float | None = bounded(gt=0)
     delta: float | None = bounded(gt=0, le=0.1)
-    max_grad_norm: float | None = bounded(gt=0)
+    max_grad_norm: float | None = bounded(
+        ge=0.01, le=1e6
+    )  # so small that noise vanished in float32, it would not protect
     sample_rate: float | None = bounded(gt=0, le=1)
     planned_rounds: int | None = bounded(ge=1)
     accountant: str | None = choice("rdp", "prv")

@@ -64,10 +64,10 @@ class PrivateSite(Site):
         except Exception as error:
             return self._failed(client, error), {}
         report, update = super()._train_one(client, instruction, state, template, account)
-        if report.rejected is not None:
-            return ClientReport(client, rejected=report.rejected), {}
         cost = self.budget.cost
         spent = Privacy(cost.noise_multiplier, cost.sample_rate, epsilon, self.budget.delta_of(count))
+        if report.rejected is not None:
+            return ClientReport(client, rejected=report.rejected, privacy=spent), {}
         return ClientReport(client, steps=report.steps, privacy=spent), self._only_parameters(update)
 
     def _only_parameters(self, update: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,6 +76,6 @@ class PrivateSite(Site):
         return {key: value if key in names else torch.zeros_like(value) for key, value in update.items()}
 
     def _failed(self, client: int, error: Exception) -> ClientReport:
-        """Even the text of a foreseen error may hold data."""
+        """Even the kind of an error may tell of data."""
         log.error("client %d failed", client, exc_info=error)
-        return ClientReport(client, rejected=f"{type(error).__name__} (see the client's log)")
+        return ClientReport(client, rejected="failed (see the client's log)")

@@ -48,7 +48,7 @@ class Budget:
         """Raises ConfigError where the delta asked for is no protection: at 1/n a whole example may be published."""
         if self.delta is None:
             return min(LARGEST_DELTA, 0.5 / rounded_up(num_examples, self.round_counts_to))
-        if self.delta * num_examples >= 1:
+        if self.delta * rounded_up(num_examples, self.round_counts_to) >= 1:
             raise ConfigError("privacy.delta: must be below 1 / number of examples on every client; leave it null")
         return self.delta
 
@@ -64,7 +64,7 @@ class Budget:
         with ledger.held():
             history = [entry.spent for entry in ledger.entries()]
             after = self._epsilon([*history, self.cost], num_examples)
-            if after > self.max_epsilon and not self.void:
+            if not after <= self.max_epsilon and not self.void:
                 raise Declined
             ledger.append(Entry(run, server_round, self.cost))
         return after

@@ -113,9 +113,9 @@ def test_a_round_too_much_is_declined_and_not_written(ledger: Ledger) -> None:
 def test_delta_is_below_one_over_n() -> None:
     assert budget(delta=None).delta_of(100) == 1e-5
     assert budget(delta=None).delta_of(1_000_001) == 0.5 / 1_000_010  # of the rounded count: it tells no more
-    assert budget(delta=1e-3).delta_of(999) == 1e-3
+    assert budget(delta=1e-3).delta_of(990) == 1e-3
     with pytest.raises(ConfigError, match="below 1 / number of examples"):
-        budget(delta=1e-3).delta_of(1000)
+        budget(delta=1e-3).delta_of(991)  # by the rounded count: it tells no more
 
 
 def test_counts_are_rounded_up() -> None:
