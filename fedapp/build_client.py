@@ -8,15 +8,16 @@ from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
 from fedapp.config import Config
 from fedapp.errors import ConfigError
 from fedapp.federation.site import Site
+from fedapp.privacy.limits import OwnLimits
 from fedapp.training import LocalTraining, resolve_device
 
 __all__ = ["build_site"]
 
 
-def build_site(config: Config, data_path: Path | None, max_epsilon: float | None = None) -> Site:
+def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None = None) -> Site:
     """A SuperNode's side. A device's own `data_path` comes before anything that the config says.
 
-    `max_epsilon`: what its operator lets each client spend of its privacy, whatever the config says.
+    `limits`: what its operator has set about privacy, whatever the config says.
     """
     if data_path is not None:
         # The operator named the data. What the config says of files must not be looked at: a server could read others.
@@ -36,9 +37,9 @@ def build_site(config: Config, data_path: Path | None, max_epsilon: float | None
     from fedapp.federation.private_site import PrivateSite
 
     check_privacy(config, parts)
-    if (data_path is not None or max_epsilon is not None) and config.privacy.noise_source != "os_entropy":
+    if (data_path is not None or (limits and limits.keys)) and config.privacy.noise_source != "os_entropy":
         raise ConfigError(f"privacy.noise_source={config.privacy.noise_source}: not on a device, whose data is real")
-    budget = build_budget(config, max_epsilon)
+    budget = build_budget(config, limits)
     return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
 
 

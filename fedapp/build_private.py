@@ -8,8 +8,9 @@ from fedapp.build import Parts, optimizer_factory
 from fedapp.config import Config
 from fedapp.errors import ConfigError
 from fedapp.privacy.accounting import Spending, calibrate
-from fedapp.privacy.budget import LARGEST_DELTA, Budget, planned_participations, rounded_up
+from fedapp.privacy.budget import Budget, planned_participations, rounded_up
 from fedapp.privacy.check import check_private, choose_mode
+from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.noise import make_noise
 from fedapp.privacy.training import PrivateTraining
 
@@ -46,9 +47,9 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
     return build_budget(config)
 
 
-def build_budget(config: Config, max_epsilon: float | None = None) -> Budget:
-    """`max_epsilon` is the operator's, which no config can lift."""
-    privacy = config.privacy
+def build_budget(config: Config, limits: OwnLimits | None = None) -> Budget:
+    """`limits` are the operator's, which no config can lift."""
+    privacy, own = config.privacy, limits or OwnLimits()
     rate = float(privacy.sample_rate or 0)
     steps = max(1, round(config.train.local_epochs / rate))
     rounds = privacy.planned_rounds or planned_participations(
@@ -61,14 +62,14 @@ def build_budget(config: Config, max_epsilon: float | None = None) -> Budget:
         assert target is not None
         delta = privacy.delta or LARGEST_DELTA
         sigma = calibrate(target, delta, rate, steps * rounds, str(privacy.accountant))
-    limits = [limit for limit in (target, max_epsilon) if limit is not None]
+    most = [limit for limit in (target, own.max_epsilon) if limit is not None]
     return Budget(
         cost=Spending(sigma, rate, steps),
-        max_epsilon=min(limits, default=float("inf")),
+        max_epsilon=min(most, default=float("inf")),
         # A server may ask for a smaller delta than an operator's limit is meant at, never for a larger one.
-        delta=None if max_epsilon is not None and (privacy.delta or 1.0) > LARGEST_DELTA else privacy.delta,
+        delta=None if own.max_epsilon is not None and (privacy.delta or 1.0) > LARGEST_DELTA else privacy.delta,
         accountant=str(privacy.accountant),
-        round_counts_to=int(privacy.round_counts_to or 1),
+        round_counts_to=own.round_counts_to or int(privacy.round_counts_to or 1),
         void=privacy.noise_source != "os_entropy",
     )
 

@@ -20,6 +20,7 @@ from fedapp.errors import ConfigError, FedappError
 from fedapp.federation.resume import run_directory
 from fedapp.federation.site import Account, Site
 from fedapp.privacy.ledger import FileLedger, StateLedger
+from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.wire.census import Census, pack_census
 from fedapp.wire.rounds import pack_reply, unpack_instruction
 
@@ -29,33 +30,20 @@ app = ClientApp()
 
 
 @lru_cache(maxsize=4)
-def _site(overrides: str, data_path: Path | None, max_epsilon: float | None) -> tuple[Config, Site]:
+def _site(overrides: str, data_path: Path | None, limits: OwnLimits) -> tuple[Config, Site]:
     """The site for these settings, kept for the next message where the process lives on, as in simulations."""
     config = compose(split_overrides(overrides))
     torch.set_num_threads(config.run.threads_per_client)
-    return config, build_site(config, data_path, max_epsilon)
+    return config, build_site(config, data_path, limits)
 
 
 def open_site(context: Context) -> tuple[Config, Site]:
     """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
-    max_epsilon = own_limit(context)
-    config, site = _site(str(context.run_config["overrides"]), local_data_path(context.node_config), max_epsilon)
-    if config.privacy.name == "none" and (max_epsilon is not None or "ledger-path" in context.node_config):
-        raise ConfigError("privacy=none: this SuperNode's operator asks for privacy (ledger-path, max-epsilon)")
+    limits = own_limits(context.node_config)
+    config, site = _site(str(context.run_config["overrides"]), local_data_path(context.node_config), limits)
+    if config.privacy.name == "none" and limits.keys:
+        raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
     return config, site
-
-
-def own_limit(context: Context) -> float | None:
-    """What this SuperNode's operator lets each client spend. Raises ConfigError for what is no limit."""
-    limit = context.node_config.get("max-epsilon")
-    if limit is None:
-        return None
-    try:
-        if (found := float(limit)) > 0:
-            return found
-    except ValueError:
-        pass
-    raise ConfigError(f"node-config max-epsilon={limit}: must be a number greater than 0")
 
 
 def open_account(context: Context, config: Config) -> Account | None:

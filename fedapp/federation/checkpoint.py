@@ -7,7 +7,6 @@ it is executed on loading.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.errors import FederationError
+from fedapp.files import write_atomically
 from fedapp.fingerprint import state_sha256
 
 __all__ = ["Checkpoint", "checkpoint_files", "load_checkpoint", "save_checkpoint"]
@@ -62,21 +62,6 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     for other in files[:newest] + files[newest + KEPT :]:
         other.unlink(missing_ok=True)
     return path
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is there whole, on the disk, or as it was before."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def checkpoint_files(directory: Path) -> list[Path]:

@@ -11,9 +11,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.errors import ConfigError
-from fedapp.federation.checkpoint import checkpoint_files, write_atomically
+from fedapp.federation.checkpoint import checkpoint_files
 from fedapp.federation.history import History, plain
 from fedapp.federation.outcome import RoundOutcome
+from fedapp.files import write_atomically
 from fedapp.wire.rounds import ClientReport
 
 if TYPE_CHECKING:

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedapp.errors import ConfigError
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import Entry, Ledger
+from fedapp.privacy.limits import LARGEST_DELTA
 
 __all__ = ["Budget", "Declined", "Ledgers", "planned_participations", "rounded_up"]
 
 Ledgers = Callable[[int], Ledger]
-LARGEST_DELTA = 1e-5
 
 
 class Declined(Exception):  # noqa: N818 (no error: it is the client's right)
@@ -34,7 +34,7 @@ class Budget:
     """`cost` of one round; no more than `max_epsilon` in all, by `accountant`.
 
     `delta` of None: the smaller of 1e-5 and half of 1/n, n rounded up to a multiple of `round_counts_to`, so that it
-    tells no more of n than that. `void`: the noise can be predicted, so there is no privacy, whatever is spent.
+    tells no more of n than that. `void`: the noise can be predicted, so it counts as none.
     """
 
     cost: Spending
@@ -66,7 +66,9 @@ class Budget:
             after = self._epsilon([*history, self.cost], num_examples)
             if not after <= self.max_epsilon and not self.void:
                 raise Declined
-            ledger.append(Entry(run, server_round, self.cost))
+            ledger.append(
+                Entry(run, server_round, replace(self.cost, noise_multiplier=0.0) if self.void else self.cost)
+            )
         return after
 
     def _epsilon(self, history: list[Spending], num_examples: int) -> float:

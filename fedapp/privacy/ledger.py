@@ -1,7 +1,8 @@
 """The ledger: what a client has spent of its privacy, over all rounds and runs.
 
 Lines are only ever added, each bound to those before it by a hash. A line is on the disk before the training that it
-pays for begins, so a crash can overstate but never understate what was spent.
+pays for begins, so a crash can overstate but never understate what was spent. A file beside it holds the number of
+lines and the last hash, so that a ledger that was lost, cut or put back from an old copy is noticed.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from typing import Protocol
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.errors import FederationError
+from fedapp.files import write_atomically
 from fedapp.privacy.accounting import Spending
 
 __all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]
@@ -47,15 +49,16 @@ class Ledger(Protocol):
 class FileLedger:
     """A ledger in a file that outlives the process and the run.
 
-    The last line of a file that ends within a line was torn while being written: what it was to pay for had not begun,
-    and it is cut off by the next one.
+    A last line that ends in its middle was torn while being written: what it was to pay for had not begun, and it is
+    cut off by the next one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._head = path.with_name(path.name + ".head")
 
     def entries(self) -> list[Entry]:
-        return _parse(self._whole_lines(), str(self._path))
+        return self._read()[1]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -68,28 +71,29 @@ class FileLedger:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
-            lines = self._whole_lines()
-            _parse(lines, str(self._path))
-            file.seek(sum(len(line.encode()) + 1 for line in lines))
+            lines, _ = self._read()
+            added = _line(entry, lines)
+            kept = "\n".join(lines).encode()  # its newline may have been lost
+            file.seek(len(kept))
             file.truncate()
-            file.write((_line(entry, lines) + "\n").encode())
+            file.write(f"{chr(10) if kept else ''}{added}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_atomically(self._head, f"{len(lines) + 1} {_chain_of(added)}".encode(), 0o600)
 
-    def _whole_lines(self) -> list[str]:
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return []
-        try:
-            return content.decode().split("\n")[:-1]
-        except UnicodeDecodeError:
-            raise FederationError(f"ledger {self._path}: is damaged: it is not text") from None
+    def _read(self) -> tuple[list[str], list[Entry]]:
+        """All whole lines, and what they say."""
+        content = _text(self._path)
+        *lines, last = content.split("\n")
+        if last.endswith("}"):  # whole, if its hash is right: whoever took the newline away left what was spent
+            lines.append(last)
+        entries = _parse(lines, str(self._path))
+        if head := _text(self._head):
+            count, _, chain = head.partition(" ")
+            last_known = lines[int(count) - 1 : int(count)] if count.isdecimal() else []
+            if [_chain_of(line) for line in last_known] != [chain]:
+                raise _damaged(str(self._path), len(lines), f"the ledger ends here, but there were {count} lines")
+        return lines, entries
 
 
 class StateLedger:
@@ -113,13 +117,25 @@ class StateLedger:
         return [str(line) for line in record["lines"]] if record is not None else []  # type: ignore[union-attr]
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        raise FederationError(f"ledger {path}: is damaged: it is not text") from None
+
+
+def _chain_of(line: str) -> str:
+    return str(json.loads(line)["chain"])
+
+
 def _line(entry: Entry, before: list[str]) -> str:
     body = {"run": entry.run, "round": entry.server_round, **asdict(entry.spent)}
-    return json.dumps({**body, "chain": _chain(body, before)})
+    return json.dumps({**body, "chain": _chain(body, before[-1] if before else "")})
 
 
-def _chain(body: dict[str, object], before: list[str]) -> str:
-    last = before[-1] if before else ""
+def _chain(body: dict[str, object], last: str) -> str:
     return hashlib.sha256(f"{last}\n{json.dumps(body)}".encode()).hexdigest()
 
 
@@ -133,7 +149,7 @@ def _parse(lines: list[str], where: str) -> list[Entry]:
             entry = Entry(str(body["run"]), int(body["round"]), spent)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(where, number, f"it is no entry ({error})") from None
-        if chain != _chain(body, lines[:number]):
+        if chain != _chain(body, lines[number - 1] if number else ""):
             raise _damaged(where, number, "it is not what was written, or lines before it are missing")
         entries.append(entry)
     return entries

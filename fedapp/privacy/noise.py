@@ -21,8 +21,9 @@ class Noise:
         self._random = np.random.Generator(AESCounter(key=key))
 
     def normal(self, shape: torch.Size, std: float) -> Tensor:
-        """Independent Gaussian values of mean 0, float32."""
-        return torch.from_numpy(self._random.standard_normal(tuple(shape), dtype=np.float32)).mul_(std)
+        """Independent Gaussian values of mean 0, float64: of float32 noise the last bits would tell of what it hides
+        (Mironov 2012)."""
+        return torch.from_numpy(self._random.standard_normal(tuple(shape))).mul_(std)
 
     def poisson_sample(self, count: int, rate: float) -> Tensor:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""

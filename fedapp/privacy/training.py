@@ -33,8 +33,9 @@ class _OwnNoise:
         for parameter in self.params:  # type: ignore[attr-defined]
             std = self.noise_multiplier * self.max_grad_norm  # type: ignore[attr-defined]
             summed = parameter.summed_grad
-            drawn = self.noise.normal(summed.shape, std).to(summed) if std else torch.zeros_like(summed)
-            parameter.grad = (summed + drawn).view_as(parameter)
+            if std:  # added in float64 and rounded once
+                summed = (summed.double() + self.noise.normal(summed.shape, std).to(summed.device)).to(summed.dtype)
+            parameter.grad = summed.view_as(parameter)
 
 
 class _PerExample(_OwnNoise, DPOptimizer):  # type: ignore[misc]

@@ -124,7 +124,9 @@ def test_counts_are_rounded_up() -> None:
 
 def test_predictable_noise_voids_epsilon(ledger: Ledger) -> None:
     assert budget(void=True).pay(ledger, "run", 1, 50) == math.inf
-    assert len(ledger.entries()) == 1
+    assert [entry.spent.noise_multiplier for entry in ledger.entries()] == [0.0]  # nor will it be forgotten
+    with pytest.raises(Declined):
+        budget(100).pay(ledger, "next run", 1, 50)
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -155,6 +157,8 @@ DAMAGE = {
     "lines turned around": lambda lines: [lines[1], lines[0], lines[2]],
     "no JSON": lambda lines: [*lines[:2], "so it goes"],
     "another JSON": lambda lines: [*lines[:2], "[]"],
+    "the last line gone": lambda lines: lines[:2],
+    "all lines gone": lambda lines: [],
     "a negative cost": lambda lines: [*lines[:2], json.dumps({**json.loads(lines[2]), "steps": -30})],
 }
 
@@ -162,7 +166,7 @@ DAMAGE = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_ledger_stops_the_client_and_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path)
-    path.write_text("\n".join(DAMAGE[kind](path.read_text().splitlines())) + "\n")
+    path.write_text("".join(f"{line}\n" for line in DAMAGE[kind](path.read_text().splitlines())))
     before = path.read_bytes()
     for action in (lambda: FileLedger(path).entries(), lambda: budget().pay(FileLedger(path), "run", 4, 50)):
         with pytest.raises(FederationError, match=r"damaged.*trains no more"):
@@ -185,8 +189,35 @@ def test_a_torn_last_line_was_never_paid_for(tmp_path: Path) -> None:
     assert [entry.server_round for entry in FileLedger(path).entries()] == [1, 2, 3, 4]
 
 
+def test_a_whole_last_line_without_its_newline_counts(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(FileLedger(path).entries()) == 3
+    FileLedger(path).append(Entry("run", 4, ROUND))
+    assert [entry.server_round for entry in FileLedger(path).entries()] == [1, 2, 3, 4]
+
+
+def test_a_ledger_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.unlink()
+    for action in (lambda: FileLedger(path).entries(), lambda: budget().pay(FileLedger(path), "run", 4, 50)):
+        with pytest.raises(FederationError, match="there were 3 lines"):
+            action()
+    assert not path.exists() or not path.read_bytes()
+
+
+def test_a_ledger_put_back_from_an_old_copy_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    copy = path.read_bytes()
+    FileLedger(path).append(Entry("run", 4, ROUND))
+    path.write_bytes(copy)
+    with pytest.raises(FederationError, match="there were 4 lines"):
+        FileLedger(path).entries()
+
+
 def pay_and_die(path: Path, step: str) -> None:
-    """Spends rounds until killed within the 3rd: `step` is before writing, after it, after syncing, or in training."""
+    """Spends rounds until killed within the 3rd: `step` is before writing, at one of the three syncs of a payment (the
+    ledger, the file beside it, their folder), or in training."""
     real_fsync, calls = os.fsync, 0
 
     def die() -> None:
@@ -195,10 +226,10 @@ def pay_and_die(path: Path, step: str) -> None:
     def fsync(descriptor: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == 5 and step == "before the sync":
+        if step == f"before sync {calls - 6}":
             die()
         real_fsync(descriptor)
-        if calls == 5 and step == "after the sync":
+        if step == f"after sync {calls - 6}":
             die()
 
     with patch("os.fsync", fsync):
@@ -211,7 +242,9 @@ def pay_and_die(path: Path, step: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["before", "before the sync", "after the sync", "in training"])
+@pytest.mark.parametrize(
+    "step", ["before", *(f"{when} sync {i}" for i in (1, 2, 3) for when in ("before", "after")), "in training"]
+)
 def test_a_killed_client_never_understates(tmp_path: Path, step: str) -> None:
     context = multiprocessing.get_context("forkserver")
     with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
@@ -223,3 +256,4 @@ def test_a_killed_client_never_understates(tmp_path: Path, step: str) -> None:
     trained = 3 if step == "in training" else 2
     assert rounds in ([1, 2], [1, 2, 3])
     assert len(rounds) >= trained
+    FileLedger(tmp_path / "ledger").append(Entry("run", 4, ROUND))  # it goes on

@@ -191,12 +191,31 @@ def test_buffers_do_not_move(tmp_path: Path) -> None:
 def test_an_operator_who_asks_for_privacy_gets_no_other_run(tmp_path: Path) -> None:
     plain = " ".join(word for word in TABLES.split() if not word.startswith("privacy"))
     configs = devices(tmp_path, **{"max-epsilon": 3.0})
-    del configs[0]["ledger-path"], configs[1]["ledger-path"], configs[2]["ledger-path"]
+    del configs[0]["ledger-path"], configs[1]["ledger-path"]
     directory = run_in_process(tmp_path / "run", f"{plain} federation.num_rounds=1", node_configs=configs)
     assert "max-epsilon" in summary(directory)["faults"]["SuperNode 102"]
 
 
-@pytest.mark.parametrize("limit", ["nan", "much", 0, -1.0])
+def test_a_limit_needs_a_ledger_of_the_operators_own(tmp_path: Path) -> None:
+    node_configs = [
+        {"partition-id": 0, "num-partitions": 2, "max-epsilon": 3.0},
+        {"partition-id": 1, "num-partitions": 2},
+    ]
+    directory = go(tmp_path / "run", f"{QUICK} federation.num_rounds=1", node_configs=node_configs)
+    assert "needs ledger-path" in summary(directory)["faults"]["SuperNode 100"]
+
+
+def test_the_unit_of_counts_is_the_devices(tmp_path: Path) -> None:
+    """With units of its choice, a server would find the exact count."""
+    configs = devices(tmp_path, **{"round-counts-to": 25})
+    for unit in (1, 7):
+        grid = InProcessGrid(f"{TABLES} federation.num_rounds=1 privacy.round_counts_to={unit}", node_configs=configs)
+        run_on(grid, tmp_path / str(unit), f"{TABLES} federation.num_rounds=1 privacy.round_counts_to={unit}")
+        told = [m.content["metrics"]["num-examples"] for m in grid.received if m.metadata.message_type == "query"]
+        assert sorted(told, key=str) == [[50], [50], [50]]  # of 41, 42 to tens, of 43 to 25
+
+
+@pytest.mark.parametrize("limit", ["nan", "much", 0, -1.0, "inf"])
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: object) -> None:
     configs = devices(tmp_path, **{"max-epsilon": limit})
     directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
