@@ -11,7 +11,7 @@ from fedapp.federation.site import Site
 from fedapp.privacy.limits import OwnLimits
 from fedapp.training import LocalTraining, resolve_device
 
-__all__ = ["build_site"]
+__all__ = ["build_site", "build_training"]
 
 
 def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None = None) -> Site:
@@ -32,7 +32,7 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None 
         "max_update_norm": config.strategy.max_update_norm,
     }
     if config.privacy.name == "none":
-        return Site(training=_plain_training(config, parts), **options)
+        return Site(training=build_training(config, parts), **options)
     from fedapp.build_private import build_budget, build_private_training, check_privacy  # Opacus takes 2 s to import
     from fedapp.federation.private_site import PrivateSite
 
@@ -43,7 +43,7 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None 
     return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
 
 
-def _plain_training(config: Config, parts: Parts) -> LocalTraining:
+def build_training(config: Config, parts: Parts) -> LocalTraining:
     return LocalTraining(
         loss=parts.task.loss,
         optimizer=optimizer_factory("optimizer", config.optimizer),

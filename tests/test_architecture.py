@@ -45,6 +45,10 @@ LAYERS = {
         "models",
         "report",
     },
+    "audit": {
+        *("audit", "build", "build_client", "build_private", "config", "data", "errors"),
+        *("privacy", "seeding", "task", "training"),
+    },
     "launch": {"build", "build_private", "build_server", "config", "errors", "federation", "launch", "training"},
 }
 ONLY_IN = {

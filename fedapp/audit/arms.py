@@ -1,0 +1,109 @@
+"""From config to attacked federations: one arm without privacy, one for each epsilon."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from fedapp.audit.inversion import Inversion, invert, one_update
+from fedapp.audit.worlds import Game, Signals, play
+from fedapp.build import build_parts
+from fedapp.build_client import build_training
+from fedapp.build_private import build_private_training, check_privacy
+from fedapp.config import compose
+from fedapp.data.source import Examples
+from fedapp.errors import ConfigError
+from fedapp.privacy.accounting import epsilon
+from fedapp.privacy.training import PrivateTraining
+from fedapp.seeding import generator
+
+__all__ = ["Arm", "Setting", "attack_batch", "open_arm", "play_worlds"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is attacked: the federation of `overrides` with privacy=none, or where `target_epsilon` is given with
+    privacy=dp_sgd; `candidates` examples, half of which the attacked client has, as many as every other client."""
+
+    overrides: tuple[str, ...]
+    candidates: int
+    target_epsilon: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "without DP" if self.target_epsilon is None else f"ε = {self.target_epsilon:g}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A setting made: the game, all examples of the data set, and what the rounds cost by the accountant (None without
+    DP) at `delta`."""
+
+    game: Game
+    public: Examples
+    epsilon: float | None
+    delta: float
+
+
+@lru_cache(maxsize=2)
+def open_arm(setting: Setting) -> Arm:
+    """Raises ConfigError for what cannot be attacked or made private."""
+    torch.set_num_threads(1)
+    private = [line for line in setting.overrides if line.startswith("privacy.")]
+    overrides = [line for line in setting.overrides if line not in private]
+    if setting.target_epsilon is None:
+        overrides += ["privacy=none", "privacy.sample_rate=null"]
+    else:
+        overrides += ["privacy=dp_sgd", *private, f"privacy.target_epsilon={setting.target_epsilon}"]
+    config = compose([*overrides, "federation.fraction_train=1.0", "run.device=cpu"])
+    parts = build_parts(config)
+    if parts.task.schema.scaling.kind == "federated":
+        raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
+    data = parts.source.pooled().train
+    needed = setting.candidates + (config.federation.num_clients - 1) * (setting.candidates // 2)
+    if len(data) < needed:
+        raise ConfigError(
+            f"{len(data)} examples are too few for {setting.candidates} candidates and"
+            f" {config.federation.num_clients - 1} other clients of half as many: ask for fewer --candidates"
+        )
+    data = data.take(torch.randperm(len(data), generator=generator(config.run.seed, "audit")))
+    half = setting.candidates // 2
+    starts = range(setting.candidates, needed, half) if half else ()
+    spent, delta = None, 1e-5
+    if setting.target_epsilon is not None:
+        budget = check_privacy(config, parts)
+        training = build_private_training(config, parts, budget)
+        delta = budget.delta_of(half)
+        spent = epsilon([budget.cost] * config.federation.num_rounds, delta, budget.accountant)
+    game = Game(
+        task=parts.task,
+        model=parts.model,
+        training=build_training(config, parts) if spent is None else training,
+        candidates=data.span(0, setting.candidates),
+        others=[data.span(start, start + half) for start in starts],
+        num_rounds=config.federation.num_rounds,
+        seed=config.run.seed,
+    )
+    return Arm(game, data, spent, delta)
+
+
+def play_worlds(setting: Setting, worlds: Sequence[int]) -> Signals:
+    """For a process of its own."""
+    return play(open_arm(setting).game, worlds)
+
+
+def attack_batch(setting: Setting, batch_size: int, steps: int) -> Inversion:
+    """Invert the update that a client with `batch_size` examples makes of them in one step, at the initial model.
+
+    Under DP all of them are in the batch: the case that is best for the attacker.
+    """
+    arm = open_arm(setting)
+    game, batch = arm.game, arm.game.candidates.span(0, batch_size)
+    training = game.training
+    if isinstance(training, PrivateTraining):
+        training = replace(training, steps=1, sample_rate=1.0, public_count=lambda count: count)
+    else:
+        training = replace(training, local_epochs=1, batch_size=batch_size)  # type: ignore[type-var]
+    update = one_update(game.model, training, batch, game.seed)
+    return invert(game.task, game.model, update, batch, arm.public, game.seed, steps)

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Attack a federation, without differential privacy and at several ε: does the noise protect as the ledger says?
+
+    python scripts/audit.py                                            experiment=audit, some minutes on two cores
+    python scripts/audit.py experiment=audit model.hidden=[200,200] --epsilon 8 1
+    python scripts/audit.py model=cnn privacy.sample_rate=0.2 --candidates 200 --shadows 64 --attacked 64
+
+Membership inference (was this example trained on?) is tried on the updates of one client and on the final model, and
+gradient inversion (what did it look like?) on one update of a small batch. Overrides are those of scripts/run.py; of
+them data, model, task, optimizer, train, privacy, federation.num_clients and num_rounds count. All clients take part
+in every round with the same weight, and every client is given its share of the data anew.
+
+The exit status is 1 if an attack proves a larger ε than the accountant says, 2 if it could not be made. The last line
+printed is `audit_dir=<absolute path>`: audit.json, roc-*.png, epsilon.png, inversion.png.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fedapp.audit.arms import Setting
+from fedapp.audit.attacks import ATTACKS
+from fedapp.audit.audit import Audited, Size, audit, save
+from fedapp.errors import FedappError
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py [experiment=audit]")
+    parser.add_argument("--epsilon", nargs="*", type=positive, default=[8.0, 3.0, 1.0], help="privacy.target_epsilon")
+    parser.add_argument("--candidates", type=count, default=100, help="examples whose membership is guessed [100]")
+    parser.add_argument("--shadows", type=count, default=32, help="federations that the attacker trains to learn from")
+    parser.add_argument("--attacked", type=count, default=32, help="federations that are attacked [32]")
+    parser.add_argument("--batch-size", type=count, default=4, help="examples in the update that is inverted [4]")
+    parser.add_argument("--confidence", type=share, default=0.95, help="of every interval and bound [0.95]")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, help="processes [one per core]")
+    parser.add_argument("--output", type=Path, help="a new or empty directory [outputs/<date>/audit-<time>]")
+    return parser.parse_intermixed_args(arguments)
+
+
+def count(text: str) -> int:
+    if (number := int(text)) < 2 and text != "1":
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
+
+
+def positive(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number greater than 0")
+    return number
+
+
+def share(text: str) -> float:
+    if not 0.5 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 0.5 and below 1")
+    return number
+
+
+def show(console: Console, audited: Sequence[Audited], confidence: float) -> None:
+    for arm in audited:
+        title = f"\nMembership inference, {arm.name}"
+        if arm.epsilon is not None:
+            title += f" (accountant: {arm.epsilon:.2f} at δ = {arm.delta:g}; no AUC above {arm.largest_area:.3f})"
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        table = Table("on", "by", "AUC", f"{confidence:.0%} interval", "TPR@1%FPR", "ε at least", box=SIMPLE_HEAD, padding=(0, 1))
+        for found in arm.attacks:
+            interval = f"{found.area.low:.3f}-{found.area.high:.3f}"
+            hits = f"{found.true_positives:.1%}"
+            row = (found.target, found.attack, f"{found.area.value:.3f}", interval, hits, f"{found.epsilon_bound:.2f}")
+            table.add_row(*row)
+        console.print(table)
+    console.print(
+        "\nGradient inversion of one update: how much of its examples was found", style="bold", soft_wrap=True
+    )
+    table = Table("privacy", "share of their variance", box=SIMPLE_HEAD, padding=(0, 1))
+    for arm in audited:
+        found = arm.inversion.explained
+        table.add_row(arm.name, f"{found:.3f}" + ("" if found > 0 else "  (worse than guessing the average)"))
+    console.print(table)
+
+
+def draw(directory: Path, audited: Sequence[Audited]) -> None:
+    from fedapp.report.audit_plots import epsilons, reconstructions, roc
+
+    figures = {}
+    for number, attack in enumerate(ATTACKS):
+        name = "".join(letter if letter.isalnum() else "-" for letter in f"{attack.target}-{attack.name}".lower())
+        curves = {arm.name: arm.attacks[number].curve for arm in audited}
+        figures[f"roc-{name}"] = roc(f"{attack.name}, on the {attack.target}", curves)
+    private = [arm for arm in audited if arm.epsilon is not None]
+    if private:
+        figures["epsilon"] = epsilons(
+            {
+                f"{attack.name} ({attack.target})": [
+                    (arm.epsilon or 0.0, arm.attacks[i].epsilon_bound) for arm in private
+                ]
+                for i, attack in enumerate(ATTACKS)
+            }
+        )
+    images = reconstructions(audited[0].inversion.truth, {arm.name: arm.inversion.found for arm in audited})
+    if images is not None:
+        figures["inversion"] = images
+    for name, figure in figures.items():
+        figure.savefig(directory / f"{name}.png", dpi=150)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    console = Console()
+    logging.disable(logging.INFO)
+    now = datetime.now()
+    directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"audit-{now:%H-%M-%S-%f}")).resolve()
+    overrides = tuple(options.overrides or ("experiment=audit",))
+    settings = [Setting(overrides, options.candidates, epsilon) for epsilon in (None, *options.epsilon)]
+    size = Size(
+        shadows=options.shadows,
+        attacked=options.attacked,
+        jobs=options.jobs,
+        batch_size=options.batch_size,
+        confidence=options.confidence,
+    )
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise FedappError(f"--output {directory}: is not empty")
+        with console.status("") as status:
+            audited = audit(settings, size, lambda text: status.update(text))
+    except FedappError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped", style="bold red")
+        return 130
+    directory.mkdir(parents=True, exist_ok=True)
+    save(directory, audited, size, overrides)
+    draw(directory, audited)
+    show(console, audited, size.confidence)
+    refuted = [(arm, found) for arm in audited for found in arm.refuted]
+    for arm, found in refuted:
+        console.print(
+            f"{arm.name}: {found.attack} on the {found.target} proves ε >= {found.epsilon_bound:.2f}, more than the"
+            f" {arm.epsilon:.2f} of the accountant",
+            style="bold red",
+            soft_wrap=True,
+        )
+    print(f"audit_dir={directory}", flush=True)
+    return int(bool(refuted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
