@@ -3,18 +3,26 @@
 import os
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["sync_folder", "write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Once this returns, `content` is on the disk; killed at any moment before, the file is whole or as it was."""
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o666, synced: bool = True) -> None:
+    """Killed at any moment, the file is whole or as it was. Once this returns, `content` is on the disk if `synced`;
+    if not, and the machine loses power, the file may be as it was, or empty."""
     partial = path.with_name(path.name + ".partial")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    if synced:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Once this returns, what files are called in this folder is on the disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

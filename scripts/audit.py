@@ -72,7 +72,9 @@ def show(console: Console, audited: Sequence[Audited], confidence: float) -> Non
         if arm.epsilon is not None:
             title += f" (accountant: {arm.epsilon:.2f} at δ = {arm.delta:g}; no AUC above {arm.largest_area:.3f})"
         console.print(title, style="bold", highlight=False, soft_wrap=True)
-        table = Table("on", "by", "AUC", f"{confidence:.0%} interval", "TPR@1%FPR", "ε at least", box=SIMPLE_HEAD, padding=(0, 1))
+        table = Table(
+            "on", "by", "AUC", f"{confidence:.0%} interval", "TPR@1%FPR", "ε at least", box=SIMPLE_HEAD, padding=(0, 1)
+        )
         for found in arm.attacks:
             interval = f"{found.area.low:.3f}-{found.area.high:.3f}"
             hits = f"{found.true_positives:.1%}"

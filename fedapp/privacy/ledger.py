@@ -18,7 +18,7 @@ from typing import Protocol
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.errors import FederationError
-from fedapp.files import write_atomically
+from fedapp.files import sync_folder, write_atomically
 from fedapp.privacy.accounting import Spending
 
 __all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]
@@ -79,7 +79,10 @@ class FileLedger:
             file.write(f"{chr(10) if kept else ''}{added}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        write_atomically(self._head, f"{len(lines) + 1} {_chain_of(added)}".encode(), 0o600)
+        if not lines:
+            sync_folder(self._path.parent)
+        # Not synced, which would cost as much again: an old or empty one says no more than that the ledger was shorter.
+        write_atomically(self._head, f"{len(lines) + 1} {_chain_of(added)}".encode(), mode=0o600, synced=False)
 
     def _read(self) -> tuple[list[str], list[Entry]]:
         """All whole lines, and what they say."""

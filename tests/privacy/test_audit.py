@@ -299,7 +299,7 @@ def test_the_command_leaves_its_files(tmp_path: Path) -> None:
     import subprocess
 
     size = ["--shadows", "2", "--attacked", "2", "--candidates", "20", "--epsilon", "3", "--jobs", "1"]
-    call = [sys.executable, "scripts/audit.py", *SMALL, "federation.num_rounds=1", *size, "--output", tmp_path / "new"]
+    call = [sys.executable, "scripts/audit.py", *SMALL, "federation.num_rounds=1", "privacy.accountant=rdp", *size, "--output", tmp_path / "new"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"audit_dir={tmp_path / 'new'}"

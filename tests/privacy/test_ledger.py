@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -216,24 +217,24 @@ def test_a_ledger_put_back_from_an_old_copy_is_noticed(tmp_path: Path) -> None:
 
 
 def pay_and_die(path: Path, step: str) -> None:
-    """Spends rounds until killed within the 3rd: `step` is before writing, at one of the three syncs of a payment (the
-    ledger, the file beside it, their folder), or in training."""
-    real_fsync, calls = os.fsync, 0
+    """Spends rounds until killed within the 3rd: `step` is before writing, before or after the ledger is synced, before
+    or after the file beside it is replaced, or in training."""
+    real = {"fsync": os.fsync, "replace": os.replace}
+    paid = 0
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def fsync(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if step == f"before sync {calls - 6}":
+    def killing(name: str, *arguments: Any) -> None:
+        if paid == 2 and step == f"before {name}":
             die()
-        real_fsync(descriptor)
-        if step == f"after sync {calls - 6}":
+        real[name](*arguments)
+        if paid == 2 and step == f"after {name}":
             die()
 
-    with patch("os.fsync", fsync):
+    with patch("os.fsync", partial(killing, "fsync")), patch("os.replace", partial(killing, "replace")):
         for number in range(1, 10):
+            paid = number - 1
             if number == 3 and step == "before":
                 die()
             budget(100).pay(FileLedger(path), "run", number, 50)
@@ -243,7 +244,7 @@ def pay_and_die(path: Path, step: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "step", ["before", *(f"{when} sync {i}" for i in (1, 2, 3) for when in ("before", "after")), "in training"]
+    "step", ["before", "before fsync", "after fsync", "before replace", "after replace", "in training"]
 )
 def test_a_killed_client_never_understates(tmp_path: Path, step: str) -> None:
     context = multiprocessing.get_context("forkserver")

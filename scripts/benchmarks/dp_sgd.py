@@ -1,0 +1,64 @@
+"""DP-SGD: what it takes relative to plain SGD in each of Opacus's modes, and which one `auto` picks."""
+
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from rich.table import Table
+
+from benchmarks.models import MODELS, examples, per_example_loss, sgd
+from benchmarks.timing import alternate
+from fedapp.privacy.check import choose_mode
+from fedapp.privacy.noise import make_noise
+from fedapp.privacy.training import PrivateTraining
+from fedapp.training import LocalTraining
+
+MODES = ("hooks", "functorch", "ew", "ghost")
+BATCHES = (10, 64)
+
+
+def private_training(mode: str, batch: int, steps: int) -> PrivateTraining:
+    """The same samples and the same noise in every mode."""
+    return PrivateTraining(
+        loss=per_example_loss,
+        optimizer=sgd,
+        noise=lambda: make_noise("seeded_for_tests", 0),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        sample_rate=1 / steps,
+        steps=steps,
+        batch_size=2 * batch,  # room for Poisson samples above the mean
+        public_count=lambda count: count,
+        mode=mode,
+    )
+
+
+def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
+    """`steps` steps on the same batches in every mode; plain SGD goes over the same number of batches of that size."""
+    table = Table("model", "batch", "plain, ms", *MODES, "auto", "to best")
+    rows = []
+    for name, make in MODELS.items():
+        for batch in BATCHES:
+            model, data = make(), examples(batch * steps)
+            plain = LocalTraining(loss=F.cross_entropy, optimizer=sgd, local_epochs=1, batch_size=batch)
+            trainings = {"plain": plain, **{mode: private_training(mode, batch, steps) for mode in MODES}}
+            arms = {
+                key: (lambda training=training, model=model, data=data: training(model, data, seed=(0,)))
+                for key, training in trainings.items()
+            }
+            timed = alternate(arms, repetitions)
+            chosen = choose_mode(model, batch)[0]
+            best = min(timed[mode].median for mode in MODES)
+            ratios = {mode: timed[mode].median / timed["plain"].median for mode in MODES}
+            row = {
+                "model": name,
+                "batch": batch,
+                "steps": steps,
+                "auto": chosen,
+                "auto_to_best": timed[chosen].median / best,
+            }
+            rows.append(row | {"to_plain": ratios, "seconds": {key: value.seconds for key, value in timed.items()}})
+            shown = [f"{ratios[mode]:.2f}" for mode in MODES]
+            table.add_row(
+                name, str(batch), f"{1e3 * timed['plain'].median:.1f}", *shown, chosen, f"{row['auto_to_best']:.2f}"
+            )
+    return rows, table
