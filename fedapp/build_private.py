@@ -14,7 +14,7 @@ from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.noise import make_noise
 from fedapp.privacy.training import PrivateTraining
 
-__all__ = ["build_budget", "build_private_training", "check_privacy"]
+__all__ = ["build_budget", "build_private_training", "check_privacy", "chosen_mode"]
 
 NEEDED = ("max_grad_norm", "sample_rate", "accountant", "grad_sample_mode", "round_counts_to", "noise_source")
 
@@ -37,7 +37,7 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError(
             "data.scaling=federated: under privacy=dp_sgd the means and deviations of clients' data must not leave"
-            " them; use data.scaling=given, with constants that are public, or data.scaling=none"
+            " them; use public constants: data.scaling=published (data=breast_cancer), given or none (data=csv)"
         )
     if config.train.max_seconds is not None:
         raise ConfigError(
@@ -74,11 +74,15 @@ def build_budget(config: Config, limits: OwnLimits | None = None) -> Budget:
     )
 
 
+def chosen_mode(config: Config, parts: Parts) -> tuple[str, str]:
+    """Opacus's way to make gradients for each example, and why it is this one."""
+    mode = str(config.privacy.grad_sample_mode)
+    return choose_mode(parts.model, config.train.batch_size) if mode == "auto" else (mode, "as configured")
+
+
 def build_private_training(config: Config, parts: Parts, budget: Budget) -> PrivateTraining:
     privacy, cost = config.privacy, budget.cost
-    mode, reason = str(privacy.grad_sample_mode), "as configured"
-    if mode == "auto":
-        mode, reason = choose_mode(parts.model, config.train.batch_size)
+    mode, reason = chosen_mode(config, parts)
     log(INFO, "DP-SGD with per-example gradients by %s: %s", mode, reason)
     return PrivateTraining(
         loss=parts.task.loss_per_example,

@@ -127,7 +127,7 @@ def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
     """What is said of privacy in the summary. Raises ConfigError for what cannot be protected."""
     if config.privacy.name == "none":
         return None
-    from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
+    from fedapp.build_private import check_privacy, chosen_mode  # Opacus takes 2 s to import
 
     budget = check_privacy(config, parts)
     return {
@@ -139,6 +139,7 @@ def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
         "steps_per_round": budget.cost.steps,
         "max_grad_norm": config.privacy.max_grad_norm,
         "noise_source": config.privacy.noise_source,
+        "grad_sample_mode": chosen_mode(config, parts)[0],
     }
 
 
@@ -164,7 +165,7 @@ def summarise(
         "epsilon_max": run.record.epsilons[-1] if run.record.epsilons else None,
         "epsilon_median": run.record.epsilons[len(run.record.epsilons) // 2] if run.record.epsilons else None,
         "declined": len(roster.declined),
-        "privacy": privacy,
+        "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
         "model_sha256": state_sha256(result.state),
         "task": config.task.name,

@@ -2,13 +2,14 @@
 """Attack a federation, without differential privacy and at several ε: does the noise protect as the ledger says?
 
     python scripts/audit.py                                            experiment=audit, some minutes on two cores
-    python scripts/audit.py experiment=audit model.hidden=[200,200] --epsilon 8 1
+    python scripts/audit.py federation.num_rounds=20 --epsilon 8,1     the same, but for this
     python scripts/audit.py model=cnn privacy.sample_rate=0.2 --candidates 200 --shadows 64 --attacked 64
 
 Membership inference (was this example trained on?) is tried on the updates of one client and on the final model, and
-gradient inversion (what did it look like?) on one update of a small batch. Overrides are those of scripts/run.py; of
-them data, model, task, optimizer, train, privacy, federation.num_clients and num_rounds count. All clients take part
-in every round with the same weight, and every client is given its share of the data anew.
+gradient inversion (what did it look like?) on one update of a small batch. Overrides are those of scripts/run.py, of
+data, model, task, optimizer, train, privacy, federation.num_clients and federation.num_rounds; without an experiment,
+data, model or task among them they change experiment=audit. All clients take part in every round with the same
+weight, and every client is given its share of the data anew.
 
 The exit status is 1 if an attack proves a larger ε than the accountant says, 2 if it could not be made. The last line
 printed is `audit_dir=<absolute path>`: audit.json, roc-*.png, epsilon.png, inversion.png.
@@ -18,7 +19,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -33,40 +34,59 @@ from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
 from fedapp.errors import FedappError
 
+FEW = 16
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py [experiment=audit]")
-    parser.add_argument("--epsilon", nargs="*", type=positive, default=[8.0, 3.0, 1.0], help="privacy.target_epsilon")
-    parser.add_argument("--candidates", type=count, default=100, help="examples whose membership is guessed [100]")
-    parser.add_argument("--shadows", type=count, default=32, help="federations that the attacker trains to learn from")
-    parser.add_argument("--attacked", type=count, default=32, help="federations that are attacked [32]")
-    parser.add_argument("--batch-size", type=count, default=4, help="examples in the update that is inverted [4]")
+    parser.add_argument("--epsilon", type=epsilons, default=(8.0, 3.0, 1.0), help="budgets, e.g. 8,1 [8,3,1]")
+    parser.add_argument("--candidates", type=count(4), default=100, help="examples whose membership is guessed [100]")
+    parser.add_argument(
+        "--shadows", type=count(2), default=32, help="federations the attacker trains to learn from [32]"
+    )
+    parser.add_argument("--attacked", type=count(2), default=32, help="federations that are attacked [32]")
+    parser.add_argument("--batch-size", type=count(1), default=4, help="examples in the update that is inverted [4]")
     parser.add_argument("--confidence", type=share, default=0.95, help="of every interval and bound [0.95]")
-    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, help="processes [one per core]")
+    parser.add_argument("--jobs", type=count(1), default=os.cpu_count() or 1, help="processes [one per core]")
     parser.add_argument("--output", type=Path, help="a new or empty directory [outputs/<date>/audit-<time>]")
     return parser.parse_intermixed_args(arguments)
 
 
-def count(text: str) -> int:
-    if (number := int(text)) < 2 and text != "1":
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return number
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
-def positive(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number greater than 0")
-    return number
+def count(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if (found := number(text)) != int(found) or found < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least {least}")
+        return int(found)
+
+    return read
+
+
+def epsilons(text: str) -> tuple[float, ...]:
+    found = tuple(number(part) for part in text.split(",") if part)
+    if not all(0 < epsilon < float("inf") for epsilon in found):
+        raise argparse.ArgumentTypeError(f"{text}: must be numbers greater than 0, with commas between")
+    return found
 
 
 def share(text: str) -> float:
-    if not 0.5 <= (number := float(text)) < 1:
+    if not 0.5 <= (found := number(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 0.5 and below 1")
-    return number
+    return found
 
 
-def show(console: Console, audited: Sequence[Audited], confidence: float) -> None:
+def show(console: Console, audited: Sequence[Audited], size: Size) -> None:
+    confidence = size.confidence
+    console.print(f"attacked: {audited[0].text}", highlight=False, soft_wrap=True)
+    if min(size.shadows, size.attacked) < FEW:
+        console.print(f"so few federations say little: of --shadows and --attacked {FEW} is the least that does")
     for arm in audited:
         title = f"\nMembership inference, {arm.name}"
         if arm.epsilon is not None:
@@ -122,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.INFO)
     now = datetime.now()
     directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"audit-{now:%H-%M-%S-%f}")).resolve()
-    overrides = tuple(options.overrides or ("experiment=audit",))
+    overrides = tuple(options.overrides)
+    if not any(line.startswith(("experiment=", "data=", "model=", "task=")) for line in overrides):
+        overrides = ("experiment=audit", *overrides)
     settings = [Setting(overrides, options.candidates, epsilon) for epsilon in (None, *options.epsilon)]
     size = Size(
         shadows=options.shadows,
@@ -142,10 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped", style="bold red")
         return 130
+    except Exception:  # 1 would say that an epsilon is refuted
+        console.print_exception()
+        return 2
     directory.mkdir(parents=True, exist_ok=True)
     save(directory, audited, size, overrides)
     draw(directory, audited)
-    show(console, audited, size.confidence)
+    show(console, audited, size)
     refuted = [(arm, found) for arm in audited for found in arm.refuted]
     for arm, found in refuted:
         console.print(

@@ -20,6 +20,10 @@ from fedapp.seeding import generator
 
 __all__ = ["Arm", "Setting", "attack_batch", "open_arm", "play_worlds"]
 
+# What of the config an audit goes by; the rest would have no effect.
+USED = ("experiment", "task", "data", "model", "optimizer", "train", "privacy.", "run.seed")
+USED_OF_FEDERATION = ("federation.num_clients", "federation.num_rounds")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -38,18 +42,20 @@ class Setting:
 @dataclass(frozen=True)
 class Arm:
     """A setting made: the game, all examples of the data set, and what the rounds cost by the accountant (None without
-    DP) at `delta`."""
+    DP) at `delta`. `text` says what is attacked."""
 
     game: Game
     public: Examples
     epsilon: float | None
     delta: float
+    text: str
 
 
 @lru_cache(maxsize=2)
 def open_arm(setting: Setting) -> Arm:
     """Raises ConfigError for what cannot be attacked or made private."""
     torch.set_num_threads(1)
+    check_used(setting)
     private = [line for line in setting.overrides if line.startswith("privacy.")]
     overrides = [line for line in setting.overrides if line not in private]
     if setting.target_epsilon is None:
@@ -85,7 +91,23 @@ def open_arm(setting: Setting) -> Arm:
         num_rounds=config.federation.num_rounds,
         seed=config.run.seed,
     )
-    return Arm(game, data, spent, delta)
+    names = [str(section.get("_target_")).rpartition(".")[2] for section in (config.model, config.data)]
+    size = f"{sum(parameter.numel() for parameter in parts.model.parameters()):,} parameters"
+    federation = f"{config.federation.num_clients} clients, {config.federation.num_rounds} rounds"
+    return Arm(game, data, spent, delta, f"{names[0]} ({size}) on {names[1]}, {federation}")
+
+
+def check_used(setting: Setting) -> None:
+    """Raises ConfigError for an override that an audit would not go by."""
+    for line in setting.overrides:
+        key = line.lstrip("+~").partition("=")[0]
+        if key in ("privacy.target_epsilon", "privacy.noise_multiplier"):
+            raise ConfigError(f"{line}: the noise of an audit follows from --epsilon; leave it out")
+        if not key.startswith(USED) and key not in USED_OF_FEDERATION:
+            raise ConfigError(
+                f"{line}: has no effect on an audit, in which all clients take part in every round and are averaged"
+                f" alike. What counts: {', '.join(USED + USED_OF_FEDERATION)}"
+            )
 
 
 def play_worlds(setting: Setting, worlds: Sequence[int]) -> Signals:

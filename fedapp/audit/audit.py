@@ -16,6 +16,7 @@ from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.bounds import Area, area_under_curve, epsilon_bound, largest_area, rates
 from fedapp.audit.inversion import Inversion
 from fedapp.audit.worlds import Signals
+from fedapp.errors import ConfigError
 
 __all__ = ["Audited", "Found", "Size", "audit", "judge", "save"]
 
@@ -50,11 +51,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Audited:
-    """One arm: the accounted `epsilon` (None without DP) at `delta`, all attacks, and the inverted update."""
+    """One arm: the accounted `epsilon` (None without DP) at `delta`, what was attacked (`text`), all attacks, and the
+    inverted update."""
 
     name: str
     epsilon: float | None
     delta: float
+    text: str
     attacks: tuple[Found, ...]
     inversion: Inversion
 
@@ -71,8 +74,10 @@ class Audited:
 
 def audit(settings: Sequence[Setting], size: Size, tell: Callable[[str], None] = lambda text: None) -> list[Audited]:
     """Attack every setting. `tell` hears of progress."""
-    for setting in settings:
-        open_arm(setting)  # what is wrong is said before the training
+    for setting in settings:  # what is wrong is said before the training
+        tell(f"attacking {open_arm(setting).text}")
+        if size.batch_size > setting.candidates:
+            raise ConfigError(f"--batch-size {size.batch_size}: more than the {setting.candidates} --candidates")
     audited = []
     with ProcessPoolExecutor(
         size.jobs, mp_context=get_context("spawn"), initializer=logging.disable, initargs=(logging.INFO,)
@@ -82,7 +87,8 @@ def audit(settings: Sequence[Setting], size: Size, tell: Callable[[str], None] =
             tell(f"{setting.name}: gradient inversion")
             inversion = attack_batch(setting, size.batch_size, size.inversion_steps)
             arm = open_arm(setting)
-            audited.append(Audited(setting.name, arm.epsilon, arm.delta, judge(signals, arm, size), inversion))
+            found = judge(signals, arm, size)
+            audited.append(Audited(setting.name, arm.epsilon, arm.delta, arm.text, found, inversion))
     return audited
 
 
@@ -122,6 +128,7 @@ def save(directory: Path, audited: Sequence[Audited], size: Size, overrides: Seq
     """`audit.json` with every figure; the plots are `fedapp.report.audit_plots`."""
     content = {
         "overrides": list(overrides),
+        "attacked": audited[0].text,
         "size": asdict(size),
         "arms": [
             {

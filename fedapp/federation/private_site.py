@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedapp.errors import DataError
+from fedapp.errors import ConfigError, DataError
 from fedapp.federation.site import Account, Site, State
 from fedapp.privacy.budget import Budget, Declined, rounded_up
 from fedapp.wire.census import Census
@@ -34,15 +34,16 @@ class PrivateSite(Site):
         found = super().census(clients)
         counts, faults = [], []
         for client, count, fault in zip(found.clients, found.num_examples, found.faults, strict=True):
+            said = "its data does not fit (see the client's log)"
             if count and not fault:
                 try:
                     self.budget.delta_of(count)
-                except Exception as error:
-                    fault = str(error)
+                except ConfigError as error:  # follows from the config and the rounded count, which are known
+                    fault = said = str(error)
             if fault:
                 log.error("client %d takes no part: %s", client, fault)
             counts.append(rounded_up(count, self.budget.round_counts_to))
-            faults.append("its data does not fit (see the client's log)" if fault else "")
+            faults.append(said if fault else "")
         return replace(found, num_examples=tuple(counts), faults=tuple(faults), moments={})
 
     def _report(self, client: int, state: State) -> ClientReport:

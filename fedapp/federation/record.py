@@ -72,11 +72,13 @@ class RunRecord:
         """With `saved`, a `state_dict` of an earlier process, go on from there."""
         self.directory, self._num_examples, self._main_metric = directory, num_examples, main_metric
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
+        self.largest_delta: float | None = None
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
         self._resume_at: int | None = None
         if saved is not None:
             self.totals |= saved["totals"]
             self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
+            self.largest_delta = saved["largest_delta"]
             self._resume_at = saved["round"] + 1
         self._history = History(directory, None if saved is None else saved["history"])
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
@@ -88,6 +90,7 @@ class RunRecord:
             "round": server_round,
             "totals": self.totals,
             "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
+            "largest_delta": self.largest_delta,
             "history": self._history.position(),
         }
 
@@ -126,6 +129,9 @@ class RunRecord:
     def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
         """model.safetensors (where there is a model) and summary.json, each whole or not at all."""
         if self._events is not None:
+            if summary.get("privacy"):
+                facts = {**summary["privacy"], "epsilon_max": summary["epsilon_max"]}
+                self._events.add_text("privacy", "  \n".join(f"{name}: {value}" for name, value in facts.items()))
             self._events.close()
         if state is not None:
             content = save({name: value.contiguous() for name, value in state.items()})
@@ -148,6 +154,7 @@ class RunRecord:
             if (spent := row_privacy(outcome.reports.get(client))) is not None:
                 row |= spent
                 self._epsilon[client] = spent["epsilon"]
+                self.largest_delta = max(self.largest_delta or 0.0, spent["delta"])
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
         return rows + _stray_rows(outcome)
@@ -159,7 +166,7 @@ class RunRecord:
             "num_examples": self._num_examples[report.client],
             "weight": weight,
             "steps": report.steps,
-            "seconds": report.seconds,
+            "seconds": report.seconds or None,  # withheld under privacy
             "rejected": report.rejected,
             "train_loss": report.train_loss,
             "val_examples": report.val_examples,

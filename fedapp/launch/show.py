@@ -61,6 +61,10 @@ def _figure(name: str, value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
     """The figures of one run, and where its report lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -70,6 +74,14 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     for name in summary:
         if name in fixed or name.startswith(("test_", "final_", "model_sha256")):
             table.add_row(name, _figure(name, summary[name]))
+    if privacy := summary.get("privacy"):
+        spent = [_figure("", summary[f"epsilon_{which}"]) for which in ("max", "median")]
+        table.add_row("epsilon", f"{spent[0]} at most, {spent[1]} median, of a budget of {privacy['target_epsilon']}")
+        names = ("delta", "accountant", "noise_multiplier", "sample_rate", "steps_per_round")
+        table.add_row("privacy of", privacy["unit"])
+        table.add_row("", ", ".join(f"{name} {_short(privacy.get(name))}" for name in names))
+        if summary.get("declined"):
+            table.add_row("declined", f"{summary['declined']} clients, whose privacy budget is spent")
     for who, why in summary.get("faults", {}).items():
         table.add_row("left out", escape(f"{who}: {why}"))
     console.print(table)

@@ -89,7 +89,7 @@ def legend(figure: Figure, axes: Axes, handles: Sequence[Artist] | None = None) 
         figure.legend(
             handles=list(handles),
             loc="outside upper left",
-            ncols=len(handles),
+            ncols=min(len(handles), 4),  # more would run out of the figure
             frameon=False,
             fontsize=9.5,
             labelcolor=COLORS["ink"],

@@ -23,6 +23,7 @@ _PHASES = (
 )
 _MOST_MARKERS = 40
 _MOST_BARS = 60
+_MOST_CLIENTS = 100
 
 
 def metric_by_round(run: RunData) -> Figure | None:
@@ -71,23 +72,32 @@ def seconds_by_round(run: RunData) -> Figure | None:
 
 
 def privacy_by_round(run: RunData) -> Figure | None:
-    """The epsilon spent so far: by the client that spent most, and by the median client."""
+    """The epsilon spent so far by each client, by the one that spent most, and by the median client."""
     spent = epsilon_by_round(run)
     if not spent:
         return None
-    rounds = tuple(spent)
-    medians = tuple(sorted(values)[len(values) // 2] for values in spent.values())
+    rounds = tuple(next(iter(spent.values())).rounds)
+    by_index = list(zip(*(series.values for series in spent.values()), strict=True))
     figure = _lines(
         "ε spent",
         [
-            ("most of any client", Series(rounds, tuple(max(values) for values in spent.values())), "vermillion", "-"),
-            ("median client", Series(rounds, medians), "blue", "-"),
+            ("most of any client", Series(rounds, tuple(map(max, by_index))), "vermillion", "-"),
+            ("median client", Series(rounds, tuple(sorted(v)[len(v) // 2] for v in by_index)), "blue", "--"),
         ],
         share=False,
     )
     if figure is not None:
-        _mark_budget(figure.axes[0], run)
-        figure.axes[0].set_ylim(bottom=0)
+        axes = figure.axes[0]
+        for number, series in enumerate(list(spent.values())[:_MOST_CLIENTS]):
+            label = "each client" if number == 0 else None
+            axes.plot(
+                series.rounds, series.values, label=label, color=COLORS["muted"], linewidth=0.8, alpha=0.5, zorder=1
+            )
+        for text in figure.legends:
+            text.remove()
+        legend(figure, axes)
+        _mark_budget(axes, run)
+        axes.set_ylim(bottom=0)
     return figure
 
 
@@ -97,7 +107,7 @@ def _mark_budget(axes: Axes, run: RunData) -> None:
     if budget is not None:
         axes.axhline(budget, color=COLORS["muted"], linewidth=1.2, linestyle=":")
         right = axes.get_yaxis_transform()  # x as a share of the axes, y in data
-        axes.text(1, budget, "budget ", transform=right, ha="right", va="bottom", color=COLORS["muted"], fontsize=9.5)
+        axes.text(0, budget, " budget", transform=right, ha="left", va="bottom", color=COLORS["muted"], fontsize=9.5)
 
 
 def _lines(ylabel: str, lines: Sequence[tuple[str, Series, str, str]], *, share: bool) -> Figure | None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from fedapp.report.read import Record, RunData, number
@@ -142,16 +143,18 @@ def participation(run: RunData) -> Participation:
     )
 
 
-def epsilon_by_round(run: RunData) -> dict[int, tuple[float, ...]]:
-    """The epsilon that every client which trained so far has spent, by round: what is spent stays spent."""
-    spent: dict[Any, float] = {}
-    result = {}
-    for line in sorted(run.clients, key=lambda line: int(line["round"])):
-        epsilon = number(line.get("epsilon"))
-        if epsilon is not None:
-            spent[line.get("client")] = epsilon
-            result[line["round"]] = tuple(spent.values())
-    return result
+def epsilon_by_round(run: RunData) -> dict[Any, Series]:
+    """By client, what it has spent after each round: what is spent stays spent. Empty where nobody has spent any."""
+    rounds = sorted({line["round"] for line in (*run.rounds, *run.clients) if line["round"] > 0})
+    spent: dict[Any, dict[int, float]] = {}
+    for line in run.clients:
+        if (epsilon := number(line.get("epsilon"))) is not None:
+            spent.setdefault(line.get("client"), {})[line["round"]] = epsilon
+    found = {}
+    for client in sorted(spent, key=client_order):
+        values = accumulate((spent[client].get(index, 0.0) for index in rounds), max)
+        found[client] = Series(tuple(rounds), tuple(values))
+    return found
 
 
 def _pair(series: Series) -> tuple[tuple[int, ...], tuple[float, ...]]:

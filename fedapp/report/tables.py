@@ -9,12 +9,27 @@ from fedapp.report.read import Record, RunData, number
 from fedapp.report.series import by_round, client_metric, final_values, participation, server_metrics
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
 
-__all__ = ["Card", "Table", "cards", "clients_table", "rejections_table", "rounds_table"]
+__all__ = ["Card", "Table", "cards", "clients_table", "privacy_table", "rejections_table", "rounds_table"]
 
 _MOST_ROWS = 1000  # of a table: a browser scrolls more only sluggishly, and the files hold them all
 
 
 _RARE = {"unused": "not used", "excluded": "left out"}  # columns that most runs do not need
+_PRIVACY = {
+    "unit": "what is protected",
+    "epsilon_max": "highest ε of any client",
+    "epsilon_median": "ε of the median client",
+    "target_epsilon": "budget of each client",
+    "declined": "clients that declined, for their budget is spent",
+    "delta": "largest δ",
+    "accountant": "accountant",
+    "noise_multiplier": "noise multiplier σ",  # noqa: RUF001
+    "sample_rate": "sample rate q",
+    "steps_per_round": "steps a round",
+    "max_grad_norm": "gradients clipped to",
+    "noise_source": "source of noise",
+    "grad_sample_mode": "per-example gradients by",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,22 @@ def rounds_table(run: RunData) -> Table:
     if any(key.startswith("val_") for key, _, _ in columns):
         return replace(table, note=f"What clients measured: of the model that the round began with. {table.note}")
     return table
+
+
+def privacy_table(run: RunData) -> Table:
+    """What the promise of privacy consists of; no rows for a run without it."""
+    found = run.summary.get("privacy")
+    if not isinstance(found, dict):
+        return Table((), ())
+    said: dict[str, object] = {**found, "declined": run.summary.get("declined")}
+    said |= {f"epsilon_{which}": run.summary.get(f"epsilon_{which}") for which in ("max", "median")}
+    rows = []
+    for key, title in _PRIVACY.items():
+        value = said.get(key)
+        if isinstance(value, float):
+            value = f"{value:.4g}"
+        rows.append((title, "–" if value is None else str(value)))  # noqa: RUF001
+    return Table(("", "of this run"), tuple(rows))
 
 
 def rejections_table(run: RunData) -> Table:

@@ -115,6 +115,7 @@ PAGE = f"""{_TABLE}<!doctype html>
 {{% endfor %}}
 </div>
 {{% endif %}}
+{{{{ show("Privacy", privacy, "words") }}}}
 {{{{ show("Rounds", rounds) }}}}
 {{{{ show("Rejections", rejections, "words") }}}}
 {{{{ show("Clients", clients) }}}}

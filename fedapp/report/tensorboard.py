@@ -8,13 +8,14 @@ from typing import Self
 __all__ = ["EventWriter"]
 
 _GROUPS = ("test", "train", "val", "seconds", "bytes")
+_PRIVACY = ("epsilon_", "delta", "noise_multiplier", "sample_rate", "steps_per_round", "max_grad_norm")
 
 
 class EventWriter:
     """Writes the numbers of a metrics.jsonl line as scalars under `log_dir`.
 
     `test_accuracy` becomes `test/accuracy`, so that TensorBoard groups what belongs together; `seconds` becomes
-    `seconds/total`, and what is left, such as `cohort`, goes under `clients/`.
+    `seconds/total`, `epsilon_max` `privacy/epsilon_max`, and what is left, such as `cohort`, goes under `clients/`.
     """
 
     def __init__(self, log_dir: Path, *, resume_at: int | None = None) -> None:
@@ -31,6 +32,10 @@ class EventWriter:
                 self._writer.add_scalar(_tag(key), value, step)
         self._writer.flush()
 
+    def add_text(self, tag: str, text: str) -> None:
+        """A text, in Markdown."""
+        self._writer.add_text(tag, text)
+
     def close(self) -> None:
         """Flush and close the event file."""
         self._writer.close()
@@ -45,5 +50,7 @@ class EventWriter:
 
 
 def _tag(key: str) -> str:
+    if key.startswith(_PRIVACY):
+        return f"privacy/{key}"
     group, _, name = key.partition("_")
     return f"{group}/{name or 'total'}" if group in _GROUPS else f"clients/{key}"

@@ -34,7 +34,7 @@ def private_training(mode: str, batch: int, steps: int) -> PrivateTraining:
 
 def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
     """`steps` steps on the same batches in every mode; plain SGD goes over the same number of batches of that size."""
-    table = Table("model", "batch", "plain, ms", *MODES, "auto", "to best")
+    table = Table("model", "batch", "plain, ms", *MODES, "auto", "to best", title="time relative to plain SGD")
     rows = []
     for name, make in MODELS.items():
         for batch in BATCHES:

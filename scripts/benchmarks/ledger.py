@@ -28,7 +28,8 @@ FEDERATIONS = {"simulation": (50, 5), "device": (1, 1)}  # clients of one proces
 def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
     """`repetitions` rounds after a first one. Half of 100 clients in a simulation, of which 5 train in a round, share
     what the accountant has worked out; a device has a history of its own."""
-    table = Table("model", "accountant", "where", "training, ms", "bookkeeping, ms", "share")
+    title = "a round of the clients of one process: half of 100 clients, 5 train; or one device"
+    table = Table("model", "accountant", "where", "training, ms", "bookkeeping, ms", "share", title=title)
     rows = []
     for name, make in MODELS.items():
         for accountant in ("prv", "rdp"):

@@ -210,7 +210,7 @@ def audited(epsilon: float | None, *overrides: str, candidates: int = 60, worlds
     played = replace(arm.game, training=replace(arm.game.training, **changed)) if changed else arm.game
     half = worlds // 2
     found = judge(play(played, range(worlds)), arm, Size(shadows=half, attacked=half))
-    return Audited(setting.name, arm.epsilon, arm.delta, found, attack_batch(setting, 4, 300))
+    return Audited(setting.name, arm.epsilon, arm.delta, arm.text, found, attack_batch(setting, 4, 300))
 
 
 @pytest.mark.slow
@@ -251,6 +251,9 @@ def test_noise_that_is_missing_is_found_out() -> None:
     [
         (("data=breast_cancer", "model=mlp"), 100, "data.scaling=federated"),
         ((), 5000, "too few for 5000 candidates"),
+        (("strategy=median",), 100, "strategy=median: has no effect on an audit"),
+        (("federation.fraction_train=0.5",), 100, "federation.fraction_train=0.5: has no effect"),
+        (("privacy.noise_multiplier=5",), 100, "follows from --epsilon"),
         (("model=torchvision", "model.name=resnet18", "model.norm=batch"), 100, "BatchNorm"),
     ],
 )
@@ -276,7 +279,7 @@ def test_the_exit_status_tells_of_a_refuted_epsilon(
     found = tuple(Found(a.target, a.name, Area(0.9, 0.8, 1.0), 0.5, 2.0, curve) for a in ATTACKS)
     inversion = SimpleNamespace(truth=torch.zeros(2, 3), found=torch.zeros(2, 3), explained=0.1)
     for epsilon, status in ((3.0, 0), (1.0, 1)):
-        result = [Audited(f"ε = {epsilon}", epsilon, 1e-5, found, inversion)]  # type: ignore[arg-type]
+        result = [Audited(f"ε = {epsilon}", epsilon, 1e-5, "it", found, inversion)]  # type: ignore[arg-type]
         monkeypatch.setattr(script, "audit", lambda *_, result=result: result)
         assert script.main(["--output", str(tmp_path / str(status))]) == status
         assert ("proves ε >= 2.00" in capsys.readouterr().out) == bool(status)
@@ -284,9 +287,30 @@ def test_the_exit_status_tells_of_a_refuted_epsilon(
     assert "is not empty" in capsys.readouterr().out
 
 
+def test_a_crash_is_no_refutation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = command()
+    monkeypatch.setattr(script, "audit", lambda *_: 1 / 0)
+    assert script.main(["--output", str(tmp_path / "new")]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_a_batch_larger_than_the_candidates_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["federation.num_rounds=1", "--batch-size", "500", "--output", str(tmp_path / "new"), "--epsilon", ""]
+    assert command().main(arguments) == 2
+    assert "--batch-size 500: more than the 100" in capsys.readouterr().out
+
+
 def test_nonsense_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = command()
-    for arguments in (["--epsilon", "0"], ["--shadows", "0"], ["--confidence", "1"]):
+    for arguments in (
+        ["--epsilon", "8,0"],
+        ["--epsilon", "x"],
+        ["--shadows", "0"],
+        ["--confidence", "1"],
+        ["--candidates", "2"],
+    ):
         with pytest.raises(SystemExit):
             script.main(arguments)
     assert script.main(["model.hiden=[3]", "--output", str(tmp_path / "none")]) == 2
@@ -299,11 +323,21 @@ def test_the_command_leaves_its_files(tmp_path: Path) -> None:
     import subprocess
 
     size = ["--shadows", "2", "--attacked", "2", "--candidates", "20", "--epsilon", "3", "--jobs", "1"]
-    call = [sys.executable, "scripts/audit.py", *SMALL, "federation.num_rounds=1", "privacy.accountant=rdp", *size, "--output", tmp_path / "new"]
+    call = [
+        sys.executable,
+        "scripts/audit.py",
+        *SMALL,
+        "federation.num_rounds=1",
+        "privacy.accountant=rdp",
+        *size,
+        "--output",
+        tmp_path / "new",
+    ]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"audit_dir={tmp_path / 'new'}"
     content = json.loads((tmp_path / "new" / "audit.json").read_text())
+    assert content["attacked"] == "mlp (4,810 parameters) on Digits, 3 clients, 1 rounds"
     assert [arm["name"] for arm in content["arms"]] == ["without DP", "ε = 3"]
     assert content["arms"][1]["epsilon"] == pytest.approx(3.0, abs=0.05)
     assert len(content["arms"][1]["attacks"]) == len(ATTACKS)

@@ -1,5 +1,6 @@
 """Whole runs under DP-SGD: budgets end them, ledgers outlive them, and nothing that is not covered is on the wire."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from rich.console import Console
 
 from fedapp.build import build_parts
 from fedapp.build_private import check_privacy
 from fedapp.client_app import app
 from fedapp.config import compose
 from fedapp.errors import ConfigError, FederationError
+from fedapp.launch.show import show_summary
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import FileLedger
 
@@ -47,6 +50,7 @@ def test_epsilon_of_every_client_is_that_of_all_its_rounds(run: Path) -> None:
             taken[row["client"]] = taken.get(row["client"], 0) + 1
             expected = epsilon([Spending(2.0, 0.5, 2 * taken[row["client"]])], 1e-5, "rdp")
             assert row["epsilon"] == pytest.approx(expected)
+            assert row["seconds"] is None  # withheld
             assert (row["noise_multiplier"], row["sample_rate"], row["delta"], row["steps"]) == (2.0, 0.5, 1e-5, 2)
     found = summary(run)
     spent = sorted(epsilon([Spending(2.0, 0.5, 2 * count)], 1e-5, "rdp") for count in taken.values())
@@ -63,6 +67,39 @@ def test_the_report_tells_of_privacy(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "highest ε" in page
     assert "ε spent" in page
+    mode = summary(run)["privacy"]["grad_sample_mode"]
+    facts = {"what is protected": "one example of one client&#39;s data", "accountant": "rdp", "steps a round": "2"}
+    facts |= {"noise multiplier σ": "2", "sample rate q": "0.5", "largest δ": "1e-05", "per-example gradients by": mode}
+    for name, value in facts.items():
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+
+
+def test_tensorboard_tells_of_privacy(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert events.Scalars("privacy/epsilon_max")[-1].value == pytest.approx(summary(run)["epsilon_max"], rel=1e-6)
+    assert events.Scalars("privacy/epsilon_median")
+    text = events.Tensors("privacy/text_summary")[0].tensor_proto.string_val[0].decode()
+    for fact in ("noise_multiplier: 2.0", "sample_rate: 0.5", "steps_per_round: 2", "delta: 1e-05", "accountant: rdp"):
+        assert fact in text
+    assert "unit: one example of one client's data" in text
+
+
+def test_the_terminal_tells_of_privacy(run: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    found = {**summary(run), "declined": 3}
+    show_summary(console, found, run)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{found['epsilon_max']:.4f} at most" in text
+    assert "delta 1e-05, accountant rdp, noise_multiplier 2, sample_rate 0.5, steps_per_round 2" in text
+    assert "3 clients, whose privacy budget is spent" in text
+
+
+def test_a_delta_that_is_too_large_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match=r"privacy.delta: must be below 1 / number of examples"):
+        go(tmp_path / "run", f"{QUICK} federation.num_rounds=1 privacy.delta=0.1")
 
 
 def test_a_small_budget_ends_the_run(tmp_path: Path) -> None:

@@ -180,6 +180,9 @@ def test_privacy_spent_never_falls(run_at: Callable[..., Path]) -> None:
     most = points(axes, "most of any client")
     assert most[20] == run.summary["epsilon_max"]
     assert list(most.values()) == sorted(most.values())
+    lines = [line for line in axes.get_lines() if line.get_color() == COLORS["muted"] and line.get_alpha() == 0.5]
+    assert len(lines) == len({line["client"] for line in run.clients if "epsilon" in line})  # one for each client
+    assert max(max(line.get_ydata()) for line in lines) == most[20]
     assert "budget" in axes.texts[0].get_text()
 
 
