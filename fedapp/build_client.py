@@ -37,9 +37,12 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None 
     from fedapp.federation.private_site import PrivateSite
 
     check_privacy(config, parts)
-    if (data_path is not None or (limits and limits.keys)) and config.privacy.noise_source != "os_entropy":
-        raise ConfigError(f"privacy.noise_source={config.privacy.noise_source}: not on a device, whose data is real")
     budget = build_budget(config, limits)
+    if data_path is not None and (budget.void or not budget.cost.noise_multiplier):
+        source, sigma = config.privacy.noise_source, budget.cost.noise_multiplier
+        raise ConfigError(
+            f"privacy.noise_source={source}, privacy.noise_multiplier={sigma}: not on a device, whose data is real"
+        )
     return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
 
 

@@ -66,8 +66,8 @@ def build_budget(config: Config, limits: OwnLimits | None = None) -> Budget:
     return Budget(
         cost=Spending(sigma, rate, steps),
         max_epsilon=min(most, default=float("inf")),
-        # A server may ask for a smaller delta than an operator's limit is meant at, never for a larger one.
-        delta=None if own.max_epsilon is not None and (privacy.delta or 1.0) > LARGEST_DELTA else privacy.delta,
+        delta=privacy.delta,
+        strict_delta=own.of_device,
         accountant=str(privacy.accountant),
         round_counts_to=own.round_counts_to or int(privacy.round_counts_to or 1),
         void=privacy.noise_source != "os_entropy",

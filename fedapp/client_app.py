@@ -21,6 +21,7 @@ from fedapp.federation.resume import run_directory
 from fedapp.federation.site import Account, Site
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import OwnLimits, own_limits
+from fedapp.privacy.pinned import pin
 from fedapp.wire.census import Census, pack_census
 from fedapp.wire.rounds import pack_reply, unpack_instruction
 
@@ -41,8 +42,12 @@ def open_site(context: Context) -> tuple[Config, Site]:
     """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
     limits = own_limits(context.node_config)
     config, site = _site(str(context.run_config["overrides"]), local_data_path(context.node_config), limits)
-    if config.privacy.name == "none" and limits.keys:
-        raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
+    if config.privacy.name == "none":
+        if limits.keys:
+            raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
+    elif limits.ledger is not None:
+        settings = {key: value for key, value in config.data.items() if key not in ("path", "test_path")}
+        pin(limits.ledger.with_name(f"{limits.ledger.name}.data"), settings)
     return config, site
 
 
@@ -54,14 +59,14 @@ def open_account(context: Context, config: Config) -> Account | None:
     """
     if config.privacy.name == "none":
         return None
-    own = context.node_config.get("ledger-path")
-    if own is not None:
-        path = Path(str(own)).expanduser()
-        if local_data_path(context.node_config) is not None:
-            return Account(str(context.run_id), lambda client: FileLedger(path))
-        return Account(str(context.run_id), lambda client: FileLedger(path.with_name(f"{path.name}-{client}")))
-    if local_data_path(context.node_config) is not None:
-        raise ConfigError("ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger")
+    limits = own_limits(context.node_config)
+    if limits.of_device:
+        if limits.ledger is None:
+            raise ConfigError(
+                "ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger"
+            )
+        ledger = FileLedger(limits.ledger)
+        return Account(str(context.run_id), lambda client: ledger)
     known = run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)
     if known is None:
         return Account(str(context.run_id), lambda client: StateLedger(context.state, client))

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py [experiment=audit]")
     parser.add_argument("--epsilon", type=epsilons, default=(8.0, 3.0, 1.0), help="budgets, e.g. 8,1 [8,3,1]")
-    parser.add_argument("--candidates", type=count(4), default=100, help="examples whose membership is guessed [100]")
+    parser.add_argument("--candidates", type=count(20), default=100, help="examples whose membership is guessed [100]")
     parser.add_argument(
         "--shadows", type=count(2), default=32, help="federations the attacker trains to learn from [32]"
     )

@@ -22,6 +22,9 @@ __all__ = ["Arm", "Setting", "attack_batch", "open_arm", "play_worlds"]
 
 # What of the config an audit goes by; the rest would have no effect.
 USED = ("experiment", "task", "data", "model", "optimizer", "train", "privacy.", "run.seed")
+FROM_EPSILON = tuple(
+    f"privacy.{name}" for name in ("target_epsilon", "noise_multiplier", "planned_rounds", "noise_source")
+)
 USED_OF_FEDERATION = ("federation.num_clients", "federation.num_rounds")
 
 
@@ -101,7 +104,7 @@ def check_used(setting: Setting) -> None:
     """Raises ConfigError for an override that an audit would not go by."""
     for line in setting.overrides:
         key = line.lstrip("+~").partition("=")[0]
-        if key in ("privacy.target_epsilon", "privacy.noise_multiplier"):
+        if key in FROM_EPSILON:
             raise ConfigError(f"{line}: the noise of an audit follows from --epsilon; leave it out")
         if not key.startswith(USED) and key not in USED_OF_FEDERATION:
             raise ConfigError(

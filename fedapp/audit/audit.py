@@ -93,7 +93,9 @@ def audit(settings: Sequence[Setting], size: Size, tell: Callable[[str], None] =
 
 
 def judge(signals: Signals, arm: Arm, size: Size) -> tuple[Found, ...]:
-    """Every attack learns from the first worlds and is judged on the others."""
+    """Every attack learns from the first worlds and is judged on the others. The bounds on epsilon hold together, with
+    `size.confidence` for all attacks, since whoever reads them looks at the largest."""
+    confidence = 1 - (1 - size.confidence) / len(ATTACKS)
     shadows = signals.worlds(0, size.shadows)
     attacked = signals.worlds(size.shadows, size.shadows + size.attacked)
     found = []
@@ -106,7 +108,7 @@ def judge(signals: Signals, arm: Arm, size: Size) -> tuple[Found, ...]:
                 attack=attack.name,
                 area=area_under_curve(scores, attacked.members, size.confidence, arm.game.seed),
                 true_positives=float(true[(false <= 0.01).nonzero()[-1]]),
-                epsilon_bound=epsilon_bound(scores, attacked.members, arm.delta, size.confidence),
+                epsilon_bound=epsilon_bound(scores, attacked.members, arm.delta, confidence),
                 curve=(false, true),
             )
         )

@@ -49,7 +49,7 @@ def largest_area(epsilon: float, delta: float) -> float:
     What lies above the ROC curve is at least what lies under Kairouz, Oh and Viswanath's (2015) two lines
     1 - delta - e^epsilon x and e^-epsilon (1 - delta - x), which meet at x = (1 - delta) / (1 + e^epsilon).
     """
-    return 1 - (1 - delta) ** 2 / (1 + math.exp(epsilon))
+    return 1 - (1 - delta) ** 2 * math.exp(-epsilon) / (1 + math.exp(-epsilon))
 
 
 def rates(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:

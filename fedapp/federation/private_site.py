@@ -48,7 +48,10 @@ class PrivateSite(Site):
 
     def _report(self, client: int, state: State) -> ClientReport:
         """Nothing: no figure of the validation split is covered."""
-        self._load(state)
+        try:
+            self._load(state)
+        except Exception as error:
+            return self._failed(client, error)
         return ClientReport(client)
 
     def _train_one(

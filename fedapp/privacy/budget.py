@@ -34,7 +34,8 @@ class Budget:
     """`cost` of one round; no more than `max_epsilon` in all, by `accountant`.
 
     `delta` of None: the smaller of 1e-5 and half of 1/n, n rounded up to a multiple of `round_counts_to`, so that it
-    tells no more of n than that. `void`: the noise can be predicted, so it counts as none.
+    tells no more of n than that. `strict_delta`: what is asked for may be smaller than this, but not larger. `void`:
+    the noise can be predicted, so it counts as none.
     """
 
     cost: Spending
@@ -42,12 +43,14 @@ class Budget:
     delta: float | None
     accountant: str
     round_counts_to: int
+    strict_delta: bool = False
     void: bool = False
 
     def delta_of(self, num_examples: int) -> float:
         """Raises ConfigError where the delta asked for is no protection: at 1/n a whole example may be published."""
-        if self.delta is None:
-            return min(LARGEST_DELTA, 0.5 / rounded_up(num_examples, self.round_counts_to))
+        own = min(LARGEST_DELTA, 0.5 / rounded_up(num_examples, self.round_counts_to))
+        if self.delta is None or self.strict_delta:
+            return min(own, self.delta or own)
         if self.delta * rounded_up(num_examples, self.round_counts_to) >= 1:
             raise ConfigError("privacy.delta: must be below 1 / number of examples on every client; leave it null")
         return self.delta

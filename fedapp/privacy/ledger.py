@@ -54,8 +54,8 @@ class FileLedger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._head = path.with_name(path.name + ".head")
+        self._path = path.resolve()  # by whatever link it is reached, it has one lock
+        self._head = self._path.with_name(self._path.name + ".head")
 
     def entries(self) -> list[Entry]:
         return self._read()[1]
@@ -95,7 +95,8 @@ class FileLedger:
             count, _, chain = head.partition(" ")
             last_known = lines[int(count) - 1 : int(count)] if count.isdecimal() else []
             if [_chain_of(line) for line in last_known] != [chain]:
-                raise _damaged(str(self._path), len(lines), f"the ledger ends here, but there were {count} lines")
+                why = f"the ledger ends here, but there were {count} lines ({self._head.name} beside it knows)"
+                raise _damaged(str(self._path), len(lines), why)
         return lines, entries
 
 
@@ -161,5 +162,5 @@ def _parse(lines: list[str], where: str) -> list[Entry]:
 def _damaged(where: str, number: int, why: str) -> FederationError:
     return FederationError(
         f"ledger {where}: line {number + 1} is damaged: {why}. What this client has spent is not known, so it trains no"
-        " more: put the ledger back from a copy"
+        " more: put the ledger back from its newest copy"
     )

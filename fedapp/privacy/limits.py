@@ -2,45 +2,65 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedapp.errors import ConfigError
 
 __all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits"]
 
+NodeConfig = Mapping[str, bool | int | float | str]
+
 LARGEST_DELTA = 1e-5
 KEYS = ("ledger-path", "max-epsilon", "round-counts-to")
+MAX_EPSILON = 8.0
 # A fixed unit: who may choose several finds the exact count from several roundings of it.
 ROUND_COUNTS_TO = 10
 
 
 @dataclass(frozen=True)
 class OwnLimits:
-    """`max_epsilon`: what each client may spend, None for as much as the config says. `round_counts_to`: the unit in
-    which counts leave it; None in a simulation, whose config decides. `keys`: which settings its operator has given."""
+    """`max_epsilon`: what each client may spend. `round_counts_to`: the unit in which counts leave it. Both are None in
+    a simulation, whose config decides. `ledger`: the file in which what was spent is kept. `keys`: which settings its
+    operator has given."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
+    ledger: Path | None = None
     keys: tuple[str, ...] = ()
 
+    @property
+    def of_device(self) -> bool:
+        """Whether an operator answers for the data, and not a simulation's config."""
+        return self.max_epsilon is not None
 
-def own_limits(node_config: Mapping[str, bool | int | float | str]) -> OwnLimits:
-    """Raises ConfigError for what is no limit, and for a limit without a ledger of the operator's own to hold it to."""
+
+def own_limits(node_config: NodeConfig) -> OwnLimits:
+    """Raises ConfigError for what is no limit, and for limits on data that the server deals out."""
     keys = tuple(key for key in KEYS if key in node_config)
-    if not keys and "data-path" not in node_config:
+    if "data-path" not in node_config:
+        if keys:
+            raise ConfigError(
+                f"node-config {', '.join(keys)}: for a device with data of its own (data-path); in a simulation the"
+                " config decides who has which data, so nothing can be promised of it"
+            )
         return OwnLimits()
-    epsilon = _number(node_config, "max-epsilon")
-    unit = _number(node_config, "round-counts-to")
-    if unit is not None and unit != int(unit):
+    unit = _number(node_config, "round-counts-to", ROUND_COUNTS_TO)
+    if unit != int(unit):
         raise ConfigError(f"node-config round-counts-to={unit}: must be a whole number")
-    if epsilon is not None and "ledger-path" not in keys:
-        raise ConfigError("node-config max-epsilon: needs ledger-path, a file where what was spent is kept")
-    return OwnLimits(epsilon, int(unit or ROUND_COUNTS_TO), keys)
+    return OwnLimits(_number(node_config, "max-epsilon", MAX_EPSILON), int(unit), _ledger(node_config), keys)
 
 
-def _number(node_config: Mapping[str, bool | int | float | str], key: str) -> float | None:
-    if key not in node_config:
+def _ledger(node_config: NodeConfig) -> Path | None:
+    given = node_config.get("ledger-path")
+    if given is None:
         return None
-    given = node_config[key]
+    if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
+        raise ConfigError(f"node-config ledger-path={given}: must be an absolute path, lest another folder begins anew")
+    return Path(given).expanduser()
+
+
+def _number(node_config: NodeConfig, key: str, default: float) -> float:
+    given = node_config.get(key, default)
     try:
         if 0 < (found := float(given)) < float("inf"):
             return found

@@ -33,8 +33,8 @@ class _OwnNoise:
         for parameter in self.params:  # type: ignore[attr-defined]
             std = self.noise_multiplier * self.max_grad_norm  # type: ignore[attr-defined]
             summed = parameter.summed_grad
-            if std:  # added in float64 and rounded once
-                summed = (summed.double() + self.noise.normal(summed.shape, std).to(summed.device)).to(summed.dtype)
+            if std:  # added in float64, which not every device has, and rounded once
+                summed = (summed.cpu().double() + self.noise.normal(summed.shape, std)).to(summed)
             parameter.grad = summed.view_as(parameter)
 
 

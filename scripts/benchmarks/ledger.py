@@ -22,13 +22,13 @@ from fedapp.seeding import generator
 
 EXAMPLES, BATCH = 100, 10
 SIGMA = 2.0
-FEDERATIONS = {"simulation": (50, 5), "device": (1, 1)}  # clients of one process, and how many of them train in a round
+FEDERATIONS = {"simulation": (50, 5), "alone": (1, 1)}  # clients of one process, and how many of them train in a round
 
 
 def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
     """`repetitions` rounds after a first one. Half of 100 clients in a simulation, of which 5 train in a round, share
-    what the accountant has worked out; a device has a history of its own."""
-    title = "a round of the clients of one process: half of 100 clients, 5 train; or one device"
+    what the accountant has worked out; one alone, in a process that lives on, has a history of its own."""
+    title = "a round of the clients of one process: half of 100 clients, 5 train; or one client"
     table = Table("model", "accountant", "where", "training, ms", "bookkeeping, ms", "share", title=title)
     rows = []
     for name, make in MODELS.items():

@@ -1,5 +1,6 @@
 """What was spent is never forgotten: accounting over rounds, files that crash and are tampered with, budgets."""
 
+import fcntl
 import json
 import math
 import multiprocessing
@@ -117,6 +118,14 @@ def test_delta_is_below_one_over_n() -> None:
     assert budget(delta=1e-3).delta_of(990) == 1e-3
     with pytest.raises(ConfigError, match="below 1 / number of examples"):
         budget(delta=1e-3).delta_of(991)  # by the rounded count: it tells no more
+
+
+def test_a_device_takes_a_smaller_delta_but_no_larger_one() -> None:
+    own = 0.5 / 90_000
+    assert budget(delta=1e-5, strict_delta=True).delta_of(90_000) == own
+    assert budget(delta=1e-3, strict_delta=True).delta_of(90_000) == own
+    assert budget(delta=1e-7, strict_delta=True).delta_of(90_000) == 1e-7
+    assert budget(delta=None, strict_delta=True).delta_of(90_000) == own
 
 
 def test_counts_are_rounded_up() -> None:
@@ -240,6 +249,33 @@ def pay_and_die(path: Path, step: str) -> None:
             budget(100).pay(FileLedger(path), "run", number, 50)
             if number == 3:
                 die()  # training
+
+
+def test_a_payment_is_on_the_disk_before_it_counts(tmp_path: Path) -> None:
+    """A killed process keeps what it wrote; a machine without power only what was synced, with the name of the file."""
+    path, synced = tmp_path / "ledger", []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((Path(name).name, path.read_bytes()))
+
+    with patch("os.fsync", fsync):
+        budget(100).pay(FileLedger(path), "run", 1, 50)
+        first = path.read_bytes()
+        budget(100).pay(FileLedger(path), "run", 2, 50)
+    assert synced == [("ledger", first), (tmp_path.name, first), ("ledger", path.read_bytes())]
+
+
+def test_nobody_else_reads_or_writes_while_one_decides(tmp_path: Path) -> None:
+    ledger = FileLedger(tmp_path / "ledger")
+    with ledger.held(), (tmp_path / "ledger.lock").open("a") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (tmp_path / "link").symlink_to(tmp_path / "ledger")
+    link = FileLedger(tmp_path / "link")
+    with link.held(), (tmp_path / "ledger.lock").open("a") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.slow

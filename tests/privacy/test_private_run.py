@@ -69,7 +69,8 @@ def test_the_report_tells_of_privacy(run: Path) -> None:
     assert "ε spent" in page
     mode = summary(run)["privacy"]["grad_sample_mode"]
     facts = {"what is protected": "one example of one client&#39;s data", "accountant": "rdp", "steps a round": "2"}
-    facts |= {"noise multiplier σ": "2", "sample rate q": "0.5", "largest δ": "1e-05", "per-example gradients by": mode}
+    facts |= {"sample rate q": "0.5", "largest δ": "1e-05", "per-example gradients by": mode}
+    facts |= {"noise multiplier \N{GREEK SMALL LETTER SIGMA}": "2"}
     for name, value in facts.items():
         assert f'<th scope="row">{name}</th><td>{value}</td>' in page
 
@@ -233,13 +234,45 @@ def test_an_operator_who_asks_for_privacy_gets_no_other_run(tmp_path: Path) -> N
     assert "max-epsilon" in summary(directory)["faults"]["SuperNode 102"]
 
 
-def test_a_limit_needs_a_ledger_of_the_operators_own(tmp_path: Path) -> None:
+def test_limits_are_for_devices(tmp_path: Path) -> None:
     node_configs = [
         {"partition-id": 0, "num-partitions": 2, "max-epsilon": 3.0},
         {"partition-id": 1, "num-partitions": 2},
     ]
     directory = go(tmp_path / "run", f"{QUICK} federation.num_rounds=1", node_configs=node_configs)
-    assert "needs ledger-path" in summary(directory)["faults"]["SuperNode 100"]
+    assert "max-epsilon: for a device with data of its own" in summary(directory)["faults"]["SuperNode 100"]
+
+
+@pytest.mark.parametrize("path", ["ledger.jsonl", True, 5])
+def test_a_ledger_must_have_an_absolute_path(tmp_path: Path, path: object) -> None:
+    configs = devices(tmp_path, **{"ledger-path": path})
+    directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+    assert f"ledger-path={path}: must be an absolute path" in summary(directory)["faults"]["SuperNode 102"]
+
+
+def test_without_a_limit_of_its_own_a_device_spends_8_at_most(tmp_path: Path) -> None:
+    overrides = f"{TABLES} federation.num_rounds=9 privacy.target_epsilon=null".replace("=2.0", "=1.0")
+    directory = run_in_process(tmp_path / "run", overrides, node_configs=devices(tmp_path))
+    spent = [row["epsilon"] for row in rows(directory) if row.get("epsilon")]
+    assert 4 < max(spent) <= 8
+    assert "privacy budget" in summary(directory)["stop_reason"]
+
+
+def test_a_device_answers_no_second_question_about_its_data(tmp_path: Path) -> None:
+    """Whether data fits, and how many examples are left, tell of single rows if the server may ask again otherwise."""
+    configs = devices(tmp_path)
+    overrides = f"{TABLES} federation.num_rounds=1"
+    run_in_process(tmp_path / "run", overrides, node_configs=configs)
+    other = f"{overrides} data.missing=drop data.missing_values=[none]"
+    with pytest.raises(FederationError, match="not those by which this device's data was first read"):
+        run_in_process(tmp_path / "other", other, node_configs=configs)
+    allowed = Path(f"{configs[0]['ledger-path']}.data")
+    assert allowed.stat().st_mode & 0o777 == 0o600
+    settings = {**json.loads(allowed.read_text()), "missing": "drop", "missing_values": ["none"]}
+    for config in configs:
+        with Path(f"{config['ledger-path']}.data").open("a") as file:
+            file.write(json.dumps(settings, sort_keys=True) + "\n")
+    assert summary(run_in_process(tmp_path / "third", other, node_configs=configs))["status"] == "finished"
 
 
 def test_the_unit_of_counts_is_the_devices(tmp_path: Path) -> None:
@@ -280,9 +313,10 @@ def test_what_cannot_be_protected_is_refused(overrides: str, parts: list[str]) -
 
 
 def test_a_server_cannot_choose_predictable_noise_on_a_device(tmp_path: Path) -> None:
-    overrides = f"{TABLES} federation.num_rounds=1 privacy.noise_source=seeded_for_tests"
-    with pytest.raises(FederationError, match=r"privacy.noise_source=seeded_for_tests: not on a device"):
-        run_in_process(tmp_path / "run", overrides, node_configs=devices(tmp_path))
+    for setting in ("privacy.noise_source=seeded_for_tests", "privacy.noise_multiplier=0 privacy.target_epsilon=null"):
+        overrides = f"{TABLES} federation.num_rounds=1 {setting}"
+        with pytest.raises(FederationError, match=r"not on a device, whose data is real"):
+            run_in_process(tmp_path / "run", overrides, node_configs=devices(tmp_path))
 
 
 @pytest.mark.parametrize("override", ["privacy.max_grad_norm=7e-46", "privacy.noise_multiplier=1e300"])

@@ -158,6 +158,27 @@ def test_noise_is_gaussian_of_the_right_size_and_independent() -> None:
         assert abs(float(np.corrcoef(one, other)[0, 1])) < 4.9 / np.sqrt(len(one))  # 4.9 standard deviations: 1e-6
 
 
+def test_noise_is_drawn_and_added_in_float64() -> None:
+    assert make_noise("os_entropy").normal(torch.Size((3,)), 1.0).dtype == torch.float64
+
+    class Tiny(Noise):
+        def normal(self, shape: torch.Size, std: float) -> Tensor:
+            return torch.full(shape, 1.0, dtype=torch.float64)
+
+    class Large(Noise):
+        def normal(self, shape: torch.Size, std: float) -> Tensor:
+            return torch.full(shape, 2.0**60, dtype=torch.float64)
+
+    settings: dict[str, Any] = {"noise_multiplier": 1.0, "steps": 1, "optimizer": plain_sgd, "sample_rate": 1.0}
+    moved = {}
+    for kind in (Tiny, Large):
+        start = cnn().state_dict()
+        after = trained(private(noise=lambda kind=kind: kind(0), **settings), examples(4))
+        moved[kind] = {key: after[key] - start[key] for key in start}
+    assert all(value.dtype == torch.float32 for value in moved[Tiny].values())
+    assert all(bool((value == -(2.0**58)).all()) for value in moved[Large].values())  # noise / 4 examples
+
+
 def test_poisson_samples_take_each_example_independently() -> None:
     noise = make_noise("os_entropy")
     taken = np.zeros((4000, 30))

@@ -1,0 +1,33 @@
+"""How a device's data is read, fixed at first use: who may choose columns, classes and filters anew for every question
+finds out about single rows from what fits and what does not."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedapp.errors import ConfigError
+from fedapp.files import write_atomically
+
+__all__ = ["pin"]
+
+log = logging.getLogger("flwr")
+
+
+def pin(path: Path, settings: Mapping[str, Any]) -> None:
+    """Note `settings` in `path` if there are none yet. Raises ConfigError where others are; a line for each that is
+    allowed can be added there by hand."""
+    line = json.dumps(settings, sort_keys=True)
+    try:
+        allowed = path.read_text().splitlines()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, f"{line}\n".encode(), mode=0o600)
+        return
+    if line not in allowed:
+        log.warning("to allow these settings of data, add this line to %s: %s", path, line)
+        raise ConfigError(
+            "data: these settings are not those by which this device's data was first read, and each other reading"
+            " would tell more of it. Its operator can allow them (see the client's log)"
+        )
