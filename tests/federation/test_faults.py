@@ -32,7 +32,7 @@ NAMES = [*(None,) * 4, *HARMLESS, *REASONS]
 ROUNDS = 4
 BASE = (
     f"federation.num_clients={len(NAMES)} federation.num_rounds={ROUNDS} federation.fraction_train=1 partition=iid"
-    " model=logistic_regression strategy.max_update_norm=20 federation.round_timeout=0.6 federation.wait_timeout=0.1"
+    " model=logistic_regression strategy.max_update_norm=20 federation.round_timeout=2 federation.wait_timeout=0.1"
     " federation.exclude_after=2 federation.exclude_rounds=1"
 )
 
