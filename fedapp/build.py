@@ -12,10 +12,13 @@ from fedapp.config import Config, instantiate
 from fedapp.data.shards import Shards
 from fedapp.data.source import DataSource
 from fedapp.errors import ConfigError
+from fedapp.fingerprint import state_sha256
 from fedapp.metrics import choose
 from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
+from fedapp.models.transfer import split
 from fedapp.seeding import seeded
+from fedapp.shared_state import frozen_state
 from fedapp.task import Task
 
 __all__ = [
@@ -29,11 +32,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Parts:
-    """What server and clients both have: the data set, the task, and the model at its initial state."""
+    """What server and clients both have: the data set, the task, and the model at its initial state.
+
+    `whole` takes examples. `model` is the part of it that is trained: all, or what works on the output of `frozen`.
+    """
 
     source: DataSource
     task: Task
+    whole: nn.Module
+    frozen: nn.Module | None
     model: nn.Module
+
+    @property
+    def backbone(self) -> str:
+        """SHA-256 of what server and clients must have alike because it never travels; "" where all does."""
+        fixed = frozen_state(self.model) | (self.frozen.state_dict() if self.frozen is not None else {})
+        return state_sha256(fixed) if fixed else ""
 
 
 def build_parts(config: Config) -> Parts:
@@ -50,10 +64,15 @@ def build_parts(config: Config) -> Parts:
         raise ConfigError("federation.target_accuracy: needs a classification task, this one is a regression")
     with seeded(config.run.seed, "model"):
         net = instantiate("model", config.model, partial=True)(schema)
-    model = assemble(net, schema)
-    check_fits(model, schema)
+    whole = assemble(net, schema)
+    check_fits(whole, schema)
+    frozen, model = split(whole)
+    if schema.scaling.kind == "federated" and not all(parameter.requires_grad for parameter in whole.parameters()):
+        raise ConfigError(
+            "data.scaling=federated: the scaling of inputs is part of what is frozen here; set model.trainable=full"
+        )
     check_optimizer("optimizer", config.optimizer)
-    return Parts(source, Task(schema, metrics), model)
+    return Parts(source, Task(schema, metrics), whole, frozen, model)
 
 
 def check_optimizer(key: str, node: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
 from fedapp.config import Config
+from fedapp.data.features import Features
 from fedapp.errors import ConfigError
 from fedapp.federation.site import Site
 from fedapp.privacy.limits import OwnLimits
@@ -24,10 +25,13 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None 
         data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
         config = replace(config, data=data)
     parts = build_parts(config)
+    device = resolve_device(config.run.device)
     options: dict[str, Any] = {
         "shards": build_shards(config, parts, data_path),
         "task": parts.task,
-        "model": parts.model.to(resolve_device(config.run.device)),
+        "model": parts.model.to(device),
+        "features": Features(parts.frozen.to(device)) if parts.frozen is not None else None,
+        "backbone": parts.backbone,
         "seed": config.run.seed,
         "max_update_norm": config.strategy.max_update_norm,
     }

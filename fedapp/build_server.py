@@ -70,7 +70,7 @@ def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedA
     made = WeightedFedAvg(
         roster,
         server_optimizer=ServerOptimizer(
-            (name for name, _ in parts.model.named_parameters()),
+            (name for name, parameter in parts.model.named_parameters() if parameter.requires_grad),
             optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
         ),
         seed=config.run.seed,

@@ -17,6 +17,7 @@ from fedapp.build import Parts, build_parts
 from fedapp.build_server import build_strategy, check_strategy, output_directory, stop_rules
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
+from fedapp.data.features import features_of
 from fedapp.errors import FedappError, FederationError
 from fedapp.federation.attendance import Attendance
 from fedapp.federation.exchange import Exchange
@@ -28,6 +29,7 @@ from fedapp.federation.resume import check_same_form, find_checkpoint
 from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
 from fedapp.models.input_layer import InputLayer
+from fedapp.shared_state import load_shared, shared_state
 
 __all__ = ["app"]
 
@@ -67,6 +69,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         timeout=max(federation.round_timeout, federation.wait_timeout),  # a first answer includes starting up
         min_clients=federation.min_clients,
         num_clients=federation.num_clients,
+        backbone=parts.backbone,
     )
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
@@ -79,7 +82,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     with only_writer(directory):
         resumed = find_checkpoint(directory, config.run.resume, about["config"])
         if resumed is not None:
-            check_same_form(resumed, parts.model.state_dict())
+            check_same_form(resumed, shared_state(parts.model))
         saved = None if resumed is None else resumed.values
         record = RunRecord(directory, to_yaml(config), roster.num_examples, parts.task.main_metric, saved)
         log(INFO, "run directory: %s", directory)
@@ -95,11 +98,12 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
                 min_clients=strategy.min_clients,
                 wait_timeout=federation.wait_timeout,
                 reply_timeout=federation.round_timeout,
+                backbone=parts.backbone,
             ),
             strategy=strategy,
             task=parts.task,
             model=parts.model,
-            test=test,
+            test=test if test is None or parts.frozen is None else features_of(parts.frozen, test),
             record=record,
             rules=replace(rules, min_clients=strategy.min_clients),
             round_timeout=federation.round_timeout,
@@ -109,8 +113,9 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             start=start,
         )
         result = run.run(resumed)
+        load_shared(parts.model, result.state)
         summary = summarise(config, parts, run, result, privacy)
-        record.finish(summary, result.state)
+        record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
@@ -118,7 +123,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
 
 def agree_on_scaling(parts: Parts, population: Population) -> None:
     """Put the federation's scaling constants into the model's input layer; from there they travel with the model."""
-    layer = parts.model.get_submodule("input")
+    layer = parts.whole.get_submodule("input")
     if population.mean is not None and population.std is not None and isinstance(layer, InputLayer):
         layer.set_statistics(population.mean, population.std)
 
@@ -166,8 +171,9 @@ def summarise(
         "epsilon_median": run.record.epsilons[len(run.record.epsilons) // 2] if run.record.epsilons else None,
         "declined": len(roster.declined),
         "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
-        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
-        "model_sha256": state_sha256(result.state),
+        "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
+        "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
+        "model_sha256": state_sha256(parts.whole.state_dict()),
         "task": config.task.name,
         "seed": config.run.seed,
         "versions": versions(),

@@ -14,6 +14,7 @@ LAYERS = {
     "aggregation": set(),
     "files": set(),
     "fingerprint": set(),
+    "shared_state": set(),
     "code_identity": {"errors"},
     "data": {"data", "errors", "seeding"},
     "models": {"data", "errors", "models"},
@@ -25,12 +26,14 @@ LAYERS = {
     "privacy": {"data", "errors", "files", "privacy", "seeding", "training"},
     "federation": {
         *("aggregation", "code_identity", "data", "errors", "federation", "files", "fingerprint", "metrics"),
-        *("privacy", "report", "task", "training", "wire"),
+        *("privacy", "report", "shared_state", "task", "training", "wire"),
     },
     "config": {"config", "errors"},
-    "build": {"config", "data", "errors", "metrics", "models", "seeding", "task"},
+    "build": {
+        *("config", "data", "errors", "fingerprint", "metrics", "models", "seeding", "shared_state", "task"),
+    },
     "build_private": {"build", "config", "errors", "privacy"},
-    "build_client": {"build", "build_private", "config", "errors", "federation", "privacy", "training"},
+    "build_client": {"build", "build_private", "config", "data", "errors", "federation", "privacy", "training"},
     "build_server": {"build", "config", "errors", "federation", "metrics"},
     "client_app": {"build_client", "code_identity", "config", "data", "errors", "federation", "privacy", "wire"},
     "server_app": {
@@ -42,8 +45,10 @@ LAYERS = {
         "errors",
         "federation",
         "fingerprint",
+        "data",
         "models",
         "report",
+        "shared_state",
     },
     "audit": {
         *("audit", "build", "build_client", "build_private", "config", "data", "errors"),

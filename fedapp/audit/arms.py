@@ -12,6 +12,7 @@ from fedapp.build import build_parts
 from fedapp.build_client import build_training
 from fedapp.build_private import build_private_training, check_privacy
 from fedapp.config import compose
+from fedapp.data.features import features_of
 from fedapp.data.source import Examples
 from fedapp.errors import ConfigError
 from fedapp.privacy.accounting import epsilon
@@ -70,6 +71,8 @@ def open_arm(setting: Setting) -> Arm:
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
     data = parts.source.pooled().train
+    if parts.frozen is not None:
+        data = features_of(parts.frozen, data)
     needed = setting.candidates + (config.federation.num_clients - 1) * (setting.candidates // 2)
     if len(data) < needed:
         raise ConfigError(

@@ -23,7 +23,7 @@ def choice(*options: str) -> Any:
 
 @dataclass
 class Task:
-    name: str = choice("horizontal")
+    name: str = choice("horizontal", "transfer")
     metrics: Any = MISSING
 
 

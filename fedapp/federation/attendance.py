@@ -7,7 +7,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 
 from fedapp.federation.exchange import LONGEST_POLL, Exchange, Late
-from fedapp.federation.preflight import check_claim, check_same_code, query
+from fedapp.federation.preflight import check_backbone, check_claim, check_same_code, query
 from fedapp.federation.roster import Roster
 from fedapp.wire.census import unpack_census
 from fedapp.wire.records import text
@@ -16,8 +16,8 @@ __all__ = ["Attendance"]
 
 
 class Attendance:
-    """Keeps `roster` up to date. `asked`: SuperNodes that the preflight has asked already. `partitions` and
-    `num_clients`: as in `check_claim`."""
+    """Keeps `roster` up to date. `asked`: SuperNodes that the preflight has asked already. `partitions`, `num_clients`
+    and `backbone`: as in the preflight."""
 
     def __init__(
         self,
@@ -30,9 +30,10 @@ class Attendance:
         min_clients: int,
         wait_timeout: float,
         reply_timeout: float,
+        backbone: str = "",
     ) -> None:
         self._exchange, self._roster, self._asked = exchange, roster, set(asked)
-        self._partitions, self._num_clients = partitions, num_clients
+        self._partitions, self._num_clients, self._backbone = partitions, num_clients, backbone
         self._open: dict[int, float] = {}  # SuperNodes that have not answered, and until when that is awaited
         self._min_clients, self._wait_timeout, self._reply_timeout = min_clients, wait_timeout, reply_timeout
 
@@ -81,6 +82,7 @@ class Attendance:
             census = unpack_census(reply.content)
             check_same_code({node: census})
             check_claim(census, self._partitions, self._num_clients)
+            check_backbone(census, self._backbone)
             faults = self._roster.admit(node, census)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]

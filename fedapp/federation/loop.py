@@ -20,6 +20,7 @@ from fedapp.federation.outcome import federated_metrics
 from fedapp.federation.record import RunRecord
 from fedapp.federation.stopping import StopRules
 from fedapp.federation.strategy import WeightedFedAvg
+from fedapp.shared_state import load_shared, shared_state
 from fedapp.task import Task
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
@@ -42,7 +43,7 @@ class Result:
 
 @dataclass
 class Federation:
-    """A run's parts. `model` serves central evaluation on `test`, where the server has such data.
+    """A run's parts. `model` serves central evaluation on `test`, where the server has such data: what the model takes.
 
     A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as JSON,
     and `overrides`.
@@ -140,7 +141,7 @@ class Federation:
     # --- the beginning, and going on ----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._arrays = state_to_arrays(self.model.state_dict())
+        self._arrays = state_to_arrays(shared_state(self.model))
         self._figures = self._evaluate()
         self.record.add_round({"round": 0, **self._figures}, None)
         self._save()
@@ -167,7 +168,7 @@ class Federation:
         self._seconds_of_checkpoint = time.perf_counter() - start
 
     def _restore(self, saved: Checkpoint) -> None:
-        model = {name: saved.model[name] for name in self.model.state_dict()}  # in the order of a new run
+        model = {name: saved.model[name] for name in shared_state(self.model)}  # in the order of a new run
         self.rules.load_state_dict(saved.values["rules"])
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
@@ -182,7 +183,7 @@ class Federation:
         """Central evaluation, as test_<name>; empty where the server has no test data."""
         if self.test is None:
             return {}
-        self.model.load_state_dict(arrays_to_state(self._arrays))
+        load_shared(self.model, arrays_to_state(self._arrays))
         judged = self.task.evaluate(self.model, self.test)
         if judged is None:
             return {}

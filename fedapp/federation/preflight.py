@@ -14,7 +14,7 @@ from fedapp.federation.exchange import Exchange, wait_for_supernodes
 from fedapp.wire.census import Census, unpack_census
 from fedapp.wire.records import text
 
-__all__ = ["Population", "check_claim", "check_same_code", "merge_moments", "preflight", "query"]
+__all__ = ["Population", "check_backbone", "check_claim", "check_same_code", "merge_moments", "preflight", "query"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ def preflight(
     timeout: float,
     min_clients: int,
     num_clients: int,
+    backbone: str = "",
 ) -> Population:
     """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs.
 
-    `num_clients`: how many a simulation has.
+    `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model is frozen.
     """
     grid = exchange.grid
     nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
@@ -69,6 +70,7 @@ def preflight(
     for node, census in list(censuses.items()):
         try:
             check_claim(census, partitions, num_clients)
+            check_backbone(census, backbone)
         except FederationError as error:
             faults[f"SuperNode {node}"] = str(error)
             del censuses[node]
@@ -102,6 +104,15 @@ def check_claim(census: Census, partitions: int, num_clients: int) -> None:
     rest = census.clients[0] % partitions
     if not set(census.clients) <= set(range(rest, num_clients, partitions)):
         raise FederationError(f"it says that it hosts clients which are not its own: {list(census.clients)[:10]}")
+
+
+def check_backbone(census: Census, backbone: str) -> None:
+    """Refuse a SuperNode whose frozen part of the model is another one: an average would mean nothing."""
+    if not census.fault and census.backbone != backbone:
+        raise FederationError(
+            f"its frozen part of the model is another one (SHA-256 {census.backbone[:12]}..., the server's"
+            f" {backbone[:12]}...): give it the same weights (model.pretrained)"
+        )
 
 
 def query(node: int, timeout: float) -> Message:

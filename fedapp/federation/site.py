@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fedapp.aggregation import WeightedSum, screen
 from fedapp.code_identity import code_digest, code_path
-from fedapp.data.shards import Shards, moments
+from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.errors import FedappError
 from fedapp.privacy.budget import Ledgers
+from fedapp.shared_state import load_shared, shared_state
 from fedapp.task import Task
 from fedapp.training import TrainingResult
 from fedapp.wire.census import MOMENTS, Census
@@ -34,7 +35,11 @@ class Account:
 
 
 class Site:
-    """What a SuperNode has: its clients' data, one model that they take turns with, and how they train it."""
+    """What a SuperNode has: its clients' data, one model that they take turns with, and how they train it.
+
+    `features`, where part of the network is frozen, makes of a client's examples what `model` takes; `backbone` is that
+    part's digest.
+    """
 
     def __init__(
         self,
@@ -45,10 +50,13 @@ class Site:
         training: Training,
         seed: int,
         max_update_norm: float | None = None,
+        features: Callable[[int, ClientData], ClientData] | None = None,
+        backbone: str = "",
     ) -> None:
         self.shards, self.task = shards, task
         self.model, self.training = model, training
         self.seed, self.max_update_norm = seed, max_update_norm
+        self.features, self.backbone = features, backbone
 
     def census(self, clients: Sequence[int]) -> Census:
         """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data.
@@ -77,7 +85,15 @@ class Site:
         columns: dict[str, Tensor] = {}
         if self.task.schema.scaling.kind == "federated" and rows:
             columns = {name: torch.stack([row[i].double() for row in rows]) for i, name in enumerate(MOMENTS)}
-        return Census(code_digest(), code_path(), tuple(clients), tuple(counts), tuple(faults), moments=columns)
+        return Census(
+            code_digest(),
+            code_path(),
+            tuple(clients),
+            tuple(counts),
+            tuple(faults),
+            moments=columns,
+            backbone=self.backbone,
+        )
 
     def train(self, instruction: Instruction, state: State, account: Account | None = None) -> Reply:
         """Train every client asked for, from the same global model, and add their updates up.
@@ -104,13 +120,17 @@ class Site:
         return Reply(tuple(self._report(client, state) for client in instruction.clients))
 
     def _load(self, state: State) -> None:
-        self.model.load_state_dict(dict(state))
+        load_shared(self.model, state)
+
+    def _data(self, client: int) -> ClientData:
+        data = self.shards.of(client)
+        return self.features(client, data) if self.features is not None else data
 
     def _report(self, client: int, state: State) -> ClientReport:
         """A report of the global model on one client's validation split, before any training."""
         start = time.perf_counter()
         try:
-            data = self.shards.of(client)
+            data = self._data(client)
             self._load(state)
             judged = self.task.evaluate(self.model, data.validation, only_main=True)
         except Exception as error:
@@ -133,9 +153,9 @@ class Site:
             return before, {}
         try:
             seed = (self.seed, instruction.server_round, client)
-            examples = self.shards.of(client).train
+            examples = self._data(client).train
             result = self.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
-            local = self.model.state_dict()
+            local = shared_state(self.model)
             update = {key: local[key].detach().cpu() - value for key, value in template.items()}
             fault = screen(update, template, max_norm=self.max_update_norm)
         except Exception as error:

@@ -22,7 +22,8 @@ class Census:
     data ("" for nothing); `fault` what is wrong with the SuperNode as a whole. `moments` is empty unless the schema
     asks for federated scaling: then float64 tensors (clients, features) of the count, the mean and the sum of squared
     deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`. `num_partitions` is
-    how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own.
+    how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own. `backbone`: the
+    digest of what of the model is frozen, and so never sent.
     """
 
     code: str
@@ -33,6 +34,7 @@ class Census:
     fault: str = ""
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     num_partitions: int = 0
+    backbone: str = ""
 
 
 def pack_census(census: Census) -> RecordDict:
@@ -44,6 +46,7 @@ def pack_census(census: Census) -> RecordDict:
             "faults": list(census.faults),
             "fault": census.fault,
             "num-partitions": census.num_partitions,
+            "backbone": census.backbone,
         }
     )
     metrics = MetricRecord({"num-examples": list(census.num_examples)})
@@ -70,6 +73,7 @@ def unpack_census(content: RecordDict) -> Census:
         fault=text(config["fault"]),
         moments=_sound_moments(moments, counts),
         num_partitions=count(config["num-partitions"]),
+        backbone=text(config["backbone"]),
     )
 
 

@@ -25,6 +25,11 @@ EXTRA = {
     **dict.fromkeys(
         ("strategy/krum", "strategy/median", "strategy/multi_krum", "strategy/trimmed_mean"), "federation.num_clients=5"
     ),
+    "data/solar": "data.size=32 model=logistic_regression",
+    "task/transfer": "data.size=32",
+    "model/efficientnet_lite0": "data=solar data.size=32",
+    "experiment/solar_dp": "data.size=32",
+    "experiment/solar_random": "data.size=32",
     "model/torchvision": "model.name=resnet18 model.norm=group",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }

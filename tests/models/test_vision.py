@@ -5,10 +5,25 @@ from torch import nn
 
 from fedapp.data.source import Schema
 from fedapp.errors import ConfigError
+from fedapp.models import vision
 from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
 from fedapp.models.normalization import Copy
-from fedapp.models.vision import torchvision_model
+
+# As in conf/model/torchvision.yaml
+UNTRAINED = {
+    "pretrained": False,
+    "weights_sha256": None,
+    "trainable": "full",
+    "last_k": 2,
+    "lora": {},
+    "feature_norm": "none",
+}
+
+
+def torchvision_model(schema, **options):
+    return vision.torchvision_model(schema, **UNTRAINED, **options)
+
 
 pytestmark = pytest.mark.slow  # large networks
 

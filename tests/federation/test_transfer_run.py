@@ -1,0 +1,123 @@
+"""Whole runs of task=transfer: what is on the wire, what comes together, and who is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+from in_process import InProcessGrid, run_in_process, run_on
+from safetensors.torch import load_file
+
+from fedapp.build import build_parts
+from fedapp.config import compose
+from fedapp.fingerprint import state_sha256
+from fedapp.privacy.ledger import FileLedger
+
+pytestmark = pytest.mark.slow
+
+# A frozen network with random weights on small images: what travels is the same, and it is quick.
+BODY = "task=transfer data=digits model=torchvision model.name=resnet18 model.norm=batch model.pretrained=false"
+HEAD = (
+    f"{BODY} model.trainable=head model.feature_norm=layer task.metrics=auto federation.num_clients=4 optimizer.lr=0.01"
+)
+RUN = f"{HEAD} federation.num_rounds=3"
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, InProcessGrid]:
+    grid = InProcessGrid(RUN, 2)
+    return run_on(grid, tmp_path_factory.mktemp("transfer") / "run", RUN), grid
+
+
+def names(message: Message) -> set[str]:
+    return {name for record in message.content.array_records.values() for name in record}
+
+
+def test_only_the_head_is_on_the_wire(run: tuple[Path, InProcessGrid]) -> None:
+    directory, grid = run
+    sent = [message for message in grid.sent if message.metadata.message_type != "query"]
+    answered = [message for message in grid.received if message.metadata.message_type == "train"]
+    assert sent
+    assert answered
+    assert all(names(message) == {"1.weight", "1.bias"} for message in [*sent, *answered])
+    found = summary(directory)
+    assert found["parameters_trained"] == 512 * 10 + 10
+    assert found["parameters"] > 30 * found["parameters_trained"]
+    assert found["bytes_down"] == pytest.approx(len(sent) * found["parameters_trained"] * 4, rel=0.02)  # and headers
+
+
+def test_the_saved_model_is_the_whole_network(run: tuple[Path, InProcessGrid]) -> None:
+    directory, _ = run
+    state, parts = load_file(directory / "model.safetensors"), build_parts(compose(RUN.split()))
+    untrained = parts.whole.state_dict()
+    assert state.keys() == untrained.keys()
+    changed = {name for name in state if not torch.equal(state[name], untrained[name])}
+    assert changed == {"net.head.1.weight", "net.head.1.bias"}
+    parts.whole.load_state_dict(state)
+    test = parts.source.test()
+    assert test is not None
+    found = parts.task.evaluate(parts.whole.eval(), test)
+    assert found is not None
+    assert found.metrics["accuracy"] == pytest.approx(summary(directory)["test_accuracy"], abs=0.005)
+    assert found.metrics["accuracy"] > 0.35  # chance is 0.1
+    assert summary(directory)["model_sha256"] == state_sha256(state)
+
+
+def test_checkpoints_hold_the_head_only(run: tuple[Path, InProcessGrid]) -> None:
+    newest = sorted((run[0] / "checkpoint").glob("*.safetensors"))[-1]
+    assert {name for name in load_file(newest) if name.startswith("model/")} == {"model/1.weight", "model/1.bias"}
+
+
+@pytest.mark.parametrize("num_nodes", [1, 3])
+def test_the_same_model_for_any_number_of_supernodes(
+    run: tuple[Path, InProcessGrid], tmp_path: Path, num_nodes: int
+) -> None:
+    other = run_in_process(tmp_path / "run", RUN, num_nodes=num_nodes)
+    assert summary(other)["model_sha256"] == summary(run[0])["model_sha256"]
+
+
+def test_a_resumed_run_ends_with_the_same_model(run: tuple[Path, InProcessGrid], tmp_path: Path) -> None:
+    go = f"{HEAD} run.output_dir={tmp_path}/run run.resume=auto"
+    run_in_process(tmp_path / "run", f"{go} federation.num_rounds=1")
+    run_in_process(tmp_path / "run", f"{go} federation.num_rounds=3")
+    assert summary(tmp_path / "run")["model_sha256"] == summary(run[0])["model_sha256"]
+
+
+def test_a_supernode_with_another_backbone_is_left_out_by_name(tmp_path: Path) -> None:
+    def other_weights(reply: Message) -> Message:
+        if reply.metadata.message_type == "query" and reply.metadata.src_node_id == 101:
+            reply.content.config_records["config"]["backbone"] = "0" * 64
+        return reply
+
+    overrides = f"{HEAD} federation.num_rounds=1"
+    grid = InProcessGrid(overrides, 2, tamper=other_weights)
+    found = summary(run_on(grid, tmp_path / "run", overrides))
+    assert "its frozen part of the model is another one" in found["faults"]["SuperNode 101"]
+    assert found["clients"] == 2
+
+
+def test_a_private_head_is_paid_for(tmp_path: Path) -> None:
+    overrides = f"{RUN} privacy=dp_sgd privacy.accountant=rdp run.output_dir={tmp_path}/run"
+    found = summary(run_in_process(tmp_path / "run", overrides))
+    assert 0 < found["epsilon_max"] <= 8
+    assert len(FileLedger(tmp_path / "run" / "ledgers" / "client-0.jsonl").entries()) == 3
+
+
+@pytest.mark.parametrize("trainable", ["last_k", "lora"])
+def test_adapters_and_last_layers_learn_and_nothing_else_moves(tmp_path: Path, trainable: str) -> None:
+    overrides = f"{BODY} model.trainable={trainable} task.metrics=auto federation.num_clients=2 federation.num_rounds=1"
+    grid = InProcessGrid(overrides, 1)
+    directory = run_on(grid, tmp_path / "run", overrides)
+    sent = names(next(message for message in grid.sent if message.metadata.message_type == "train"))
+    state, untrained = load_file(directory / "model.safetensors"), build_parts(compose(overrides.split())).whole
+    changed = {n for n, value in untrained.state_dict().items() if not torch.equal(value, state[n])}
+    assert changed
+    assert changed <= sent
+    assert len(sent) < len(state) / 2
+    assert summary(directory)["test_loss"] is not None
