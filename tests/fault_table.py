@@ -31,7 +31,7 @@ CLIENTS, BAD, ROUNDS = 5, 4, 2
 FAULTS = [name for name in SPOILERS if name not in ("sleeps", "is killed")] + list(ON_THE_WAY)
 OVERRIDES = (
     f"federation.num_clients={CLIENTS} federation.num_rounds={ROUNDS} federation.fraction_train=1 partition=iid"
-    " model=logistic_regression federation.round_timeout=0.5 strategy.max_update_norm=20 federation.wait_timeout=1"
+    " model=logistic_regression federation.round_timeout=3 strategy.max_update_norm=20 federation.wait_timeout=1"
     " federation.final_evaluation=false"
 )
 stock = ClientApp()

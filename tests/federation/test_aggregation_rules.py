@@ -13,6 +13,8 @@ from fedapp.config import compose
 from fedapp.errors import ConfigError, FederationError
 from fedapp.federation.aggregation_rules import AggregationRule, Median, MultiKrum, TrimmedMean, WeightedMean
 
+pytestmark = pytest.mark.slow  # whole federations
+
 TEMPLATE = {"w": torch.zeros(3, 2), "b": torch.zeros(())}
 RULES: dict[str, Callable[[dict[str, Tensor]], AggregationRule]] = {
     "mean": WeightedMean,

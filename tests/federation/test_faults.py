@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from fedapp.client_app import app
 
+pytestmark = pytest.mark.slow  # whole federations
+
 # Each client is a SuperNode: number 0 to 3 do as they should, and so do two whose fault must change nothing.
 REASONS = {
     "exception": "bad reply: error 2: out of memory",

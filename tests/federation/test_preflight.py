@@ -18,6 +18,8 @@ from fedapp.federation.exchange import Exchange
 from fedapp.federation.preflight import Population, merge_moments, preflight
 from fedapp.wire.census import MOMENTS, unpack_census
 
+pytestmark = pytest.mark.slow  # whole federations
+
 COLUMNS = "data.numeric=[age,dose] data.categorical={sex:[f,m]} data.classes=[no,yes]"
 DEVICES = f"data=csv data.label=ill {COLUMNS} model=logistic_regression federation.min_clients=2"
 

@@ -20,6 +20,8 @@ from fedapp.federation.roster import Roster
 from fedapp.wire.census import Census
 from fedapp.wire.rounds import ClientReport
 
+pytestmark = pytest.mark.slow  # whole federations
+
 NODES = {0: 100, 1: 101, 2: 100, 3: 101}
 COUNTS = {0: 10, 1: 20, 2: 30, 3: 40}
 SMALL = "model=logistic_regression federation.num_clients=6 federation.wait_timeout=0.3 federation.fraction_train=1"

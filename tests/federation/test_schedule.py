@@ -13,6 +13,8 @@ from fedapp.config import compose, instantiate
 from fedapp.federation.schedule import LearningRateSchedule
 from fedapp.federation.server_step import ServerOptimizer
 
+pytestmark = pytest.mark.slow  # whole federations
+
 FORMS: dict[str, Callable[[int], float]] = {
     "constant": lambda r: 1.0,
     "cosine": lambda r: (1 + math.cos(math.pi * (r - 1) / 40)) / 2,

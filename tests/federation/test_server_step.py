@@ -11,6 +11,8 @@ from fedapp.config import compose
 from fedapp.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedapp.federation.server_step import ServerOptimizer
 
+pytestmark = pytest.mark.slow  # whole federations
+
 STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi")
 STATE = {"w": torch.tensor([1.0, -2.0]), "b": torch.tensor(0.5), "count": torch.tensor(3)}
 MEANS = [

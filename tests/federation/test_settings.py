@@ -13,6 +13,8 @@ from torch import nn
 from fedapp.client_app import app, open_site
 from fedapp.wire.rounds import Instruction
 
+pytestmark = pytest.mark.slow  # whole federations
+
 BASE = "federation.num_rounds=1 federation.num_clients=8 model=logistic_regression federation.final_evaluation=false"
 
 

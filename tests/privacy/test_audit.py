@@ -50,6 +50,7 @@ def test_delta_weakens_the_bound() -> None:
     assert p_value(2, 2, 2, 0.0, 0.01) == pytest.approx(0.25 + 0.04 * 0.5)
 
 
+@pytest.mark.slow
 def test_the_bound_holds_for_a_mechanism_of_known_epsilon_and_is_tight() -> None:
     """Randomized response: members answer 1 and strangers 0, truly with probability e^eps / (1 + e^eps)."""
     random, epsilon, runs = np.random.default_rng(0), 1.5, 200
@@ -282,6 +283,7 @@ def command() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_exit_status_tells_of_a_refuted_epsilon(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,12 +99,14 @@ def test_pngs_are_not_blank(page: Page, sample: Path) -> None:
         assert min(pixels.shape) > 400
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page(page: Page, sample: Path) -> None:
     before = {file: file.read_bytes() for file in sample.rglob("*") if file.is_file()}
     write_report(sample)
     assert {file: file.read_bytes() for file in sample.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_escapes_what_clients_write(run_at: Callable[..., Path]) -> None:
     path = run_at(rounds=2)
     line = {"round": 2, "client": HOSTILE, "num_examples": 3, "rejected": HOSTILE, "val_accuracy": 0.5}
@@ -172,6 +174,7 @@ def test_plots_of_an_earlier_report_go(run_at: Callable[..., Path]) -> None:
     assert {"metric.png", "mine.png"} <= kept
 
 
+@pytest.mark.slow
 def test_regression_and_privacy(run_at: Callable[..., Path]) -> None:
     shown = Page(write_report(run_at("regression", kind="regression", rounds=2))).text
     assert "test MAE" in shown
@@ -181,6 +184,7 @@ def test_regression_and_privacy(run_at: Callable[..., Path]) -> None:
     assert "ε spent" in shown
 
 
+@pytest.mark.slow
 def test_who_was_left_out_is_listed(run_at: Callable[..., Path]) -> None:
     path = run_at(rounds=2, reject=0)
     with (path / "clients.jsonl").open("a") as file:
@@ -194,6 +198,7 @@ def test_who_was_left_out_is_listed(run_at: Callable[..., Path]) -> None:
     assert "preflight client 9 no training example" in shown
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_stay_small(run_at: Callable[..., Path]) -> None:
     path = run_at(rounds=30, clients=1000, cohort=100)
     page = write_report(path)
@@ -201,11 +206,13 @@ def test_a_thousand_clients_stay_small(run_at: Callable[..., Path]) -> None:
     assert Page(page).text.count("\n") > 1000
 
 
+@pytest.mark.slow
 def test_long_tables_say_what_they_leave_out(run_at: Callable[..., Path]) -> None:
     shown = Page(write_report(run_at(rounds=1, clients=1200, cohort=2))).text
     assert "The first 1,000 of 1,200; all of them are in clients.jsonl." in shown
 
 
+@pytest.mark.slow
 def test_command_line(run_at: Callable[..., Path], tmp_path: Path) -> None:
     path = run_at(rounds=1)
     command = [sys.executable, "-m", "fedapp.report"]
