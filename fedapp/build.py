@@ -16,9 +16,9 @@ from fedapp.fingerprint import state_sha256
 from fedapp.metrics import choose
 from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
-from fedapp.models.transfer import split
+from fedapp.models.transfer import last_linear, split
 from fedapp.seeding import seeded
-from fedapp.shared_state import frozen_state
+from fedapp.shared_state import frozen_state, make_personal, shared_state
 from fedapp.task import Task
 
 __all__ = [
@@ -71,6 +71,14 @@ def build_parts(config: Config) -> Parts:
         raise ConfigError(
             "data.scaling=federated: the scaling of inputs is part of what is frozen here; set model.trainable=full"
         )
+    if config.federation.personal == "head":
+        make_personal(last_linear(model)[1])
+        shared = shared_state(model)
+        if not any(name in shared for name, parameter in model.named_parameters() if parameter.requires_grad):
+            raise ConfigError(
+                "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
+                " federate; take a larger model, or model.trainable=last_k, lora or full"
+            )
     check_optimizer("optimizer", config.optimizer)
     return Parts(source, Task(schema, metrics), whole, frozen, model)
 

@@ -6,19 +6,22 @@ from typing import Any
 
 from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
 from fedapp.config import Config
-from fedapp.data.features import Features
+from fedapp.data.features import FeatureFiles, Features
 from fedapp.errors import ConfigError
 from fedapp.federation.site import Site
+from fedapp.keeping import Folder
 from fedapp.privacy.limits import OwnLimits
 from fedapp.training import LocalTraining, resolve_device
 
 __all__ = ["build_site", "build_training"]
 
 
-def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None = None) -> Site:
+def build_site(
+    config: Config, data_path: Path | None, limits: OwnLimits | None = None, folder: Folder | None = None
+) -> Site:
     """A SuperNode's side. A device's own `data_path` comes before anything that the config says.
 
-    `limits`: what its operator has set about privacy, whatever the config says.
+    `limits`: what its operator has set about privacy, whatever the config says. `folder`: where it may keep features.
     """
     if data_path is not None:
         # The operator named the data. What the config says of files must not be looked at: a server could read others.
@@ -26,11 +29,13 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits | None 
         config = replace(config, data=data)
     parts = build_parts(config)
     device = resolve_device(config.run.device)
+    files = FeatureFiles(folder.path / "features", parts.backbone, folder.feature_bytes) if folder is not None else None
     options: dict[str, Any] = {
         "shards": build_shards(config, parts, data_path),
         "task": parts.task,
-        "model": parts.model.to(device),
-        "features": Features(parts.frozen.to(device)) if parts.frozen is not None else None,
+        "whole": parts.whole.to(device),
+        "model": parts.model,
+        "features": Features(parts.frozen, files) if parts.frozen is not None else None,
         "backbone": parts.backbone,
         "seed": config.run.seed,
         "max_update_norm": config.strategy.max_update_norm,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedapp.build import Parts, check_optimizer, optimizer_factory
 from fedapp.config import Config, instantiate
+from fedapp.data.source import Examples
 from fedapp.errors import ConfigError, FederationError
 from fedapp.federation.aggregation_rules import AggregationRule
 from fedapp.federation.resume import run_directory
@@ -18,8 +19,10 @@ from fedapp.federation.server_step import ServerOptimizer
 from fedapp.federation.stopping import StopRules
 from fedapp.federation.strategy import WeightedFedAvg
 from fedapp.metrics import LOWER_IS_BETTER
+from fedapp.models.weights import load_into, read_weights
+from fedapp.shared_state import shared_state
 
-__all__ = ["build_strategy", "check_strategy", "output_directory", "stop_rules"]
+__all__ = ["build_strategy", "central_test", "check_strategy", "load_initial", "output_directory", "stop_rules"]
 
 
 def check_strategy(config: Config) -> int:
@@ -66,11 +69,11 @@ def _schedule(config: Config, name: str) -> LearningRateSchedule:
 
 def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedAvg:
     """Raises FederationError where fewer clients can take part than the strategy needs."""
-    federation, strategy = config.federation, config.strategy
+    federation, strategy, shared = config.federation, config.strategy, shared_state(parts.model).keys()
     made = WeightedFedAvg(
         roster,
         server_optimizer=ServerOptimizer(
-            (name for name, parameter in parts.model.named_parameters() if parameter.requires_grad),
+            (name for name, _ in parts.model.named_parameters() if name in shared),
             optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
         ),
         seed=config.run.seed,
@@ -95,6 +98,15 @@ def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedA
     return made
 
 
+def central_test(config: Config, parts: Parts) -> Examples | None:
+    """The server's held-out data. None where there is none, and where heads are the clients', so that the server has no
+    whole model to judge."""
+    if config.federation.personal != "none":
+        return None
+    test = parts.source.test()
+    return test if test is None else test.check(parts.task.schema, "the server's test data")
+
+
 def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
     """Raises ConfigError where nobody has data for what the rules go by."""
     federation, metric = config.federation, config.federation.patience_metric
@@ -115,6 +127,28 @@ def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRu
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
     )
+
+
+def load_initial(config: Config, parts: Parts) -> None:
+    """Begin with the model of an earlier run (`run.initial_model`, its directory), where one is given.
+
+    Only the server reads it: what is trained goes out with round 1, and what is frozen must be what the clients have
+    already. Raises ConfigError where it cannot serve.
+    """
+    if (given := config.run.initial_model) is None:
+        return
+    path, key = Path(given).expanduser(), f"run.initial_model={given}"
+    if not path.is_absolute():
+        raise ConfigError(f"{key}: must be an absolute path, since the server starts elsewhere")
+    if not (path / "model.safetensors").exists():
+        raise ConfigError(f"{key}: holds no model.safetensors, so it is no directory of a run that has ended")
+    backbone = parts.backbone
+    load_into(parts.whole, read_weights(path / "model.safetensors", key="run.initial_model"), key)
+    if parts.backbone != backbone:
+        raise ConfigError(
+            f"{key}: what is frozen in this run (model.trainable={config.model.get('trainable')}) differs from what"
+            " clients have, and is never sent to them; set model.trainable=full"
+        )
 
 
 def output_directory(config: Config, default: Path) -> Path:

@@ -17,13 +17,13 @@ from fedapp.code_identity import code_digest, code_path
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import hosted_clients, local_data_path, num_partitions
 from fedapp.errors import ConfigError, FedappError
-from fedapp.federation.resume import run_directory
-from fedapp.federation.site import Account, Site
-from fedapp.privacy.ledger import FileLedger, StateLedger
+from fedapp.federation.site import Site
+from fedapp.keeping import Folder, keep_result, open_account, open_kept, own_folder
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.pinned import pin
 from fedapp.wire.census import Census, pack_census
-from fedapp.wire.rounds import pack_reply, unpack_instruction
+from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.reply import pack_reply
 
 __all__ = ["app"]
 
@@ -31,17 +31,18 @@ app = ClientApp()
 
 
 @lru_cache(maxsize=4)
-def _site(overrides: str, data_path: Path | None, limits: OwnLimits) -> tuple[Config, Site]:
+def _site(overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None) -> tuple[Config, Site]:
     """The site for these settings, kept for the next message where the process lives on, as in simulations."""
     config = compose(split_overrides(overrides))
     torch.set_num_threads(config.run.threads_per_client)
-    return config, build_site(config, data_path, limits)
+    return config, build_site(config, data_path, limits, folder)
 
 
 def open_site(context: Context) -> tuple[Config, Site]:
     """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
     limits = own_limits(context.node_config)
-    config, site = _site(str(context.run_config["overrides"]), local_data_path(context.node_config), limits)
+    given = str(context.run_config["overrides"])
+    config, site = _site(given, local_data_path(context.node_config), limits, own_folder(context.node_config))
     if config.privacy.name == "none":
         if limits.keys:
             raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
@@ -49,28 +50,6 @@ def open_site(context: Context) -> tuple[Config, Site]:
         settings = {key: value for key, value in config.data.items() if key not in ("path", "test_path")}
         pin(limits.ledger.with_name(f"{limits.ledger.name}.data"), settings)
     return config, site
-
-
-def open_account(context: Context, config: Config) -> Account | None:
-    """Where this SuperNode's clients write what they spend of their privacy; None where nothing is spent.
-
-    A device has a file that its operator names. In a simulation there is a file for each client in the run directory;
-    where that is not known, the ledgers last as long as the run.
-    """
-    if config.privacy.name == "none":
-        return None
-    limits = own_limits(context.node_config)
-    if limits.of_device:
-        if limits.ledger is None:
-            raise ConfigError(
-                "ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger"
-            )
-        ledger = FileLedger(limits.ledger)
-        return Account(str(context.run_id), lambda client: ledger)
-    known = run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)
-    if known is None:
-        return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
-    return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
 
 
 @contextmanager
@@ -107,12 +86,21 @@ def train(message: Message, context: Context) -> Message:
     with only_kind_of_error_leaves():
         instruction, state = unpack_instruction(message.content)
         config, site = open_site(context)
-        return Message(pack_reply(site.train(instruction, state, open_account(context, config))), reply_to=message)
+        reply = site.train(instruction, state, open_kept(context, config, instruction.run))
+        return Message(pack_reply(reply), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the global model on each client asked for."""
+    """Evaluate the global model on each client asked for, and keep it on a device if it is the run's result."""
     with only_kind_of_error_leaves():
         instruction, state = unpack_instruction(message.content)
-        return Message(pack_reply(open_site(context)[1].evaluate(instruction, state)), reply_to=message)
+        config, site = open_site(context)
+        kept = open_kept(context, config, instruction.run)
+        reply = site.evaluate(instruction, state, kept)
+        if instruction.deliver and (folder := own_folder(context.node_config)) is not None:
+            for client in instruction.clients:  # a device is one
+                site.load(client, state, kept, instruction.server_round)
+                keep_result(folder, config, instruction.run, site.whole.state_dict())
+            reply = replace(reply, reports=tuple(replace(report, delivered=True) for report in reply.reports))
+        return Message(pack_reply(reply), reply_to=message)

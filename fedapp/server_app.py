@@ -14,7 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fedapp.build import Parts, build_parts
-from fedapp.build_server import build_strategy, check_strategy, output_directory, stop_rules
+from fedapp.build_server import build_strategy, central_test, check_strategy, load_initial, output_directory, stop_rules
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
@@ -55,12 +55,13 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     """Preflight, rounds, report. Raises FedappError for whatever a person can mend. `start`: of `time.perf_counter`."""
     check_strategy(config)
     parts = build_parts(config)
-    test = parts.source.test()
-    if test is not None:
-        test.check(parts.task.schema, "the server's test data")
+    test = central_test(config, parts)
     privacy = privacy_of(config, parts)
     rules = stop_rules(config, parts, server_has_data=test is not None)
     about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
+    # What is wrong with either is said before anything starts.
+    if find_checkpoint(directory, config.run.resume, about["config"], quiet=True) is None:
+        load_initial(config, parts)
     federation, exchange = config.federation, Exchange(grid)
     population = preflight(
         exchange,
@@ -73,11 +74,10 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     )
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
-    agree_on_scaling(parts, population)
+    if config.run.initial_model is None:  # else it works with the constants that it has learnt with
+        agree_on_scaling(parts, population)
     roster = Roster(population, exclude_after=federation.exclude_after, exclude_rounds=federation.exclude_rounds)
     strategy = build_strategy(config, parts, roster)
-    # What is wrong with it is said before anything is written.
-    find_checkpoint(directory, config.run.resume, about["config"], quiet=True)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory):
         resumed = find_checkpoint(directory, config.run.resume, about["config"])
@@ -108,6 +108,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             rules=replace(rules, min_clients=strategy.min_clients),
             round_timeout=federation.round_timeout,
             final_evaluation=federation.final_evaluation,
+            deliver=federation.deliver,
             checkpoint_every=config.run.checkpoint_every,
             about=about,
             start=start,
@@ -170,6 +171,7 @@ def summarise(
         "epsilon_max": run.record.epsilons[-1] if run.record.epsilons else None,
         "epsilon_median": run.record.epsilons[len(run.record.epsilons) // 2] if run.record.epsilons else None,
         "declined": len(roster.declined),
+        **({"delivered": result.delivered} if config.federation.deliver else {}),
         "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
         "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
         "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
@@ -186,7 +188,9 @@ def show(directory: Path, summary: Mapping[str, Any]) -> None:
 
     report = write_report(directory)
     for name in summary:
-        if name.startswith(("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "model_")):
+        if name.startswith(
+            ("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "delivered", "model_")
+        ):
             log(INFO, "%-28s %s", name, summary[name])
     log(INFO, "report: %s", report)
     log(INFO, "run_dir=%s", directory)

@@ -1,15 +1,32 @@
-"""Which part of a model travels: what training can change. What is frozen is the same everywhere, and stays."""
+"""Which part of a model travels: what training can change, but for what is personal. The rest stays where it is."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["frozen_state", "load_shared", "shared_state"]
+__all__ = ["frozen_state", "load_personal", "load_shared", "make_personal", "personal_state", "shared_state"]
+
+MARK = "stays_with_the_client"
+
+
+def make_personal(module: nn.Module) -> None:
+    """Let `module` be each client's own: trained there, and never sent."""
+    setattr(module, MARK, True)
+
+
+def _personal_names(model: nn.Module) -> set[str]:
+    return {
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules()
+        if getattr(module, MARK, False)
+        for key in module.state_dict()
+    }
 
 
 def _shared_names(model: nn.Module) -> list[str]:
     """Everything where no parameter is frozen; else trainable parameters, and buffers of modules that have some."""
-    names = list(model.state_dict())
+    personal = _personal_names(model)
+    names = [name for name in model.state_dict() if name not in personal]
     if all(parameter.requires_grad for parameter in model.parameters()):
         return names
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -24,18 +41,32 @@ def shared_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in _shared_names(model)}
 
 
+def personal_state(model: nn.Module) -> dict[str, Tensor]:
+    """The part of the state dict that is each client's own."""
+    personal = _personal_names(model)
+    return {name: value for name, value in model.state_dict().items() if name in personal}
+
+
 def frozen_state(model: nn.Module) -> dict[str, Tensor]:
     """The rest of the state dict: the same on server and clients, or they could not average."""
-    shared = set(_shared_names(model))
-    return {name: value for name, value in model.state_dict().items() if name not in shared}
+    others = {*_shared_names(model), *_personal_names(model)}
+    return {name: value for name, value in model.state_dict().items() if name not in others}
 
 
 def load_shared(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put a shared state into `model`. Raises ValueError where it is another model's."""
-    expected = _shared_names(model)
-    if state.keys() != set(expected):
-        names = sorted(state.keys() ^ set(expected))
-        raise ValueError(f"the global model is another one than this: it differs in {', '.join(names[:5])}")
+    _load(model, state, set(_shared_names(model)), "the global model")
+
+
+def load_personal(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put a client's personal state into `model`. Raises ValueError where it is another model's."""
+    _load(model, state, _personal_names(model), "the client's own head")
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], expected: set[str], what: str) -> None:
+    if state.keys() != expected:
+        names = sorted(state.keys() ^ expected)
+        raise ValueError(f"{what} is another one than this: it differs in {', '.join(names[:5])}")
     try:
         model.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:

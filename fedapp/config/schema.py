@@ -45,6 +45,8 @@ class Federation:
     patience_metric: str = MISSING
     max_seconds: float | None = bounded(gt=0)
     final_evaluation: bool = MISSING
+    personal: str = choice("none", "head")
+    deliver: bool = MISSING
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Run:
     device: str = MISSING
     output_dir: str | None = MISSING
     resume: str | None = MISSING
+    initial_model: str | None = MISSING
     checkpoint_every: int = bounded(ge=1)
     num_supernodes: int | None = bounded(ge=1)
     threads_per_client: int = bounded(ge=1)

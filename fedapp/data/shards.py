@@ -16,7 +16,15 @@ from fedapp.seeding import derive_seed
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner  # type: ignore[import-untyped]
 
-__all__ = ["ClientData", "Moments", "Shards", "hosted_clients", "local_data_path", "moments", "num_partitions"]
+__all__ = [
+    "ClientData",
+    "Moments",
+    "Shards",
+    "hosted_clients",
+    "local_data_path",
+    "moments",
+    "num_partitions",
+]
 
 NodeConfig = Mapping[str, bool | int | float | str]
 

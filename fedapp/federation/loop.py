@@ -1,9 +1,10 @@
 """The rounds of a run: this is where a round happens, from top to bottom."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord
@@ -16,7 +17,7 @@ from fedapp.federation.attendance import Attendance
 from fedapp.federation.checkpoint import Checkpoint, save_checkpoint
 from fedapp.federation.clock import Clock
 from fedapp.federation.exchange import Exchange
-from fedapp.federation.outcome import federated_metrics
+from fedapp.federation.outcome import federated_metrics, round_line
 from fedapp.federation.record import RunRecord
 from fedapp.federation.stopping import StopRules
 from fedapp.federation.strategy import WeightedFedAvg
@@ -31,7 +32,10 @@ Figures = dict[str, float | int | None]
 
 @dataclass(frozen=True)
 class Result:
-    """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model."""
+    """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model.
+
+    `delivered`: how many clients have kept it.
+    """
 
     state: dict[str, Tensor]
     rounds: int
@@ -39,14 +43,15 @@ class Result:
     failed: str | None
     test: Figures
     final: Figures
+    delivered: int = 0
 
 
 @dataclass
 class Federation:
     """A run's parts. `model` serves central evaluation on `test`, where the server has such data: what the model takes.
 
-    A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as JSON,
-    and `overrides`.
+    With `deliver` the clients are given the last model. A checkpoint is written every `checkpoint_every` rounds and at
+    the end. `about` goes into each: `config`, as JSON, and `overrides`.
     """
 
     exchange: Exchange
@@ -59,6 +64,7 @@ class Federation:
     rules: StopRules
     round_timeout: float
     final_evaluation: bool = True
+    deliver: bool = False
     checkpoint_every: int = 1
     about: Mapping[str, Any] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)  # of this process's part of the run
@@ -66,6 +72,7 @@ class Federation:
     _figures: Figures = field(default_factory=dict)  # central evaluation of the model as it is now
     _seconds_before: float = 0.0  # of running, before this process
     _seconds_of_checkpoint: float = 0.0
+    _name: str = field(default_factory=lambda: secrets.token_hex(8))  # of this run, however often it is resumed
 
     def run(self, resumed: Checkpoint | None = None) -> Result:
         """All rounds, or as many as the stop rules allow; from the beginning, or from a checkpoint."""
@@ -82,8 +89,11 @@ class Federation:
         done = self.rules.progress.round
         if done % self.checkpoint_every:
             self._save()
-        final = self._evaluate_on_clients(done) if self.final_evaluation and failed is None else {}
-        return Result(arrays_to_state(self._arrays), done, reason, failed, self._figures, final)
+        final: Figures = {}
+        delivered = 0
+        if (self.final_evaluation or self.deliver) and failed is None:
+            final, delivered = self._evaluate_on_clients(done)
+        return Result(arrays_to_state(self._arrays), done, reason, failed, self._figures, final, delivered)
 
     @property
     def seconds(self) -> float:
@@ -95,7 +105,7 @@ class Federation:
         clock, strategy = Clock(self._seconds_of_checkpoint), self.strategy
         self._seconds_of_checkpoint = 0.0
         late = self.attendance.update()
-        messages = strategy.configure_train(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
+        messages = strategy.configure_train(server_round, self._arrays, self._about(), self.exchange.grid)
         strategy.outcome.add_late(late)
         clock.lap("other")
         replies = clock.waiting("clients", self.exchange(messages, self.round_timeout))
@@ -113,24 +123,10 @@ class Federation:
         """The round that is over: into the run directory, onto the terminal, into the stop rules."""
         outcome = self.strategy.outcome
         federated = federated_metrics(outcome.good, self.task.main_metric, self.strategy.roster.num_examples)
-        figures: Figures = {
-            "round": outcome.server_round,
-            "seconds": clock.total(),
-            **clock.phases(),
-            **self._figures,
-            "train_loss": outcome.train_loss,
-            **federated,
-            "cohort": len(outcome.weights),
-            "replied": len(outcome.good),
-            "rejected": outcome.rejected,
-            "unused": len(outcome.unused),
-            "excluded": outcome.left_out,
-            **self.record.epsilon_figures(outcome),
-            "bytes_up": outcome.bytes_up,
-            "bytes_down": outcome.bytes_down,
-        }
+        times = {"seconds": clock.total(), **clock.phases()}
+        figures = outcome.figures(times, self._figures, federated, self.record.epsilon_figures(outcome))
         self.record.add_round(figures, outcome)
-        log(INFO, "round %d/%d  %s", outcome.server_round, self.rules.num_rounds, _line(figures))
+        log(INFO, "round %d/%d  %s", outcome.server_round, self.rules.num_rounds, round_line(figures))
         # Without test data on the server, the clients' validation splits decide.
         names = ("loss", *self.task.metrics)
         judged = {name: self._figures.get(f"test_{name}", federated.get(f"val_{name}")) for name in names}
@@ -152,6 +148,7 @@ class Federation:
         done = self.rules.progress.round
         values = {
             **self.record.state_dict(done),
+            "name": self._name,
             "rules": self.rules.state_dict(),
             "roster": self.strategy.roster.state_dict(),
             "figures": self._figures,
@@ -169,6 +166,7 @@ class Federation:
 
     def _restore(self, saved: Checkpoint) -> None:
         model = {name: saved.model[name] for name in shared_state(self.model)}  # in the order of a new run
+        self._name = saved.values["name"]
         self.rules.load_state_dict(saved.values["rules"])
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
@@ -189,21 +187,24 @@ class Federation:
             return {}
         return {"test_loss": judged.loss, **{f"test_{name}": value for name, value in judged.metrics.items()}}
 
-    def _evaluate_on_clients(self, server_round: int) -> Figures:
-        """Federated evaluation of the final model, on every client that is there."""
+    def _about(self, *, deliver: bool = False) -> ConfigRecord:
+        """What messages say besides the strategy's instructions."""
+        return ConfigRecord({"run": self._name, "deliver": deliver})
+
+    def _evaluate_on_clients(self, server_round: int) -> tuple[Figures, int]:
+        """Federated evaluation of the final model, on every client that is there; how many have kept it."""
         strategy = self.strategy
         late = self.attendance.update()
-        messages = strategy.configure_evaluate(server_round, self._arrays, ConfigRecord(), self.exchange.grid)
+        messages = strategy.configure_evaluate(
+            server_round, self._arrays, self._about(deliver=self.deliver), self.exchange.grid
+        )
         strategy.outcome.add_late(late)
         strategy.aggregate_evaluate(server_round, self.exchange(messages, self.round_timeout))
         self.record.add_final(strategy.outcome)
-        figures = federated_metrics(strategy.outcome.good, self.task.main_metric, strategy.roster.num_examples)
-        return {f"final_{name}": value for name, value in figures.items()}
-
-
-def _line(figures: Mapping[str, float | int | None]) -> str:
-    """A round in one line for the terminal."""
-    names = [name for name in figures if name.startswith("test_")] or [n for n in figures if n.startswith("val_")]
-    parts = [f"{name} {value:.4f}" for name in names if (value := figures[name]) is not None]
-    counts = f"{figures['replied']}/{figures['cohort']} clients"
-    return "  ".join([*parts, counts, f"{figures['seconds']:.2f} s"])
+        good = strategy.outcome.good
+        figures = federated_metrics(good, self.task.main_metric, strategy.roster.num_examples)
+        delivered = sum(report.delivered for report in good)
+        if self.deliver and delivered < len(good):
+            log(WARNING, "%d of %d clients keep the result: others have no keep-path", delivered, len(good))
+        final = {f"final_{name}": value for name, value in figures.items()} if self.final_evaluation else {}
+        return final, delivered

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fedapp.federation.exchange import Late
 from fedapp.metrics import LOWER_IS_BETTER, possible
 from fedapp.wire.records import text
-from fedapp.wire.rounds import ClientReport
+from fedapp.wire.reply import ClientReport
 
-__all__ = ["RoundOutcome", "federated_metrics"]
+__all__ = ["RoundOutcome", "federated_metrics", "round_line"]
 
 
 @dataclass
@@ -42,6 +42,30 @@ class RoundOutcome:
 
     def reject(self, client: int, reason: str) -> None:
         self.reports[client] = ClientReport(client, rejected=reason)
+
+    def figures(
+        self,
+        times: Mapping[str, float],
+        test: Mapping[str, float | int | None],
+        federated: Mapping[str, float | int | None],
+        epsilon: Mapping[str, float],
+    ) -> dict[str, float | int | None]:
+        """The round in figures, as a line of metrics.jsonl has them."""
+        return {
+            "round": self.server_round,
+            **times,
+            **test,
+            "train_loss": self.train_loss,
+            **federated,
+            "cohort": len(self.weights),
+            "replied": len(self.good),
+            "rejected": self.rejected,
+            "unused": len(self.unused),
+            "excluded": self.left_out,
+            **epsilon,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+        }
 
     @property
     def good(self) -> list[ClientReport]:
@@ -94,3 +118,11 @@ def federated_metrics(
         math.fsum(worst) / len(worst),
     )
     return dict(zip(names, figures, strict=True))
+
+
+def round_line(figures: Mapping[str, float | int | None]) -> str:
+    """A round in one line for the terminal."""
+    names = [name for name in figures if name.startswith("test_")] or [n for n in figures if n.startswith("val_")]
+    parts = [f"{name} {value:.4f}" for name in names if (value := figures[name]) is not None]
+    counts = f"{figures['replied']}/{figures['cohort']} clients"
+    return "  ".join([*parts, counts, f"{figures['seconds']:.2f} s"])

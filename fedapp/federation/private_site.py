@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from fedapp.errors import ConfigError, DataError
-from fedapp.federation.site import Account, Site, State
+from fedapp.federation.site import Kept, Site, State
 from fedapp.privacy.budget import Budget, Declined, rounded_up
 from fedapp.wire.census import Census
-from fedapp.wire.rounds import ClientReport, Instruction, Privacy
+from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport, Privacy
 
 __all__ = ["PrivateSite"]
 
@@ -46,19 +47,19 @@ class PrivateSite(Site):
             faults.append(said if fault else "")
         return replace(found, num_examples=tuple(counts), faults=tuple(faults), moments={})
 
-    def _report(self, client: int, state: State) -> ClientReport:
+    def _report(self, client: int, state: State, kept: Kept, server_round: int) -> ClientReport:
         """Nothing: no figure of the validation split is covered."""
         try:
-            self._load(state)
+            self.load(client, state, kept, server_round)
         except Exception as error:
             return self._failed(client, error)
         return ClientReport(client)
 
     def _train_one(
-        self, client: int, instruction: Instruction, state: State, template: State, account: Account | None
+        self, client: int, instruction: Instruction, state: State, template: State, kept: Kept
     ) -> tuple[ClientReport, dict[str, Tensor]]:
         try:
-            if account is None:
+            if (account := kept.account) is None:
                 raise DataError("there is no ledger to write this training into")
             count = len(self.shards.of(client).train)
             ledger = account.ledgers(client)
@@ -67,7 +68,7 @@ class PrivateSite(Site):
             return ClientReport(client, declined=True), {}
         except Exception as error:
             return self._failed(client, error), {}
-        report, update = super()._train_one(client, instruction, state, template, account)
+        report, update = super()._train_one(client, instruction, state, template, kept)
         cost = self.budget.cost
         spent = Privacy(cost.noise_multiplier, cost.sample_rate, epsilon, self.budget.delta_of(count))
         if report.rejected is not None:

@@ -15,7 +15,7 @@ from fedapp.federation.checkpoint import checkpoint_files
 from fedapp.federation.history import History, plain
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.files import write_atomically
-from fedapp.wire.rounds import ClientReport
+from fedapp.wire.reply import ClientReport
 
 if TYPE_CHECKING:
     from fedapp.report.tensorboard import EventWriter

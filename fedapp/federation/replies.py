@@ -9,7 +9,7 @@ from fedapp.aggregation import screen
 from fedapp.federation.aggregation_rules import AggregationRule
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.wire.records import tensor_bytes, text
-from fedapp.wire.rounds import Reply, unpack_reply
+from fedapp.wire.reply import Reply, unpack_reply
 
 __all__ = ["open_reply", "take_reply"]
 

@@ -18,7 +18,12 @@ __all__ = ["check_same_form", "find_checkpoint", "run_directory"]
 FREE = frozenset(
     {
         *("federation.num_rounds", "federation.target_accuracy", "federation.patience", "federation.max_seconds"),
-        *("federation.max_failed_rounds", "federation.final_evaluation", "federation.min_supernodes"),
+        *(
+            "federation.max_failed_rounds",
+            "federation.final_evaluation",
+            "federation.deliver",
+            "federation.min_supernodes",
+        ),
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
     }

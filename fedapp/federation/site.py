@@ -12,14 +12,16 @@ from fedapp.aggregation import WeightedSum, screen
 from fedapp.code_identity import code_digest, code_path
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.errors import FedappError
+from fedapp.federation.heads import Heads
 from fedapp.privacy.budget import Ledgers
-from fedapp.shared_state import load_shared, shared_state
+from fedapp.shared_state import load_personal, load_shared, personal_state, shared_state
 from fedapp.task import Task
 from fedapp.training import TrainingResult
 from fedapp.wire.census import MOMENTS, Census
-from fedapp.wire.rounds import ClientReport, Instruction, Reply
+from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport, Reply
 
-__all__ = ["Account", "Site", "State"]
+__all__ = ["Account", "Kept", "Site", "State"]
 
 log = logging.getLogger("flwr")
 State = Mapping[str, Tensor]
@@ -34,11 +36,22 @@ class Account:
     ledgers: Ledgers
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What clients keep from message to message: accounts under differential privacy, heads where they are personal."""
+
+    account: Account | None = None
+    heads: Heads | None = None
+
+
+NOTHING = Kept()
+
+
 class Site:
     """What a SuperNode has: its clients' data, one model that they take turns with, and how they train it.
 
-    `features`, where part of the network is frozen, makes of a client's examples what `model` takes; `backbone` is that
-    part's digest.
+    `model` is the part of `whole` that is trained. `features`, where the rest is frozen, makes of a client's examples
+    what `model` takes; `backbone` is that part's digest.
     """
 
     def __init__(
@@ -46,6 +59,7 @@ class Site:
         *,
         shards: Shards,
         task: Task,
+        whole: nn.Module,
         model: nn.Module,
         training: Training,
         seed: int,
@@ -54,9 +68,10 @@ class Site:
         backbone: str = "",
     ) -> None:
         self.shards, self.task = shards, task
-        self.model, self.training = model, training
+        self.whole, self.model, self.training = whole, model, training
         self.seed, self.max_update_norm = seed, max_update_norm
         self.features, self.backbone = features, backbone
+        self._first_head = {name: value.clone() for name, value in personal_state(model).items()}
 
     def census(self, clients: Sequence[int]) -> Census:
         """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data.
@@ -95,11 +110,11 @@ class Site:
             backbone=self.backbone,
         )
 
-    def train(self, instruction: Instruction, state: State, account: Account | None = None) -> Reply:
+    def train(self, instruction: Instruction, state: State, kept: Kept = NOTHING) -> Reply:
         """Train every client asked for, from the same global model, and add their updates up.
 
         Several good clients give one fixed-point sum, unless the server wants each update; a single one gives its
-        update as it is. A client that fails is rejected alone. `account` is for training under differential privacy.
+        update as it is. A client that fails is rejected alone.
         """
         template = {key: value for key, value in state.items() if value.is_floating_point()}
         single = instruction.each or len(instruction.clients) == 1
@@ -107,7 +122,7 @@ class Site:
         reports: list[ClientReport] = []
         updates: dict[int, State] = {}
         for client, weight in zip(instruction.clients, instruction.weights, strict=True):
-            report, update = self._train_one(client, instruction, state, template, account)
+            report, update = self._train_one(client, instruction, state, template, kept)
             reports.append(report)
             if update and single:
                 updates[client] = update
@@ -115,23 +130,28 @@ class Site:
                 total.add(update, weight)
         return Reply(tuple(reports), updates, total.totals if total.weights else {})
 
-    def evaluate(self, instruction: Instruction, state: State) -> Reply:
+    def evaluate(self, instruction: Instruction, state: State, kept: Kept = NOTHING) -> Reply:
         """Judge the global model on the validation split of every client asked for."""
-        return Reply(tuple(self._report(client, state) for client in instruction.clients))
+        done = instruction.server_round
+        return Reply(tuple(self._report(client, state, kept, done) for client in instruction.clients))
 
-    def _load(self, state: State) -> None:
+    def load(self, client: int, state: State, kept: Kept, server_round: int) -> None:
+        """The global model, with the head that the client had after `server_round` where heads are personal."""
         load_shared(self.model, state)
+        if kept.heads is not None:
+            head = kept.heads(client).after(server_round)
+            load_personal(self.model, self._first_head if head is None else head)
 
     def _data(self, client: int) -> ClientData:
         data = self.shards.of(client)
         return self.features(client, data) if self.features is not None else data
 
-    def _report(self, client: int, state: State) -> ClientReport:
-        """A report of the global model on one client's validation split, before any training."""
+    def _report(self, client: int, state: State, kept: Kept, server_round: int) -> ClientReport:
+        """A report of the model after `server_round` on one client's validation split."""
         start = time.perf_counter()
         try:
             data = self._data(client)
-            self._load(state)
+            self.load(client, state, kept, server_round)
             judged = self.task.evaluate(self.model, data.validation, only_main=True)
         except Exception as error:
             return self._failed(client, error)
@@ -145,10 +165,10 @@ class Site:
         )
 
     def _train_one(
-        self, client: int, instruction: Instruction, state: State, template: State, account: Account | None
+        self, client: int, instruction: Instruction, state: State, template: State, kept: Kept
     ) -> tuple[ClientReport, dict[str, Tensor]]:
         start = time.perf_counter()
-        before = self._report(client, state)
+        before = self._report(client, state, kept, instruction.server_round - 1)
         if before.rejected:
             return before, {}
         try:
@@ -157,7 +177,11 @@ class Site:
             result = self.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
             local = shared_state(self.model)
             update = {key: local[key].detach().cpu() - value for key, value in template.items()}
+            head = personal_state(self.model)
             fault = screen(update, template, max_norm=self.max_update_norm)
+            fault = fault or screen(head, self._first_head, max_norm=None)
+            if kept.heads is not None and not fault:
+                kept.heads(client).keep(instruction.server_round, head)
         except Exception as error:
             return self._failed(client, error), {}
         report = ClientReport(

@@ -23,8 +23,8 @@ from fedapp.federation.outcome import RoundOutcome, federated_metrics
 from fedapp.federation.replies import open_reply, take_reply
 from fedapp.federation.roster import Roster
 from fedapp.federation.server_step import ServerOptimizer
+from fedapp.wire.instruction import Instruction, pack_instruction
 from fedapp.wire.records import arrays_to_state, state_to_arrays, tensor_bytes
-from fedapp.wire.rounds import Instruction, pack_instruction
 
 __all__ = ["WeightedFedAvg"]
 

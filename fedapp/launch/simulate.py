@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from fedapp.build import build_parts, build_shards
-from fedapp.build_server import check_strategy, output_directory, stop_rules
+from fedapp.build_server import central_test, check_strategy, load_initial, output_directory, stop_rules
 from fedapp.config import Config, compose
 from fedapp.errors import ConfigError, FedappError
 from fedapp.federation.checkpoint import checkpoint_files
@@ -45,8 +45,7 @@ def check(config: Config, directory: Path) -> int:
             f"{federation.num_clients}"
         )
     parts = build_parts(config)
-    if (test := parts.source.test()) is not None:
-        test.check(parts.task.schema, "the server's test data")
+    test = central_test(config, parts)
     if config.privacy.name != "none":
         from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
 
@@ -54,6 +53,8 @@ def check(config: Config, directory: Path) -> int:
     stop_rules(config, parts, server_has_data=test is not None)
     build_shards(config, parts).of(0)
     resumed = find_checkpoint(directory, config.run.resume, json.loads(json.dumps(asdict(config))), quiet=True)
+    if resumed is None:
+        load_initial(config, parts)
     claim(directory, resume=config.run.resume is not None)
     if (directory / LOCK).exists():
         with only_writer(directory):

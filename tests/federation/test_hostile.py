@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fedapp.errors import FederationError
 from fedapp.federation.site import Site
-from fedapp.wire.rounds import ClientReport, Instruction
+from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport
 
 pytestmark = pytest.mark.slow
 

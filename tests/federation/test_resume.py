@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,6 +35,18 @@ BASE = (
     " federation.patience=50 federation.num_rounds=7 federation.num_clients=6 model=logistic_regression"
     " strategy.max_update_norm=1.1 federation.exclude_after=1 federation.exclude_rounds=2 run.resume=auto"
 )
+# What holds for one task must hold for the others: only a head that travels, and heads that never do.
+OTHERS = {
+    "transfer": "task=transfer data=digits task.metrics=auto model=torchvision model.name=resnet18 model.norm=batch"
+    " model.pretrained=false model.trainable=head model.feature_norm=layer",
+    "personal heads": "model=mlp federation.personal=head",
+}
+TASKS = {
+    "horizontal": BASE,
+    **{name: BASE.replace("model=logistic_regression", "").replace("norm=1.1", "norm=4") for name in OTHERS},
+}
+for name, overrides in OTHERS.items():
+    TASKS[name] += f" {overrides} federation.fraction_train=0.5"
 TIMING = ("seconds",)
 CHECKPOINT_STEPS = ("fsync", "replace", "unlink")
 
@@ -60,18 +73,36 @@ def assert_same(directory: Path, whole: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Never interrupted."""
-    directory = go(tmp_path_factory.mktemp("whole") / "run")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Of each task, a run that was never interrupted."""
+
+    @cache
+    def whole_of(task: str) -> Path:
+        directory = go(tmp_path_factory.mktemp("whole") / "run", TASKS[task])
+        assert summary(directory)["rounds"] == 7
+        return directory
+
+    return whole_of
+
+
+@pytest.fixture(scope="module")
+def whole(wholes: Callable[[str], Path]) -> Path:
+    directory = wholes("horizontal")
     assert summary(directory)["excluded"] > 0
-    assert summary(directory)["rounds"] == 7
     return directory
 
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 # What a run imports on its way, so that a new process need not.
 FORKSERVER.set_forkserver_preload(
-    ["in_process", "torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "flwr_datasets.partitioner"]
+    [
+        "in_process",
+        "torch._dynamo",
+        "torchvision.models",
+        "torch.utils.tensorboard",
+        "sklearn.datasets",
+        "flwr_datasets.partitioner",
+    ]
 )
 
 
@@ -86,7 +117,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_and_die(directory: Path, step: str, count: int) -> None:
+def run_and_die(directory: Path, step: str, count: int, overrides: str = BASE) -> None:
     """A run that kills itself just before (`-step`) or just after the `count`-th call of a step of writing."""
     name, before = step.lstrip("-"), step.startswith("-")
     calls = 0
@@ -104,7 +135,7 @@ def run_and_die(directory: Path, step: str, count: int) -> None:
 
     target = "pathlib.Path.unlink" if name == "unlink" else f"os.{name}"
     with patch(target, killing):
-        go(directory)
+        go(directory, overrides)
 
 
 def run_half_written(directory: Path, share: float) -> None:
@@ -149,6 +180,15 @@ def test_killed_while_writing(whole: Path, tmp_path: Path, step: str, count: int
     assert_same(go(tmp_path / "run"), whole)
 
 
+@pytest.mark.parametrize(("step", "count"), [("-fsync", 8), ("replace", 5), ("-unlink", 2)])
+@pytest.mark.parametrize("task", OTHERS)
+def test_killed_while_writing_in_another_task(
+    wholes: Callable[[str], Path], tmp_path: Path, task: str, step: str, count: int
+) -> None:
+    killed(run_and_die, tmp_path / "run", step, count, TASKS[task])
+    assert_same(go(tmp_path / "run", TASKS[task]), wholes(task))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
 def test_killed_with_half_a_checkpoint_on_the_disk(whole: Path, tmp_path: Path, share: float) -> None:
     killed(run_half_written, tmp_path / "run", share)
@@ -173,10 +213,13 @@ def test_killed_at_random_again_and_again(whole: Path, tmp_path: Path) -> None:
     assert_same(go(tmp_path / "run"), whole)
 
 
-@pytest.mark.parametrize("rounds", range(1, 7))
-def test_interrupted_after_any_round(whole: Path, tmp_path: Path, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("task", "rounds"),
+    [*(("horizontal", rounds) for rounds in range(1, 7)), *((task, rounds) for task in OTHERS for rounds in (2, 5))],
+)
+def test_interrupted_after_any_round(wholes: Callable[[str], Path], tmp_path: Path, task: str, rounds: int) -> None:
     """Between a round's lines in the history and its checkpoint, so that the round is done over."""
-    printed = loop._line
+    printed = loop.round_line
     left = rounds
 
     def interrupting(figures: Any) -> str:
@@ -186,9 +229,9 @@ def test_interrupted_after_any_round(whole: Path, tmp_path: Path, rounds: int) -
             raise KeyboardInterrupt
         return printed(figures)
 
-    with pytest.raises(KeyboardInterrupt), patch.object(loop, "_line", interrupting):
-        go(tmp_path / "run")
-    assert_same(go(tmp_path / "run"), whole)
+    with pytest.raises(KeyboardInterrupt), patch.object(loop, "round_line", interrupting):
+        go(tmp_path / "run", TASKS[task])
+    assert_same(go(tmp_path / "run", TASKS[task]), wholes(task))
 
 
 # --- which checkpoint serves -------------------------------------------------------------------------------------
@@ -413,7 +456,7 @@ def test_going_on_from_an_older_checkpoint_drops_the_newer_ones(whole: Path, sto
 def test_the_summary_of_a_run_that_goes_on_is_taken_away(tmp_path: Path) -> None:
     base = "model=logistic_regression federation.num_clients=6 run.resume=auto"
     directory = go(tmp_path / "run", f"{base} federation.num_rounds=2")
-    with pytest.raises(KeyboardInterrupt), patch("fedapp.federation.loop._line", side_effect=KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), patch("fedapp.federation.loop.round_line", side_effect=KeyboardInterrupt):
         go(directory, f"{base} federation.num_rounds=4")
     assert not (directory / "summary.json").exists()
     assert summary(go(directory, f"{base} federation.num_rounds=4"))["rounds"] == 4

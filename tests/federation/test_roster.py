@@ -18,7 +18,7 @@ from fedapp.federation.outcome import RoundOutcome
 from fedapp.federation.preflight import Population, preflight
 from fedapp.federation.roster import Roster
 from fedapp.wire.census import Census
-from fedapp.wire.rounds import ClientReport
+from fedapp.wire.reply import ClientReport
 
 pytestmark = pytest.mark.slow  # whole federations
 

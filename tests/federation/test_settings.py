@@ -11,7 +11,8 @@ from in_process import InProcessGrid, run_in_process
 from torch import nn
 
 from fedapp.client_app import app, open_site
-from fedapp.wire.rounds import Instruction
+from fedapp.federation.site import Kept
+from fedapp.wire.instruction import Instruction
 
 pytestmark = pytest.mark.slow  # whole federations
 
@@ -84,9 +85,9 @@ def test_rounds_and_clients_shuffle_differently() -> None:
     state = site.model.state_dict()
     state = {key: value.clone() for key, value in state.items()}
     template = {key: value for key, value in state.items() if value.is_floating_point()}
-    one = site._train_one(0, Instruction(1, (0,)), state, template, None)[1]["net.1.weight"]
-    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template, None)[1]["net.1.weight"], one)
-    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template, None)[1]["net.1.weight"], one)
+    one = site._train_one(0, Instruction(1, (0,)), state, template, Kept())[1]["net.1.weight"]
+    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template, Kept())[1]["net.1.weight"], one)
+    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template, Kept())[1]["net.1.weight"], one)
 
 
 def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> None:

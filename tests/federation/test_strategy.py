@@ -16,8 +16,9 @@ from fedapp.federation.preflight import Population
 from fedapp.federation.roster import Roster
 from fedapp.federation.server_step import ServerOptimizer
 from fedapp.federation.strategy import WeightedFedAvg
+from fedapp.wire.instruction import unpack_instruction
 from fedapp.wire.records import arrays_to_state, state_to_arrays
-from fedapp.wire.rounds import ClientReport, Reply, pack_reply, unpack_instruction
+from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
 STATE = {
     "w": torch.tensor([1.0, -2.0]),

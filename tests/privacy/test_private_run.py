@@ -343,11 +343,11 @@ def test_two_runs_of_one_seed_are_two_models(tmp_path: Path) -> None:
 
 def test_a_client_without_an_account_does_not_train() -> None:
     from fedapp.client_app import open_site
-    from fedapp.wire.rounds import Instruction
+    from fedapp.wire.instruction import Instruction
 
     grid = InProcessGrid(QUICK, 1)
     _, site = open_site(grid.contexts[100])
     state = {key: value.clone() for key, value in site.model.state_dict().items()}
-    reply = site.train(Instruction(1, (0,), (1.0,)), state, None)
+    reply = site.train(Instruction(1, (0,), (1.0,)), state)
     assert not reply.updates
     assert reply.reports[0].rejected == "failed (see the client's log)"

@@ -1,10 +1,10 @@
-"""Messages of a round: train and evaluate, and the replies to them."""
+"""What a SuperNode answers to train and evaluate messages."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedapp.wire.records import (
@@ -14,7 +14,6 @@ from fedapp.wire.records import (
     absent,
     arrays_to_state,
     count,
-    number,
     numbers,
     present,
     state_to_arrays,
@@ -22,30 +21,7 @@ from fedapp.wire.records import (
     whole,
 )
 
-__all__ = [
-    "ClientReport",
-    "Instruction",
-    "Privacy",
-    "Reply",
-    "pack_instruction",
-    "pack_reply",
-    "unpack_instruction",
-    "unpack_reply",
-]
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """What a SuperNode is asked to do in a round, for these of its clients. Evaluation needs no weights.
-
-    `lr_factor` scales the clients' learning rate in this round. With `each`, updates are wanted one by one, not summed.
-    """
-
-    server_round: int
-    clients: tuple[int, ...]
-    weights: tuple[float, ...] = ()
-    lr_factor: float = 1.0
-    each: bool = False
+__all__ = ["ClientReport", "Privacy", "Reply", "pack_reply", "unpack_reply"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +39,13 @@ class ClientReport:
     """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays.
 
     `declined`: it takes part no more, for its privacy budget is spent. `privacy`: what it has spent, under DP-SGD.
+    `delivered`: it has kept the run's result.
     """
 
     client: int
     rejected: str | None = None
     declined: bool = False
+    delivered: bool = False
     num_examples: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -96,33 +74,6 @@ COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "va
 PRIVACY = ("noise-multiplier", "sample-rate", "epsilon", "delta")  # these columns only under DP-SGD
 
 
-def pack_instruction(instruction: Instruction, arrays: ArrayRecord, config: ConfigRecord | None = None) -> RecordDict:
-    """The content of a train or evaluate message. `config`: further entries, as Flower's `start` passes them."""
-    entries = ConfigRecord(dict(config or {}))
-    entries["server-round"] = instruction.server_round
-    entries["clients"] = list(instruction.clients)
-    entries["weights"] = list(instruction.weights)
-    entries["lr-factor"] = instruction.lr_factor
-    entries["each"] = instruction.each
-    return RecordDict({ARRAYS: arrays, CONFIG: entries})
-
-
-def unpack_instruction(content: RecordDict) -> tuple[Instruction, dict[str, Tensor]]:
-    """The instruction and the global model's state dict. Raises ValueError, KeyError or TypeError if malformed."""
-    config = content.config_records[CONFIG]
-    lr_factor = float(number(config["lr-factor"]))
-    if not (math.isfinite(lr_factor) and lr_factor >= 0):
-        raise ValueError(f"expected a learning rate factor, got {lr_factor}")
-    instruction = Instruction(
-        server_round=whole(config["server-round"]),
-        clients=tuple(whole(client) for client in numbers(config["clients"])),
-        weights=tuple(float(weight) for weight in numbers(config["weights"])),
-        lr_factor=lr_factor,
-        each=bool(config["each"]),
-    )
-    return instruction, arrays_to_state(content.array_records[ARRAYS])
-
-
 def pack_reply(reply: Reply) -> RecordDict:
     rows = [
         (
@@ -142,6 +93,7 @@ def pack_reply(reply: Reply) -> RecordDict:
             "clients": [report.client for report in reply.reports],
             "rejected": [report.rejected or "" for report in reply.reports],
             "declined": [report.declined for report in reply.reports],
+            "delivered": [report.delivered for report in reply.reports],
         }
     )
     metrics = MetricRecord(dict(zip(COLUMNS, columns, strict=True)))
@@ -164,11 +116,11 @@ def unpack_reply(content: RecordDict) -> Reply:
     columns = [numbers(metrics[name]) for name in COLUMNS]
     if not isinstance(reasons, list) or {len(column) for column in columns} | {len(reasons)} != {len(clients)}:
         raise ValueError("the lists of a reply differ in length")
-    declined = config["declined"]
-    if not isinstance(declined, list) or len(declined) != len(clients):
+    flags = [config[name] for name in ("declined", "delivered")]
+    if not all(isinstance(flag, list) and len(flag) == len(clients) for flag in flags):
         raise ValueError("the lists of a reply differ in length")
     spent = _privacy(metrics, len(clients))
-    rows = zip(clients, reasons, declined, spent, zip(*columns, strict=True), strict=True)
+    rows = zip(clients, reasons, *flags, spent, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
     reports = tuple(_report(*row) for row in rows)
     found = {name: arrays_to_state(record) for name, record in content.array_records.items()}
     total = found.pop(ARRAYS, {})
@@ -176,13 +128,19 @@ def unpack_reply(content: RecordDict) -> Reply:
 
 
 def _report(
-    client: float, reason: object, declined: object, privacy: Privacy | None, figures: tuple[float, ...]
+    client: float,
+    reason: object,
+    declined: object,
+    delivered: object,
+    privacy: Privacy | None,
+    figures: tuple[float, ...],
 ) -> ClientReport:
     examples, steps, seconds, train_loss, val_examples, val_loss, val_metric = figures
     return ClientReport(
         client=whole(client),
         rejected=text(reason) or None,
         declined=bool(declined),
+        delivered=bool(delivered),
         num_examples=count(examples),
         steps=count(steps),
         seconds=absent(seconds) or 0.0,
