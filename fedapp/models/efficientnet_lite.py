@@ -61,8 +61,28 @@ def efficientnet_lite0(
         load_into(net, read_weights(Path(pretrained).expanduser(), weights_sha256), f"model.pretrained={pretrained}")
     elif weights_sha256 is not None:
         raise ConfigError("model.weights_sha256: has no effect with model.pretrained=false; leave it null")
+    _plain_convolutions(net)
     head = net.get_submodule("_fc")
     assert isinstance(head, nn.Linear)
     net.set_submodule("_fc", nn.Linear(head.in_features, schema.num_outputs))
     net = nn.Sequential(LikeImageNet(), net)
     return adapt(net, trainable=trainable, last_k=last_k, lora=lora, feature_norm=feature_norm)
+
+
+def _plain_convolutions(net: nn.Module) -> None:
+    """Padding apart from the convolution that follows it: peft and Opacus know torch's own layers, no others."""
+    for name, module in list(net.named_modules()):
+        if not isinstance(module, nn.Conv2d):
+            continue
+        plain = nn.Conv2d(
+            module.in_channels,
+            module.out_channels,
+            (module.kernel_size[0], module.kernel_size[1]),
+            stride=(module.stride[0], module.stride[1]),
+            groups=module.groups,
+            bias=module.bias is not None,
+        )
+        plain.load_state_dict(module.state_dict())
+        padding = module.get_submodule("static_padding")
+        padded = isinstance(padding, nn.ZeroPad2d)
+        net.set_submodule(name, nn.Sequential(padding, plain) if padded else plain)

@@ -98,7 +98,7 @@ def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> N
         lambda module, *_: seen.append(module.training)
     )
     state = {key: value.clone() for key, value in site.model.state_dict().items()}
-    site._train_one(0, Instruction(1, (0,)), state, state, None)
+    site._train_one(0, Instruction(1, (0,)), state, state, Kept())
     hook.remove()
     assert seen[0] is False
     assert set(seen[1:]) == {True}
@@ -113,7 +113,7 @@ def test_an_unforeseen_error_leaves_as_its_kind_only(monkeypatch: pytest.MonkeyP
     grid = InProcessGrid("model=logistic_regression federation.num_clients=4")
     _, site = open_site(grid.contexts[100])
     monkeypatch.setattr(site.shards, "of", fail)
-    report = site._report(0, site.model.state_dict())
+    report = site._report(0, site.model.state_dict(), Kept(), 0)
     assert report.rejected == "KeyError (see the client's log)"
     message = Message(RecordDict(), 100, "train")
     with pytest.raises(RuntimeError, match=r"^KeyError \(see the client's log\)$"):

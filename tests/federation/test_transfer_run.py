@@ -8,12 +8,14 @@ import pytest
 import torch
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from PIL import Image
 from safetensors.torch import load_file
 
 from fedapp.build import build_parts
 from fedapp.config import compose
 from fedapp.fingerprint import state_sha256
 from fedapp.privacy.ledger import FileLedger
+from fedapp.wire.records import tensor_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +123,25 @@ def test_adapters_and_last_layers_learn_and_nothing_else_moves(tmp_path: Path, t
     assert changed <= sent
     assert len(sent) < len(state) / 2
     assert summary(directory)["test_loss"] is not None
+
+
+@pytest.mark.parametrize(("trainable", "most"), [("head", 0.01), ("lora", 0.05)])
+def test_what_a_client_sends_of_efficientnet(tmp_path: Path, trainable: str, most: float) -> None:
+    """Bytes of updates, as they are in the replies, to those of the whole network."""
+    for name, grey in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("L", (32, 32), grey + number).save(tmp_path / "images" / name / f"{number}.png")
+    overrides = (
+        f"task=transfer data=image_folder data.path={tmp_path}/images data.size=32 data.channels=1 partition=iid"
+        f" model.trainable={trainable} federation.num_clients=2 federation.num_rounds=1"
+    )
+    grid = InProcessGrid(overrides, 2)
+    directory = run_on(grid, tmp_path / "run", overrides)
+    replies = [message for message in grid.received if message.metadata.message_type == "train"]
+    whole = sum(value.nbytes for value in load_file(directory / "model.safetensors").values())
+    sent = [tensor_bytes(message.content) for message in replies]
+    assert len(sent) == 2
+    assert sum(sent) == summary(directory)["bytes_up"]
+    assert whole > 13e6
+    assert all(0 < size <= most * whole for size in sent)

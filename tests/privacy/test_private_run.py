@@ -211,7 +211,8 @@ def test_nothing_uncovered_is_on_the_wire(tmp_path: Path) -> None:
         covered = {"noise-multiplier", "sample-rate", "epsilon", "delta", "steps"}
         assert set(metrics) <= covered | expected.keys() | {"train-loss", "val-loss", "val-metric"}
         assert not counts & {value for column in metrics.values() for value in column}  # type: ignore[union-attr]
-        assert set(config) == {"clients", "rejected", "declined"}
+        assert set(config) == {"clients", "rejected", "declined", "delivered"}
+        assert config["delivered"] == [False]
 
 
 def test_what_is_wrong_with_private_data_is_not_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -64,3 +64,10 @@ def test_the_benchmarks_arms_train_the_same_model(monkeypatch: pytest.MonkeyPatc
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         command(monkeypatch).main(arguments)
+
+
+def test_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = figures(monkeypatch, tmp_path, "features")
+    assert [row["features"] for row in rows] == ["computed", "from a file", "from memory"]
+    assert len({row["loss"] for row in rows}) == 1  # every arm trains on the same
+    assert rows[0]["times_faster"] == 1.0

@@ -1,0 +1,51 @@
+"""A client's round of task=transfer: with features of the frozen part computed anew, from a file, and from memory."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.timing import alternate
+from fedapp.build import build_parts
+from fedapp.build_client import build_training
+from fedapp.config import compose
+from fedapp.data.features import FeatureFiles, Features
+from fedapp.data.shards import ClientData
+
+
+def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
+    """One epoch of `steps` batches of 32 photographs, and the evaluation of as many examples as a tenth of them."""
+    config = compose(["task=transfer"])
+    parts = build_parts(config)
+    assert parts.frozen is not None
+    training, frozen = build_training(config, parts), parts.frozen
+    photographs = parts.source.pooled().train
+    count = min(32 * steps, len(photographs) - 3 * steps)
+    data = ClientData(photographs.span(0, count), photographs.span(count, count + 3 * steps))
+    start = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    losses: dict[str, float | None] = {}
+
+    def round_with(name: str, features: Features) -> None:
+        parts.model.load_state_dict(start)
+        found = features(0, data)
+        parts.task.evaluate(parts.model, found.validation, only_main=True)
+        losses[name] = training(parts.model, found.train, seed=(0,)).loss
+
+    with tempfile.TemporaryDirectory() as folder:
+        files, memory = FeatureFiles(Path(folder), parts.backbone, 1 << 30), Features(frozen)
+        timed = alternate(
+            {
+                "computed": lambda: round_with("computed", Features(frozen)),
+                "from a file": lambda: round_with("from a file", Features(frozen, files)),
+                "from memory": lambda: round_with("from memory", memory),
+            },
+            repetitions,
+        )
+    table = Table("features", "a round, ms", "times faster", title=f"{count} photographs, EfficientNet-Lite0")
+    rows = []
+    for name, seconds in timed.items():
+        ratio = timed["computed"].median / seconds.median
+        rows.append({"features": name, "times_faster": ratio, "loss": losses[name], "seconds": seconds.seconds})
+        table.add_row(name, seconds.text, f"{ratio:.0f}")
+    return rows, table
