@@ -64,8 +64,20 @@ def efficientnet_lite0(
         load_into(net, read_weights(path, weights_sha256 or SHA256), "model.pretrained=true")
     else:
         load_into(net, read_weights(Path(pretrained).expanduser(), weights_sha256), f"model.pretrained={pretrained}")
+    if trainable == "lora":
+        _exchange_pointwise(net)
     head = net.get_submodule("_fc")
     assert isinstance(head, nn.Linear)
     net.set_submodule("_fc", nn.Linear(head.in_features, schema.num_outputs))
     net = nn.Sequential(LikeImageNet(), net)
     return adapt(net, trainable=trainable, last_k=last_k, lora=lora, feature_norm=feature_norm)
+
+
+def _exchange_pointwise(net: nn.Module) -> None:
+    """Make the 1 x 1 convolutions torch's own, which peft can add to: the package's class is made with an image size,
+    for padding that they do not have. Weights and names stay, and no random number is drawn."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            plain = nn.Conv2d(module.in_channels, module.out_channels, 1, bias=module.bias is not None, device="meta")
+            plain.weight, plain.bias = module.weight, module.bias
+            net.set_submodule(name, plain)

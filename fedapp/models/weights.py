@@ -33,10 +33,10 @@ def weights_wanted() -> bool:
     return _wanted.get()
 
 
-def read_weights(path: Path, sha256: str | None = None, key: str | None = None) -> dict[str, Tensor]:
-    """A state dict from a `.safetensors` file or a torch file. Raises ConfigError, opening with `key`, for whatever is
-    no such file, and for one whose SHA-256 is not the one given."""
-    key = key or f"model.pretrained={path}"
+def read_weights(path: Path, sha256: str | None = None, *, key: str = "model.pretrained") -> dict[str, Tensor]:
+    """A state dict from a `.safetensors` file or a torch file. Raises ConfigError, which opens with the config's `key`,
+    for whatever is no such file, and for one whose SHA-256 is not the one given."""
+    key = f"{key}={path}"
     try:
         content = path.read_bytes()
     except OSError as error:

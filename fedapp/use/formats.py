@@ -37,7 +37,7 @@ class Format:
 
 @contextmanager
 def _deprecated() -> Iterator[None]:
-    """torch advises torch.export instead of TorchScript, but its files cannot be loaded everywhere yet."""
+    """torch warns that TorchScript will go; as long as it is there, it is what C++ programs load without Python."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)

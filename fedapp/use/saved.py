@@ -53,7 +53,7 @@ class Saved:
 
 
 def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
-    """The model in `directory`. Raises ModelError or ConfigError, opening with a path, for what is no finished run, a
+    """The model in `directory`. Raises ModelError or ConfigError, naming the file, for what is no finished run, a
     model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
     config, weights = _files(directory)
     nodes = read_nodes(config)
@@ -64,7 +64,7 @@ def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
             model = build_model(nodes["model"], schema)
     except FedappError as error:
         raise ModelError(f"{config}: {error}") from None
-    load_into(model, read_weights(weights, key=str(weights)), str(weights))
+    load_into(model, read_weights(weights, key="model"), f"model={weights}")
     sha256 = state_sha256(model.state_dict())
     _check_same(directory / "summary.json", weights, sha256)
     predictor = Predictor(model, is_classification=schema.is_classification)
@@ -96,6 +96,6 @@ def _check_same(summary: Path, weights: Path, found: str) -> None:
         raise ModelError(f"{summary}: cannot be read ({error}); restore it, or take the model without it") from None
     if said != found:
         raise ModelError(
-            f"{weights}: is not the model of this run: its model_sha256 is {found}, summary.json says {said}. It was"
-            " changed or exchanged; copy both files from the run again"
+            f"model={weights}: is not the model of this run: its model_sha256 is {found}, summary.json says {said}."
+            " It was changed or exchanged; copy both files from the run again"
         )
