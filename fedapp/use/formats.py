@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedapp.errors import ModelError
 
-__all__ = ["FACTS", "FORMATS", "Format"]
+__all__ = ["FACTS", "FORMATS", "Format", "Run"]
 
 FACTS = "fedapp.json"  # the extra file of a TorchScript archive
 Run = Callable[[Tensor], Tensor]
