@@ -15,6 +15,7 @@ from in_process import run_in_process
 from PIL import Image
 from saved_runs import ROOT, leave, load_script
 
+from fedapp.data.csv_table import CsvTable
 from fedapp.data.embedded import BreastCancer, Digits
 from fedapp.data.hub import Hub
 from fedapp.data.image_folder import ImageFolder
@@ -293,3 +294,11 @@ def test_names_and_classes_that_are_no_plain_text_are_written_whole() -> None:
     assert rows[0] == ["name", "prediction", 'probability of yes,"', "probability of no"]
     assert rows[1] == ["a,b\\udcff", "no", "0.25", "0.75"]
     assert rows[2] == ["ü\nx", 'yes,"', "1", "0"]
+
+
+def test_rows_with_missing_values_are_dropped_where_training_dropped_them(tmp_path: Path) -> None:
+    source = CsvTable("y", numeric=["a"], categorical={"c": ["p", "q"]}, classes=["0", "1"], missing="drop")
+    (tmp_path / "t.csv").write_text("y,a,c\n,1,p\n0,,q\n5,3,q\n1,4,\n")  # of the labels none counts
+    inputs, names = source.unlabelled(tmp_path / "t.csv")
+    assert names == ["2", "4"]
+    assert inputs.tolist() == [[1, 1, 0], [3, 0, 1]]
