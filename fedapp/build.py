@@ -10,7 +10,7 @@ from torch import nn
 
 from fedapp.config import Config, instantiate
 from fedapp.data.shards import Shards
-from fedapp.data.source import DataSource
+from fedapp.data.source import DataSource, Schema
 from fedapp.errors import ConfigError
 from fedapp.fingerprint import state_sha256
 from fedapp.metrics import choose
@@ -23,8 +23,10 @@ from fedapp.task import Task
 
 __all__ = [
     "Parts",
+    "build_model",
     "build_parts",
     "build_shards",
+    "build_source",
     "check_optimizer",
     "optimizer_factory",
 ]
@@ -55,16 +57,13 @@ def build_parts(config: Config) -> Parts:
     for key in ("path", "test_path"):
         if (path := config.data.get(key)) and not Path(path).expanduser().is_absolute():
             raise ConfigError(f"data.{key}={path}: must be an absolute path, since server and clients start elsewhere")
-    source = instantiate("data", config.data)
-    if not isinstance(source, DataSource):
-        raise ConfigError(f"data._target_={config.data['_target_']}: is not a fedapp.data.source.DataSource")
+    source = build_source(config.data)
     schema = source.schema()
     metrics = choose(config.task.metrics, classification=schema.is_classification)
     if config.federation.target_accuracy is not None and "accuracy" not in metrics:
         raise ConfigError("federation.target_accuracy: needs a classification task, this one is a regression")
     with seeded(config.run.seed, "model"):
-        net = instantiate("model", config.model, partial=True)(schema)
-    whole = assemble(net, schema)
+        whole = build_model(config.model, schema)
     check_fits(whole, schema)
     frozen, model = split(whole)
     if schema.scaling.kind == "federated" and not all(parameter.requires_grad for parameter in whole.parameters()):
@@ -81,6 +80,18 @@ def build_parts(config: Config) -> Parts:
             )
     check_optimizer("optimizer", config.optimizer)
     return Parts(source, Task(schema, metrics), whole, frozen, model)
+
+
+def build_source(node: dict[str, Any]) -> DataSource:
+    source = instantiate("data", node)
+    if not isinstance(source, DataSource):
+        raise ConfigError(f"data._target_={node['_target_']}: is not a fedapp.data.source.DataSource")
+    return source
+
+
+def build_model(node: dict[str, Any], schema: Schema) -> nn.Sequential:
+    """The network behind its input layer: (B, *input_shape) as stored to (B, num_outputs)."""
+    return assemble(instantiate("model", node, partial=True)(schema), schema)
 
 
 def check_optimizer(key: str, node: dict[str, Any]) -> None:

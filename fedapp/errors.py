@@ -1,6 +1,6 @@
 """Errors that a person can act on: each names the key or file, the value and what would be right."""
 
-__all__ = ["ConfigError", "DataError", "FedappError", "FederationError"]
+__all__ = ["ConfigError", "DataError", "FedappError", "FederationError", "ModelError"]
 
 
 class FedappError(Exception):
@@ -18,3 +18,7 @@ class DataError(FedappError):
 
 class FederationError(FedappError):
     """SuperNodes or replies that are not what a round needs."""
+
+
+class ModelError(FedappError):
+    """A finished run or an exported model that cannot be used; the message opens with its path."""

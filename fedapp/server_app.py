@@ -84,7 +84,9 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))
         saved = None if resumed is None else resumed.values
-        record = RunRecord(directory, to_yaml(config), roster.num_examples, parts.task.main_metric, saved)
+        record = RunRecord(
+            directory, to_yaml(settled(config, parts)), roster.num_examples, parts.task.main_metric, saved
+        )
         log(INFO, "run directory: %s", directory)
         strategy.summary()
         run = Federation(
@@ -120,6 +122,11 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
+
+
+def settled(config: Config, parts: Parts) -> Config:
+    """The config with what was found in the data written out, so that the model can be used where the data is not."""
+    return replace(config, data={**config.data, **parts.source.settled()})
 
 
 def agree_on_scaling(parts: Parts, population: Population) -> None:

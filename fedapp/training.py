@@ -18,8 +18,8 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-def resolve_device(name: str) -> torch.device:
-    """`run.device` as a torch device. Raises ConfigError where it does not exist here."""
+def resolve_device(name: str, key: str = "run.device") -> torch.device:
+    """`name`, the value of `key`, as a torch device. Raises ConfigError where it does not exist here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"run.device={name}: {reason}. Use auto, cpu, or a device that this machine has") from None
+        raise ConfigError(f"{key}={name}: {reason}. Use auto, cpu, or a device that this machine has") from None
     return device
 
 

@@ -59,6 +59,7 @@ LAYERS = {
         *("audit", "build", "build_client", "build_private", "config", "data", "errors"),
         *("privacy", "seeding", "task", "training"),
     },
+    "use": {"build", "config", "data", "errors", "files", "fingerprint", "models", "training"},
     "launch": {"build", "build_private", "build_server", "config", "errors", "federation", "launch", "training"},
 }
 ONLY_IN = {
@@ -68,13 +69,18 @@ ONLY_IN = {
     "flwr": {"wire", "federation", "privacy", "build_private", "keeping", "client_app", "server_app"},
     "flwr_datasets": {"data"},
     "matplotlib": {"report"},
+    "onnx": {"use"},
+    "onnxruntime": {"use"},
     "rich": {"launch"},
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
 }
 # Costly to import, and needed by few messages: inside functions only.
-LAZY = {"pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"}
+LAZY = {
+    *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
+    *("onnx", "onnxruntime"),
+}
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -9,11 +9,12 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -26,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedapp.config.schema import Config, check_ranges
 from fedapp.errors import ConfigError
 
-__all__ = ["CONF_DIR", "compose", "split_overrides", "to_yaml"]
+__all__ = ["CONF_DIR", "committed_targets", "compose", "split_overrides", "to_yaml"]
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -77,7 +78,7 @@ def _leaves(value: object) -> Iterator[object]:
 
 
 @lru_cache(maxsize=1)
-def _committed_targets() -> frozenset[str]:
+def committed_targets() -> frozenset[str]:
     """Every `_target_` that a file under conf/ names: the only code that a config may choose."""
     found = (re.findall(r"_target_:\s*([\w.]+)", path.read_text("utf-8")) for path in CONF_DIR.rglob("*.yaml"))
     return frozenset(target for targets in found for target in targets)
@@ -87,7 +88,7 @@ def _check_nodes(node: object, key: str) -> None:
     """Refuse code that no file under conf/ names, however it got into the config, and numbers that are not finite."""
     if isinstance(node, dict):
         for name, value in node.items():
-            if str(name).startswith("_") and (name != "_target_" or value not in _committed_targets()):
+            if str(name).startswith("_") and (name != "_target_" or value not in committed_targets()):
                 raise ConfigError(
                     f"{key}.{name}={value}: code is chosen in a YAML file under conf/, not by an override"
                 )
@@ -189,5 +190,6 @@ def _refuse_strangers(node: DictConfig, section: type, prefix: str) -> None:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config, as saved in the run directory."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The resolved config, as saved in the run directory. By PyYAML: a category such as "${x" is text, and no
+    interpolation."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)

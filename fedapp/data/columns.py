@@ -1,13 +1,16 @@
 """What the columns of a table mean, and how rows of text become tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedapp.data.checks import known
+from fedapp.data.csv_file import read_cells
 from fedapp.data.source import Examples
 from fedapp.errors import DataError
 
@@ -21,13 +24,13 @@ Missing = Literal["error", "drop", "mean"]
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns in use: `numeric` ones, then the one-hot `categorical` ones, and `label`.
+    """The columns in use: `numeric` ones, then the one-hot `categorical` ones, and `label` (None: there is none).
 
     `classes` empty: regression. `blanks` are the texts that count as a missing value, `missing` says what to do
     about one. `name` in the methods opens every DataError; a row is given as a spreadsheet numbers it.
     """
 
-    label: str
+    label: str | None
     numeric: tuple[str, ...]
     categorical: Mapping[str, tuple[str, ...]]
     classes: tuple[str, ...]
@@ -39,9 +42,22 @@ class Columns:
         one_hot = (f"{column}={value}" for column, values in self.categorical.items() for value in values)
         return (*self.numeric, *one_hot)
 
+    @property
+    def _used(self) -> tuple[str, ...]:
+        return (*(() if self.label is None else (self.label,)), *self.numeric, *self.categorical)
+
+    def unlabelled(self, path: Path, delimiter: str) -> tuple[Tensor, list[str]]:
+        """The rows of a CSV file as inputs (n, features) float32, and each one's number in a spreadsheet. A label may
+        be there or not, and is not looked at; else as in training."""
+        features, name = replace(self, label=None), str(path)
+        cells = read_cells(path.expanduser(), delimiter)
+        features.check(cells, name)
+        cells = features.complete(cells, name)
+        return features._inputs(cells, name), [str(row) for row in cells.index]
+
     def check(self, cells: "pd.DataFrame", name: str, *others: str) -> None:
         """All columns in use, and `others`, are there."""
-        for column in (self.label, *self.numeric, *self.categorical, *others):
+        for column in (*self._used, *others):
             if column not in cells.columns:
                 raise DataError(f"{name}: no column {column!r}; it has {known(list(cells.columns))}")
 
@@ -49,8 +65,7 @@ class Columns:
         """`cells` without the rows that `missing` = drop leaves out; `others` are columns that must be filled too."""
         if self.missing != "drop":
             return cells
-        used = (self.label, *self.numeric, *self.categorical, *others)
-        kept = cells[~np.any([self._blank(cells[column]) for column in used], axis=0)]
+        kept = cells[~np.any([self._blank(cells[column]) for column in (*self._used, *others)], axis=0)]
         if not len(kept):
             raise DataError(f"{name}: data.missing=drop leaves no row: each of the {len(cells)} lacks a value")
         return kept
@@ -60,6 +75,10 @@ class Columns:
         The `others` are not encoded, but every row must have a value there."""
         for column in others:
             self._check_filled(cells[column], name, "Fill it in, or set data.missing=drop")
+        inputs = self._inputs(cells, name)
+        return Examples(inputs, torch.from_numpy(self._targets(cells[self.label], name)))
+
+    def _inputs(self, cells: "pd.DataFrame", name: str) -> Tensor:
         inputs = np.empty((len(cells), len(self.features)), dtype=np.float32)
         for at, column in enumerate(self.numeric):
             inputs[:, at] = self._numbers(cells[column], name)
@@ -67,7 +86,7 @@ class Columns:
         for column, values in self.categorical.items():
             inputs[:, at : at + len(values)] = self._one_hot(cells[column], values, name)
             at += len(values)
-        return Examples(torch.from_numpy(inputs), torch.from_numpy(self._targets(cells[self.label], name)))
+        return torch.from_numpy(inputs)
 
     def _numbers(self, series: "pd.Series", name: str) -> Any:
         if self.missing == "error":

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor
 
 from fedapp.data.checks import check_choice, check_fraction, check_roles, known, names
 from fedapp.data.columns import Columns, Missing
@@ -116,6 +118,17 @@ class CsvTable(DataSource):
 
     def local(self, path: Path) -> Examples:
         return self._load(path)[0]
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        return self._columns.unlabelled(path, self.delimiter)
+
+    def settled(self) -> dict[str, Any]:
+        columns = self._columns
+        return {
+            "numeric": list(columns.numeric),
+            "categorical": {column: list(values) for column, values in columns.categorical.items()},
+            "classes": None if self.regression else list(columns.classes),
+        }
 
     def test(self) -> Examples | None:
         if self.test_path is not None:

@@ -1,13 +1,17 @@
 """Real data sets that scikit-learn carries: they need no network and no files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedapp.data.checks import check_choice, check_fraction
+from fedapp.data.columns import Columns
 from fedapp.data.held_out import hold_out
+from fedapp.data.image_files import images_in
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 
 __all__ = ["BreastCancer", "Digits"]
@@ -33,6 +37,11 @@ class Digits(DataSource):
         inputs = torch.from_numpy(bunch.images.astype(np.float32)).unsqueeze(1)  # (n, 1, 8, 8)
         examples = Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64)))
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name="digits")
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Images, bright ink on a dark ground, at 8 by 8 grey pixels in the 17 levels of the data."""
+        pixels, found = images_in(path, size=8, channels=1)
+        return (pixels.float() * (16 / 255)).round(), found
 
 
 MEASURES = (
@@ -90,3 +99,7 @@ class BreastCancer(DataSource):
         inputs = torch.from_numpy(bunch.data.astype(np.float32))  # (n, 30)
         examples = Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64)))
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name="breast_cancer")
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        """A CSV file with a column for each measurement, named as scikit-learn does ("mean radius", ...)."""
+        return Columns(None, self.schema().features, {}, (), "error", ("",)).unlabelled(path, ",")

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from fedapp.data.checks import check_fraction, check_size, known, names
+from fedapp.data.columns import Columns
 from fedapp.data.held_out import hold_out
+from fedapp.data.image_files import images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.errors import ConfigError, DataError
@@ -75,6 +78,12 @@ class Hub(DataSource):
         if self.test_split is None:
             return self.pooled().test
         return self._examples(self._split(self.test_split), self.test_split)
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Images, or a CSV file with a column for each of `features`."""
+        if self.features is None:
+            return images_in(path, self.size, self.channels)
+        return Columns(None, tuple(self.features), {}, (), "error", ("",)).unlabelled(path, ",")
 
     def _class_names(self) -> tuple[str, ...]:
         return () if self.classes is None else names(self.classes, "data.classes", at_least=2)

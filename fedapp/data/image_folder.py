@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedapp.data.checks import check_fraction, check_size, known, names
 from fedapp.data.held_out import hold_out
-from fedapp.data.pixels import PIXEL_SCALING, to_pixels
+from fedapp.data.image_files import IMAGE_ENDINGS, check_image, decode, entries, images_in
+from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.errors import ConfigError, DataError
 
 __all__ = ["ImageFolder"]
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class ImageFolder(DataSource):
     def local(self, path: Path) -> Examples:
         return self._load(path)
 
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        return images_in(path, self.size, self.channels)
+
+    def settled(self) -> dict[str, Any]:
+        return {"classes": list(self._class_names())}
+
     def test(self) -> Examples | None:
         if self.test_path is not None:
             return self._load(self.test_path)
@@ -68,7 +74,7 @@ class ImageFolder(DataSource):
                 "data.classes: must be set where data.path is not. Devices and server cannot infer the classes, since"
                 " nobody sees all the data"
             )
-        folders = tuple(entry.name for entry in _entries(Path(self.path).expanduser()) if entry.is_dir())
+        folders = tuple(entry.name for entry in entries(Path(self.path).expanduser()) if entry.is_dir())
         if len(folders) < 2:
             raise DataError(f"{self.path}: has the class folders {known(folders)}; two or more are needed")
         return folders
@@ -77,42 +83,16 @@ class ImageFolder(DataSource):
         root, classes = Path(folder).expanduser(), self._class_names()
         files: list[Path] = []
         targets: list[int] = []
-        for entry in _entries(root):
+        for entry in entries(root):
             if not entry.is_dir():
                 raise DataError(f"{entry}: a stray file. Images lie one folder deeper, in {root}/<class>/")
             if entry.name not in classes:
                 raise DataError(
                     f"{entry}: no known class; known: {known(classes)}. Rename it, or add it to data.classes"
                 )
-            images = [_checked(image) for image in _entries(entry)]
+            images = [check_image(image, "A class folder") for image in entries(entry)]
             files += images
             targets += [classes.index(entry.name)] * len(images)
         if not files:
-            raise DataError(f"{root}: no images. They belong in {root}/<class>/, named *{' *'.join(ENDINGS)}")
-        pixels = torch.empty((len(files), self.channels, self.size, self.size), dtype=torch.uint8)
-        for at, path in enumerate(files):
-            pixels[at] = _decode(path, self.size, self.channels)
-        return Examples(pixels, torch.tensor(targets, dtype=torch.int64))
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted by name; hidden files such as .DS_Store are passed over."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _checked(path: Path) -> Path:
-    if path.is_dir() or path.suffix.lower() not in ENDINGS:
-        raise DataError(f"{path}: no image. A class folder holds nothing but files named *{' *'.join(ENDINGS)}")
-    return path
-
-
-def _decode(path: Path, size: int, channels: int) -> Tensor:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return to_pixels(image, size, channels)
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser does
-        raise DataError(f"{path}: cannot be used as an image: {error}") from error
+            raise DataError(f"{root}: no images. They belong in {root}/<class>/, named *{' *'.join(IMAGE_ENDINGS)}")
+        return Examples(decode(files, self.size, self.channels), torch.tensor(targets, dtype=torch.int64))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fedapp.data.checks import check_fraction
 from fedapp.data.held_out import hold_out
-from fedapp.data.pixels import PIXEL_SCALING, to_pixels
+from fedapp.data.image_files import decode, images_in
+from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.errors import ConfigError, DataError
 
@@ -39,22 +41,20 @@ class SolarCells(DataSource):
         return Schema((1, self.size, self.size), classes=("sound", "defective"), scaling=PIXEL_SCALING)
 
     def pooled(self) -> Pooled:
-        from PIL import Image
-
         folder = _folder()
         rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
-        images = []
-        for name, _, _ in rows:
-            with Image.open(folder / name) as image:
-                images.append(to_pixels(image, self.size, channels=1))
+        images = decode([folder / name for name, _, _ in rows], self.size, channels=1)
         targets = torch.tensor([int(float(probability) > 0.5) for _, probability, _ in rows])
         return hold_out(
-            Examples(torch.stack(images), targets),
+            Examples(images, targets),
             fraction=self.test_fraction,
             seed=self.split_seed,
             name="solar",
             columns={self.group: [kind for _, _, kind in rows]} if self.group else {},
         )
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        return images_in(path, self.size, channels=1)
 
 
 def _folder() -> Path:

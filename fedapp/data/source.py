@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fedapp.errors import DataError
 
-__all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema"]
+__all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,17 @@ class Schema:
         return bool(self.classes)
 
 
+def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
+    """A DataError that opens with `name`, unless `inputs` (n, *input_shape) fit `schema`."""
+    if tuple(inputs.shape[1:]) != schema.input_shape:
+        raise DataError(f"{name}: examples have shape {tuple(inputs.shape[1:])}, the task expects {schema.input_shape}")
+    if inputs.is_floating_point():
+        bad = torch.isinf(inputs) if schema.impute else ~torch.isfinite(inputs)
+        if bad.any():
+            row = int(bad.flatten(1).any(1).nonzero()[0])
+            raise DataError(f"{name}: example {row} holds NaN or an infinite value")
+
+
 @dataclass(frozen=True)
 class Examples:
     """n examples: `inputs` (n, *input_shape) float32 or uint8, `targets` (n,) int64 or, for regression, float32."""
@@ -78,17 +89,9 @@ class Examples:
 
     def check(self, schema: Schema, name: str) -> "Examples":
         """These examples, if they fit `schema`; else a DataError that opens with `name`."""
-        if tuple(self.inputs.shape[1:]) != schema.input_shape:
-            raise DataError(
-                f"{name}: examples have shape {tuple(self.inputs.shape[1:])}, the task expects {schema.input_shape}"
-            )
+        check_inputs(self.inputs, schema, name)
         if len(self.inputs) != len(self.targets):
             raise DataError(f"{name}: {len(self.inputs)} inputs, but {len(self.targets)} labels")
-        if self.inputs.is_floating_point():
-            bad = torch.isinf(self.inputs) if schema.impute else ~torch.isfinite(self.inputs)
-            if bad.any():
-                row = int(bad.flatten(1).any(1).nonzero()[0])
-                raise DataError(f"{name}: example {row} holds NaN or an infinite value")
         if schema.is_classification:
             if self.targets.dtype != torch.int64:
                 raise DataError(f"{name}: labels are {self.targets.dtype}, class indices must be int64")
@@ -130,6 +133,18 @@ class DataSource(ABC):
             f"data-path={str(path)!r}: {type(self).__name__} has no form that lies on a device. Use data=csv or"
             " data=image_folder, or start the SuperNode with partition-id and num-partitions instead of data-path"
         )
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        """New examples to predict, from a file or folder: inputs (n, *input_shape) as in `Examples`, and a name of
+        each. Needs nothing but `path` where the arguments are `settled`. Raises DataError, opening with the path."""
+        raise DataError(
+            f"{path}: {type(self).__name__} reads no new examples from files; write its method `unlabelled`, as"
+            " fedapp/data/image_folder.py has it"
+        )
+
+    def settled(self) -> dict[str, Any]:
+        """The constructor's arguments that were found in the data, so that the same schema comes without the data."""
+        return {}
 
     def test(self) -> Examples | None:
         """The server's held-out data; None: no central evaluation. Must not need a client's data if it can help it."""

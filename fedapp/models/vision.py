@@ -13,7 +13,7 @@ from fedapp.errors import ConfigError
 from fedapp.models.check import check_choice, image_shape
 from fedapp.models.normalization import exchange_batch_norm
 from fedapp.models.transfer import Trainable, adapt, last_linear
-from fedapp.models.weights import load_into, read_weights
+from fedapp.models.weights import load_into, read_weights, weights_wanted
 
 __all__ = ["torchvision_model"]
 
@@ -77,7 +77,7 @@ def torchvision_model(
             )
         if channels not in (1, 3):
             raise ConfigError(f"model.pretrained={pretrained}: takes grey or RGB images, not {channels} channels")
-        net = _published(name, pretrained, weights_sha256, schema.num_outputs, options)
+        net = _published(name, pretrained, weights_sha256, schema.num_outputs)
     if norm == "group":
         exchange_batch_norm(net, groups)
     for module in net.modules():
@@ -86,16 +86,15 @@ def torchvision_model(
     return adapt(net, trainable=trainable, last_k=last_k, lora=lora, feature_norm=feature_norm)
 
 
-def _published(
-    name: str, pretrained: bool | str, sha256: str | None, num_outputs: int, options: Mapping[str, Any]
-) -> nn.Module:
+def _published(name: str, pretrained: bool | str, sha256: str | None, num_outputs: int) -> nn.Module:
     """The network with its published weights and a new head, behind the scaling that they learnt with."""
     from torchvision.models import get_model, get_model_weights
 
     weights = get_model_weights(name).DEFAULT
-    if isinstance(pretrained, str):
-        net: nn.Module = get_model(name, weights=None, **options)
-        load_into(net, read_weights(Path(pretrained).expanduser(), sha256), f"model.pretrained={pretrained}")
+    if isinstance(pretrained, str) or not weights_wanted():
+        net: nn.Module = get_model(name, weights=None, **_published_form(name, weights))
+        if isinstance(pretrained, str) and weights_wanted():
+            load_into(net, read_weights(Path(pretrained).expanduser(), sha256), f"model.pretrained={pretrained}")
     else:
         try:
             net = get_model(name, weights=weights)
@@ -109,6 +108,13 @@ def _published(
     net.set_submodule(head_name, nn.Linear(head.in_features, num_outputs))
     scaling = weights.transforms()
     return nn.Sequential(LikePublished(list(scaling.mean), list(scaling.std)), net)
+
+
+def _published_form(name: str, weights: Any) -> dict[str, Any]:
+    """What torchvision builds differently for its published weights, so that their network can be had without them."""
+    if name in AUXILIARY:
+        return {"aux_logits": False, "init_weights": False, "transform_input": True}
+    return {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
 
 
 def _check_name(name: str) -> None:

@@ -1,7 +1,9 @@
 """Weights from files and packages. Nothing in them is executed: safetensors, or torch files read with weights_only."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +13,24 @@ from torch import Tensor, nn
 
 from fedapp.errors import ConfigError
 
-__all__ = ["load_into", "package_file", "read_weights"]
+__all__ = ["form_only", "load_into", "package_file", "read_weights", "weights_wanted"]
+
+_wanted: ContextVar[bool] = ContextVar("weights_wanted", default=True)
+
+
+@contextmanager
+def form_only() -> Iterator[None]:
+    """Inside the block a network with pretrained weights gets the form that they need, and random values: for whoever
+    loads the whole network's weights next, and may have neither that file nor the network to fetch it."""
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def weights_wanted() -> bool:
+    return _wanted.get()
 
 
 def read_weights(path: Path, sha256: str | None = None, *, key: str = "model.pretrained") -> dict[str, Tensor]:

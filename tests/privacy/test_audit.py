@@ -1,18 +1,18 @@
 """The audit's attacks and its statistics: on closed forms, on federations that leak, and on those that must not."""
 
-import importlib.util
 import itertools
 import json
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from saved_runs import load_script
 from scipy import integrate, stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
@@ -274,20 +274,11 @@ def test_what_cannot_be_attacked_is_refused(overrides: tuple[str, ...], candidat
         open_arm(Setting(overrides, candidates, 3.0))
 
 
-def command() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit_script", ROOT / "scripts" / "audit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_the_exit_status_tells_of_a_refuted_epsilon(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = command()
+    script = load_script("audit")
     curve = (torch.tensor([0.0, 1.0]),) * 2
     found = tuple(Found(a.target, a.name, Area(0.9, 0.8, 1.0), 0.5, 2.0, curve) for a in ATTACKS)
     inversion = SimpleNamespace(truth=torch.zeros(2, 3), found=torch.zeros(2, 3), explained=0.1)
@@ -303,7 +294,7 @@ def test_the_exit_status_tells_of_a_refuted_epsilon(
 def test_a_crash_is_no_refutation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = command()
+    script = load_script("audit")
     monkeypatch.setattr(script, "audit", lambda *_: 1 / 0)
     assert script.main(["--output", str(tmp_path / "new")]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().out
@@ -311,12 +302,12 @@ def test_a_crash_is_no_refutation(
 
 def test_a_batch_larger_than_the_candidates_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["federation.num_rounds=1", "--batch-size", "500", "--output", str(tmp_path / "new"), "--epsilon", ""]
-    assert command().main(arguments) == 2
+    assert load_script("audit").main(arguments) == 2
     assert "--batch-size 500: more than the 100" in capsys.readouterr().out
 
 
 def test_nonsense_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = command()
+    script = load_script("audit")
     for arguments in (
         ["--epsilon", "8,0"],
         ["--epsilon", "x"],

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""What the model of a finished run says of new examples.
+
+    python scripts/predict.py outputs/<date>/<time> photo.png more-photos/      images: files, or folders of them
+    python scripts/predict.py outputs/<date>/<time> patients.csv                a table; a label in it is not looked at
+    python scripts/predict.py outputs/<date>/<time> patients.csv --output predictions.csv
+
+The folder needs to hold the run's config.yaml and model.safetensors, and nothing else: neither the training data nor
+a network is used. Prints a line for each example: name, predicted class and probability with tabs between (for
+regression name and value). The exit status is 2, with one message, where something is wrong; then nothing is written.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+
+from fedapp.errors import FedappError
+from fedapp.files import write_atomically
+from fedapp.training import resolve_device
+from fedapp.use.predict import predict
+from fedapp.use.saved import load_run
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, help="with config.yaml and model.safetensors")
+    parser.add_argument("files", type=Path, nargs="+", help="images or folders of images; or CSV files")
+    parser.add_argument("--output", type=Path, help="write a CSV file, with the probability of every class")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... [auto]")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        if options.output is not None and not options.output.parent.is_dir():
+            raise FedappError(f"--output {options.output}: there is no folder {options.output.parent}")
+        saved = load_run(options.run_dir, resolve_device(options.device, "--device"))
+        predictions = predict(saved, options.files)
+        if options.output is not None:
+            write_atomically(options.output, predictions.to_csv())
+    except (FedappError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.output is not None:
+        print(f"{len(predictions.names)} predictions: {options.output}")
+        return 0
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    for line in predictions.lines():
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    sys.exit(main())
