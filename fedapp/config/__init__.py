@@ -2,7 +2,7 @@
 
 from fedapp.config.compose import CONF_DIR, compose, split_overrides, to_yaml
 from fedapp.config.nodes import instantiate
-from fedapp.config.saved import read_nodes
+from fedapp.config.saved import SavedConfig, read_saved
 from fedapp.config.schema import Config
 
-__all__ = ["CONF_DIR", "Config", "compose", "instantiate", "read_nodes", "split_overrides", "to_yaml"]
+__all__ = ["CONF_DIR", "Config", "SavedConfig", "compose", "instantiate", "read_saved", "split_overrides", "to_yaml"]

@@ -1,6 +1,7 @@
 """Reading the config.yaml of a run directory, which may come from anywhere: nothing in it may run code."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,23 @@ from fedapp.config.compose import committed_targets
 from fedapp.config.nodes import Node
 from fedapp.errors import ConfigError
 
-__all__ = ["read_nodes"]
+__all__ = ["SavedConfig", "read_saved"]
 
 PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models."}
 
 
-def read_nodes(path: Path) -> dict[str, Node]:
-    """The nodes `data` and `model` of a saved config. Their `_target_`s are classes and functions of fedapp.data and
-    fedapp.models that a file under conf/ names. Raises ConfigError, opening with `path`, for anything else."""
+@dataclass(frozen=True)
+class SavedConfig:
+    """What of a saved config the model's use needs. `personal`: what of the model is the clients' own."""
+
+    data: Node
+    model: Node
+    personal: str
+
+
+def read_saved(path: Path) -> SavedConfig:
+    """The `_target_`s of `data` and `model` are code of fedapp.data and fedapp.models that a file under conf/ names.
+    Raises ConfigError, opening with `path`, for anything else."""
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
         nodes: dict[str, Node] = {}
@@ -27,10 +37,12 @@ def read_nodes(path: Path) -> dict[str, Node]:
                 raise ConfigError(f"{path}: no config of a run; {key} with its _target_ is missing")
             _refuse_code(node, f"{path}: {key}", package)
             nodes[key] = {str(name): value for name, value in node.items()}
+        federation = config.get("federation")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: no config of a run: {reason}") from None
-    return nodes
+    personal = str(federation.get("personal", "none")) if isinstance(federation, dict) else "none"
+    return SavedConfig(nodes["data"], nodes["model"], personal)
 
 
 def _refuse_code(node: Any, key: str, package: str) -> None:

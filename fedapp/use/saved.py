@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.build import build_model, build_source
-from fedapp.config import read_nodes
+from fedapp.config import read_saved
 from fedapp.data.source import DataSource, Schema, check_inputs
 from fedapp.errors import FedappError, ModelError
 from fedapp.fingerprint import state_sha256
@@ -56,12 +56,18 @@ def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
     """The model in `directory`. Raises ModelError or ConfigError, naming the file, for what is no finished run, a
     model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
     config, weights = _files(directory)
-    nodes = read_nodes(config)
+    found = read_saved(config)
+    if found.personal != "none" and (directory / "summary.json").exists():
+        raise ModelError(
+            f"{directory}: is of a run with federation.personal={found.personal}: its clients have their own heads, and"
+            " this model has none that was trained. Use it on a device, with federation.deliver=true (models/latest in"
+            " its keep-path)"
+        )
     try:
-        source = build_source(nodes["data"])
+        source = build_source(found.data)
         schema = source.schema()
         with form_only():
-            model = build_model(nodes["model"], schema)
+            model = build_model(found.model, schema)
     except FedappError as error:
         raise ModelError(f"{config}: {error}") from None
     load_into(model, read_weights(weights, key="model"), f"model={weights}")

@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from fedapp import client_app
 from fedapp.data import features
 from fedapp.data.features import FeatureFiles
-from fedapp.errors import ConfigError, FederationError
+from fedapp.errors import ConfigError, FederationError, ModelError
 from fedapp.fingerprint import state_sha256
 from fedapp.keeping import own_folder
+from fedapp.use.predict import predict
+from fedapp.use.saved import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +183,18 @@ def test_a_device_without_a_folder_is_counted_out(tmp_path: Path, caplog: pytest
     directory, _ = go(tmp_path, f"{BODY} federation.deliver=true", configs)
     assert summary(directory)["delivered"] == 1
     assert "1 of 2 clients keep the result" in caplog.text
+
+
+def test_the_result_can_be_used_where_it_lies(tmp_path: Path) -> None:
+    """With the device's own head, and no server's summary beside it."""
+    directory, _ = go(tmp_path, f"{PERSONAL} federation.deliver=true train.local_epochs=30", make_devices(tmp_path))
+    for number in range(2):
+        saved = load_run(tmp_path / f"site-{number}" / "keep" / "models" / "latest")
+        found = predict(saved, [tmp_path / f"site-{number}" / "images"])
+        said = [line.split("\t")[1] for line in found.lines()]
+        assert said == ["dark"] * 10 + ["light"] * 10
+    with pytest.raises(ModelError, match="its clients have their own heads"):
+        load_run(directory)
 
 
 def test_the_result_bears_the_devices_own_head(tmp_path: Path) -> None:
