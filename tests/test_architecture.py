@@ -54,7 +54,9 @@ LAYERS = {
         *("audit", "build", "build_client", "build_private", "config", "data", "errors"),
         *("privacy", "seeding", "task", "training"),
     },
-    "launch": {"build", "build_private", "build_server", "config", "errors", "federation", "launch", "training"},
+    "launch": {
+        *("build", "build_private", "build_server", "config", "errors", "federation", "files", "launch", "training"),
+    },
 }
 ONLY_IN = {
     "hydra": {"config"},
