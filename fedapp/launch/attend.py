@@ -25,6 +25,9 @@ def attend(
     except KeyboardInterrupt:
         console.print(f"stopped{_how_to_go_on(directory)}", style="bold red", soft_wrap=True, highlight=False)
         raise
+    if (found := run.run_directory) is not None and found != str(directory):
+        console.print(f"on the SuperLink's machine: {found}", soft_wrap=True, highlight=False)
+        directory = Path(found)
     summary = _summary(directory)
     if summary:
         show_summary(console, summary, directory)

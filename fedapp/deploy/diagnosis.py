@@ -1,0 +1,42 @@
+"""Why a SuperNode does not get in, in words that tell what to do."""
+
+import socket
+import ssl
+from pathlib import Path
+
+__all__ = ["why_refused"]
+
+TIMEOUT = 5.0  # seconds
+
+
+def why_refused(address: str, authority: Path) -> str:
+    """What is wrong between here and the SuperLink at `address` (host:port), found by trying TLS with it."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    context = ssl.create_default_context(cafile=str(authority))
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            pass
+    except ssl.SSLCertVerificationError as error:
+        return _certificate(error.verify_message, host)
+    except ssl.SSLError as error:
+        return f"{address} does not speak TLS as it should ({error.reason}); is it the SuperLink's port?"
+    except OSError as error:
+        return f"{address} does not answer ({error}); is the SuperLink running, and the port open to this machine?"
+    return (
+        "the SuperLink does not admit this key: it was revoked, or renewed, or its .pub file is not in the SuperLink's"
+        " keys/ folder; or a SuperNode with this key was killed less than a minute ago"
+    )
+
+
+def _certificate(fault: str, host: str) -> str:
+    if "expired" in fault or "not yet valid" in fault:
+        return (
+            f"the SuperLink's {fault}: its operator renews it (provision --renew superlink); check the clock here, too"
+        )
+    if "match" in fault:
+        return f"the SuperLink's certificate is not for {host}: add it by provision --renew superlink --host"
+    return f"the SuperLink's certificate is not by this federation's authority ({fault}): is ca.crt the right one?"
