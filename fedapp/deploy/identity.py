@@ -26,6 +26,7 @@ __all__ = [
     "new_signing_key",
     "new_supernode_key",
     "public_key_of",
+    "sign",
 ]
 
 AUTHORITY_DAYS = 3650
@@ -96,6 +97,17 @@ def public_key_of(private: bytes) -> bytes:
     except ValueError as error:
         raise ConfigError(f"not a private key in OpenSSH's format: {error}") from None
     return _public(key.public_key())
+
+
+def sign(private: bytes, message: bytes) -> tuple[bytes, bytes]:
+    """The signature of `message` and the public key in OpenSSH's format. Raises ConfigError for another kind of key."""
+    try:
+        key = serialization.load_ssh_private_key(private, password=None)
+    except ValueError as error:
+        raise ConfigError(f"not a private key in OpenSSH's format: {error}") from None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise ConfigError("not an Ed25519 key, which Flower wants for signatures")
+    return key.sign(message), _public(key.public_key())
 
 
 def expiry(certificate: Path) -> datetime:

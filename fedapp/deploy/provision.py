@@ -82,12 +82,13 @@ def provision(given: Namespace) -> Federation:
 
 def show(console: Console, federation: Federation) -> None:
     """Who is there, and until when which certificate is valid."""
-    table = Table("participant", "client", "identity", "folder", box=None, padding=(0, 2, 0, 0))
+    table = Table("participant", "client", "identity", box=None, padding=(0, 2, 0, 0))
     for name, certificate in (("ca", "ca/" + AUTHORITY), ("superlink", "superlink/server.crt")):
-        table.add_row(name, "-", _validity(federation.root / certificate), f"{federation.root / name}/")
-    table.add_row("operator", "-", "none: reaches the SuperLink on its own machine", f"{federation.root / 'operator'}/")
+        table.add_row(name, "-", _validity(federation.root / certificate))
+    table.add_row("operator", "-", "none; works on the SuperLink's machine")
     for name, site in federation.participants.items():
-        table.add_row(name, str(site.client), "revoked" if site.revoked else "key counts", f"{federation.root / name}/")
+        table.add_row(name, str(site.client), "revoked" if site.revoked else "key counts")
+    console.print(f"Folders of participants in {federation.root.absolute()}:", soft_wrap=True, highlight=False)
     console.print(table)
     console.print(
         "The ca folder stays here, in a safe place; each other folder goes to its participant.", highlight=False
