@@ -68,6 +68,8 @@ def provision(given: Namespace) -> Federation:
         raise ConfigError(f"--control-port {federation.control_port}: must differ from --port")
     lifetime = timedelta(days=given.days)
     renews_server = given.renew == "superlink"
+    for name in given.site:
+        federation.check_name(name)
     federation.set_up([] if renews_server and federation.exists else given.host, lifetime)
     for name in given.site:
         federation.add(name)

@@ -110,16 +110,19 @@ class Federation:
 
     def add(self, name: str) -> bool:
         """A start-up folder for a new site; False where the site is there already. Raises ConfigError."""
-        if not NAME.fullmatch(name) or name in RESERVED:
-            raise ConfigError(f"--site {name}: must be letters, digits, '.', '_' or '-', and none of {RESERVED}")
-        known = self.participants.get(name)
-        if known is not None and known.revoked:
-            raise ConfigError(f"--site {name}: was revoked; --renew {name} gives it a new key and lets it in again")
-        if known is not None:
+        self.check_name(name)
+        if name in self.participants:
             self._publish(name)
             return False
         self._make_site(name, max((item.client for item in self.participants.values()), default=-1) + 1)
         return True
+
+    def check_name(self, name: str) -> None:
+        """Raises ConfigError for a name that cannot be added."""
+        if not NAME.fullmatch(name) or name in RESERVED:
+            raise ConfigError(f"--site {name}: must be letters, digits, '.', '_' or '-', and none of {RESERVED}")
+        if name in self.participants and self.participants[name].revoked:
+            raise ConfigError(f"--site {name}: was revoked; --renew {name} gives it a new key and lets it in again")
 
     def renew(self, name: str) -> None:
         """A new key for a site, which counts from now on; the old one does not."""
