@@ -87,7 +87,8 @@ class Deployed:
         return call("run", "--folder", str(self.root / "operator"), *overrides)
 
     def end(self, *names: str) -> None:
-        for name in names or list(self.running):
+        """End those, of what was started."""
+        for name in names:
             running = self.running.pop(name)
             if running.process.poll() is None:
                 running.end()
