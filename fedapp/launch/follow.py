@@ -155,5 +155,6 @@ class FollowedRun:
         try:
             run = json.loads(listing)["runs"][0]
         except (ValueError, KeyError, IndexError):
-            raise FederationError(f"flwr ls gave no status of run {run_id}: {listing.strip()}") from None
+            said = " ".join(listing.split())
+            raise FederationError(f"the SuperLink tells no status of run {run_id}; was it ended? {said}") from None
         return RunStatus(str(run["status"]), str(run.get("status-details", "")))
