@@ -21,7 +21,7 @@ def build_site(
 ) -> Site:
     """A SuperNode's side. A device's own `data_path` comes before anything that the config says.
 
-    `limits`: what its operator has set about privacy, whatever the config says. `folder`: where it may keep features.
+    `limits`: what its operator has set, whatever the config says. `folder`: where it may keep features.
     """
     if data_path is not None:
         # The operator named the data. What the config says of files must not be looked at: a server could read others.
@@ -41,10 +41,15 @@ def build_site(
         "max_update_norm": config.strategy.max_update_norm,
     }
     if config.privacy.name == "none":
-        return Site(training=build_training(config, parts), **options)
+        return Site(training=build_training(config, parts, limits), **options)
     from fedapp.build_private import build_budget, build_private_training, check_privacy  # Opacus takes 2 s to import
     from fedapp.federation.private_site import PrivateSite
 
+    if limits is not None and limits.max_seconds is not None:
+        raise ConfigError(
+            f"node-config max-seconds={limits.max_seconds:g}: under privacy=dp_sgd the number of steps must not depend"
+            " on how fast this machine is; leave it out"
+        )
     check_privacy(config, parts)
     budget = build_budget(config, limits)
     if data_path is not None and (budget.void or not budget.cost.noise_multiplier):
@@ -55,12 +60,14 @@ def build_site(
     return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
 
 
-def build_training(config: Config, parts: Parts) -> LocalTraining:
+def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None) -> LocalTraining:
+    """The shorter of the server's and the operator's time counts."""
+    bounds = [config.train.max_seconds, limits.max_seconds if limits is not None else None]
     return LocalTraining(
         loss=parts.task.loss,
         optimizer=optimizer_factory("optimizer", config.optimizer),
         local_epochs=config.train.local_epochs,
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
-        max_seconds=config.train.max_seconds,
+        max_seconds=min((bound for bound in bounds if bound is not None), default=None),
     )

@@ -77,7 +77,8 @@ def _query(message: Message, context: Context) -> Message:
         census = replace(census, num_partitions=num_partitions(context.node_config))
     except FedappError as error:
         census = Census(code_digest(), code_path(), fault=str(error))
-    return Message(pack_census(census), reply_to=message)
+    name = str(context.node_config.get("site-name", ""))
+    return Message(pack_census(replace(census, site=name)), reply_to=message)
 
 
 @app.train()

@@ -14,7 +14,16 @@ from fedapp.federation.exchange import Exchange, wait_for_supernodes
 from fedapp.wire.census import Census, unpack_census
 from fedapp.wire.records import text
 
-__all__ = ["Population", "check_backbone", "check_claim", "check_same_code", "merge_moments", "preflight", "query"]
+__all__ = [
+    "Population",
+    "check_backbone",
+    "check_claim",
+    "check_same_code",
+    "merge_moments",
+    "preflight",
+    "query",
+    "who",
+]
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def preflight(
             check_claim(census, partitions, num_clients)
             check_backbone(census, backbone)
         except FederationError as error:
-            faults[f"SuperNode {node}"] = str(error)
+            faults[who(f"SuperNode {node}", census)] = str(error)
             del censuses[node]
     population = _population(censuses, faults, min_clients)
     return replace(population, supernodes=frozenset(nodes), partitions=partitions)
@@ -113,6 +122,11 @@ def check_backbone(census: Census, backbone: str) -> None:
             f"its frozen part of the model is another one (SHA-256 {census.backbone[:12]}..., the server's"
             f" {backbone[:12]}...): give it the same weights (model.pretrained)"
         )
+
+
+def who(what: str, census: Census) -> str:
+    """A SuperNode or a client of it, with the name that its operator gave it, if there is one."""
+    return f"{what} ({census.site})" if census.site else what
 
 
 def query(node: int, timeout: float) -> Message:
@@ -156,7 +170,7 @@ def _population(censuses: Mapping[int, Census], faults: dict[str, str], min_clie
     moments: dict[int, tuple[Tensor, ...]] = {}
     for node, census in sorted(censuses.items()):
         if census.fault:
-            faults[f"SuperNode {node}"] = census.fault
+            faults[who(f"SuperNode {node}", census)] = census.fault
         rows = zip(census.clients, census.num_examples, census.faults, strict=True)
         for position, (client, count, fault) in enumerate(rows):
             if client in nodes:
@@ -165,7 +179,7 @@ def _population(censuses: Mapping[int, Census], faults: dict[str, str], min_clie
                     " its own"
                 )
             if fault or not count:
-                faults[f"client {client}"] = fault or "no training example"
+                faults[who(f"client {client}", census)] = fault or "no training example"
                 continue
             nodes[client], num_examples[client] = node, count
             if census.moments:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fedapp.federation.outcome import RoundOutcome
-from fedapp.federation.preflight import Population
+from fedapp.federation.preflight import Population, who
 from fedapp.wire.census import Census
 
 __all__ = ["Roster"]
@@ -69,17 +69,17 @@ class Roster:
 
     def admit(self, node: int, census: Census) -> list[str]:
         """Take in the clients of a SuperNode that joined during the run; why others of it are not."""
-        faults = [f"SuperNode {node}: {census.fault}"] if census.fault else []
+        faults = [f"{who(f'SuperNode {node}', census)}: {census.fault}"] if census.fault else []
         rows: Iterable[tuple[int, int, str]] = zip(census.clients, census.num_examples, census.faults, strict=True)
         for client, count, fault in rows:
             home = self.nodes.get(client)
             if fault or not count:
-                faults.append(f"client {client}: {fault or 'no training example'}")
+                faults.append(f"{who(f'client {client}', census)}: {fault or 'no training example'}")
             elif home is not None and home != node and (self.present is None or home in self.present):
                 faults.append(f"client {client} of SuperNode {node}: lives on SuperNode {home} already")
             else:
                 self.nodes[client], self.num_examples[client] = node, count
-                self.faults.pop(f"client {client}", None)
+                self.faults.pop(who(f"client {client}", census), None)
         return faults
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,20 +5,24 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from fedapp.errors import FederationError
-from fedapp.launch.superlink import CONNECTION, LocalSuperLink
+from fedapp.launch.superlink import CONNECTION, Connection
 
 __all__ = ["FollowedRun", "RunStatus", "quoted"]
 
 APP = Path(__file__).resolve().parents[2]
 POLL = 0.1  # seconds
 STARTED = re.compile(r"Successfully started run (\d+)")
+# What the server prints of a round and at the end (federation/loop.py, server_app.py).
+ROUND = re.compile(r"\bround (\d+)/\d+  (.*)")
+FIGURE = re.compile(r"\b((?:test|val)_\w+) (\S+)")
+RUN_DIRECTORY = re.compile(r"\brun directory: (/.*)")
 
 
 def quoted(path: Path) -> str:
@@ -48,24 +52,35 @@ class RunStatus:
 
 
 class FollowedRun:
-    """One run on `superlink`. Its terminal output goes to `flwr.log` in the run directory."""
+    """One run on the SuperLink of `connection`. Its terminal output goes to `flwr.log` in `directory`.
+
+    `here`: whether `directory` is the run directory, which server and terminal then share. If not, the run directory is
+    on the server's machine, and what is known of it is what the server prints.
+    """
 
     def __init__(
-        self, superlink: LocalSuperLink, directory: Path, overrides: Sequence[str], federation: Sequence[str]
+        self,
+        connection: Connection,
+        directory: Path,
+        overrides: Sequence[str],
+        federation: Sequence[str] = (),
+        *,
+        here: bool = True,
     ) -> None:
-        self._superlink, self._directory = superlink, directory
-        line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
+        self._connection, self._directory, self._here = connection, directory, here
+        line = shlex.join([*overrides, *([f"run.output_dir={quoted(directory)}"] if here else [])])
         self._command = ["flwr", "run", str(APP), CONNECTION, "--stream"]
         # A file, since Flower's own parser of key=value pairs knows no escaped quotes. TOML's strings are JSON's.
-        run_config = superlink.home / f"{uuid4().hex}.toml"
+        run_config = connection.home / f"{uuid4().hex}.toml"
         run_config.write_text(f"overrides = {json.dumps(line, ensure_ascii=False)}\n", encoding="utf-8")
         self._command += ["--run-config", str(run_config)]
-        self._command += ["--federation-config", " ".join(federation)]
+        self._command += ["--federation-config", " ".join(federation)] if federation else []
+        self._run_config = run_config
         self.log = directory / "flwr.log"
         self._log_start = 0
 
     def follow(self, on_round: Callable[[dict[str, Any]], None], *, after: int = -1) -> RunStatus:
-        """Start the run, call `on_round` with each line of metrics.jsonl as it appears, and return the verdict.
+        """Start the run, call `on_round` with the figures of each round as they appear, and return the verdict.
 
         Rounds up to `after` are known already, in a run that is resumed.
         """
@@ -73,7 +88,7 @@ class FollowedRun:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0  # what a resumed run printed before
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._superlink.environment, cwd=APP
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._connection.environment, cwd=APP
             )
         try:
             while process.poll() is None:
@@ -85,19 +100,35 @@ class FollowedRun:
             self._stop()
             process.wait()
             raise
+        finally:
+            self._run_config.unlink(missing_ok=True)
         return self._status()
 
+    @property
+    def run_directory(self) -> str | None:
+        """The run directory, on the server's machine; None where the server did not come to name it."""
+        if self._here:
+            return str(self._directory)
+        found = RUN_DIRECTORY.findall(self._printed())
+        return found[-1].strip() if found else None
+
     def _new_rounds(self, after: int, on_round: Callable[[dict[str, Any]], None]) -> int:
-        file = self._directory / "metrics.jsonl"
-        if not file.exists():
-            return after
-        # What follows the last newline is still being written.
-        for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
-            figures = json.loads(line)
+        for figures in self._rounds():
             if figures["round"] > after:
                 on_round(figures)
                 after = figures["round"]
         return after
+
+    def _rounds(self) -> Iterator[dict[str, Any]]:
+        """The figures of all rounds that are over: from metrics.jsonl, or else from what the server printed."""
+        file = self._directory / "metrics.jsonl"
+        if not self._here:
+            for number, figures in ROUND.findall(self._printed()):
+                yield {"round": int(number), **{name: float(value) for name, value in FIGURE.findall(figures)}}
+        elif file.exists():
+            # What follows the last newline is still being written.
+            for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+                yield dict(json.loads(line))
 
     def _run_id(self) -> str | None:
         found = STARTED.search(self._printed())
@@ -109,7 +140,7 @@ class FollowedRun:
     def _flwr(self, *arguments: str) -> str:
         command = ["flwr", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, env=self._superlink.environment, timeout=60, check=False
+            command, capture_output=True, text=True, env=self._connection.environment, timeout=60, check=False
         ).stdout
 
     def _stop(self) -> None:
@@ -124,5 +155,6 @@ class FollowedRun:
         try:
             run = json.loads(listing)["runs"][0]
         except (ValueError, KeyError, IndexError):
-            raise FederationError(f"flwr ls gave no status of run {run_id}: {listing.strip()}") from None
+            said = " ".join(listing.split())
+            raise FederationError(f"the SuperLink tells no status of run {run_id}; was it ended? {said}") from None
         return RunStatus(str(run["status"]), str(run.get("status-details", "")))

@@ -4,21 +4,33 @@ Flower's shared local SuperLink keeps running, keeps the folder it was first sta
 come before the bundle's. One SuperLink per call of scripts/run.py, in an empty folder, cannot mix up two checkouts.
 """
 
+import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from fedapp.errors import FederationError
-from fedapp.launch import guard
-from fedapp.launch.guard import end_family
+from fedapp.files import write_atomically
+from fedapp.launch.guard import Guard, end_family
 
-__all__ = ["CONNECTION", "LocalSuperLink", "flower_environment"]
+__all__ = [
+    "CONNECTION",
+    "Connection",
+    "LocalSuperLink",
+    "flower_environment",
+    "free_port",
+    "wait_for_health",
+    "write_connection",
+]
 
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
@@ -38,6 +50,42 @@ def flower_environment(home: Path) -> dict[str, str]:
     }
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_connection(home: Path, settings: Mapping[str, str | bool]) -> None:
+    """Make the SuperLink that `settings` describe the one that Flower's commands use under FLWR_HOME `home`."""
+    lines = ["[superlink]", f'default = "{CONNECTION}"', "", f"[superlink.{CONNECTION}]"]
+    # TOML's strings and booleans are JSON's.
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+    write_atomically(home / "config.toml", ("\n".join(lines) + "\n").encode(), mode=0o600)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How Flower's commands reach a SuperLink: a FLWR_HOME with a config.toml, and the environment that names it."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+
+def wait_for_health(process: subprocess.Popen[bytes], url: str, context: ssl.SSLContext | None = None) -> bool:
+    """Whether the SuperLink at `url`, which is `process`, came up; False once it has ended, or after START_TIMEOUT."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(f"{url}/health", timeout=2, context=context) as answer:
+                if answer.status == 200:
+                    return True
+        except (URLError, OSError):
+            time.sleep(0.1)
+    return False
+
+
 class LocalSuperLink:
     """A `flower-superlink --simulation`. `start` returns at once, so that other work can go on meanwhile."""
 
@@ -45,24 +93,22 @@ class LocalSuperLink:
         self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
         self.environment = flower_environment(self.home)
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        config = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        (self.home / "config.toml").write_text(config + f'address = "127.0.0.1:{self.port}"\ninsecure = true\n')
+        self._guard: Guard | None = None
+        self.port = free_port()
+        write_connection(self.home, {"address": f"127.0.0.1:{self.port}", "insecure": True})
 
     def start(self) -> None:
         command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(self.home / "state.db")]
+        self._guard = Guard(self.home)
         with (self.home / "superlink.log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.home, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
-        # Whatever ends this program, nothing is left behind.
-        self._guard = subprocess.Popen(
-            [sys.executable, guard.__file__, str(self.home)], stdin=subprocess.PIPE, start_new_session=True
-        )
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(self.home, self.environment)
 
     @property
     def pid(self) -> int:
@@ -73,18 +119,9 @@ class LocalSuperLink:
 
     def wait_until_ready(self) -> None:
         """Raises FederationError, with the log's end, if the SuperLink does not come up."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                break
-            try:
-                with urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except (URLError, OSError):
-                time.sleep(0.1)
-        raise FederationError(f"flower-superlink did not start:\n{self.log_tail()}")
+        assert self._process is not None
+        if not wait_for_health(self._process, f"http://127.0.0.1:{self.port}"):
+            raise FederationError(f"flower-superlink did not start:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines that the SuperLink and its processes wrote."""
@@ -93,10 +130,10 @@ class LocalSuperLink:
 
     def stop(self) -> None:
         """End the SuperLink, every process that it or its simulation started, and its home."""
-        end_family(self.home)
-        for process in (self._process, self._guard):
-            if process is not None:
-                if process.stdin is not None:
-                    process.stdin.close()
-                process.wait()
+        if self._guard is not None:
+            self._guard.end()
+        else:
+            end_family(self.home)
+        if self._process is not None:
+            self._process.wait()
         self._process = self._guard = None

@@ -12,6 +12,7 @@ from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, count,
 __all__ = ["MOMENTS", "Census", "pack_census", "unpack_census"]
 
 MOMENTS = ("count", "mean", "squares")
+LONGEST_NAME = 64  # characters of a site's name
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Census:
     asks for federated scaling: then float64 tensors (clients, features) of the count, the mean and the sum of squared
     deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`. `num_partitions` is
     how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own. `backbone`: the
-    digest of what of the model is frozen, and so never sent.
+    digest of what of the model is frozen, and so never sent. `site`: what its operator calls it, "" for nothing.
     """
 
     code: str
@@ -35,6 +36,7 @@ class Census:
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     num_partitions: int = 0
     backbone: str = ""
+    site: str = ""
 
 
 def pack_census(census: Census) -> RecordDict:
@@ -47,6 +49,7 @@ def pack_census(census: Census) -> RecordDict:
             "fault": census.fault,
             "num-partitions": census.num_partitions,
             "backbone": census.backbone,
+            "site": census.site,
         }
     )
     metrics = MetricRecord({"num-examples": list(census.num_examples)})
@@ -74,6 +77,7 @@ def unpack_census(content: RecordDict) -> Census:
         moments=_sound_moments(moments, counts),
         num_partitions=count(config["num-partitions"]),
         backbone=text(config["backbone"]),
+        site=text(config["site"])[:LONGEST_NAME],
     )
 
 

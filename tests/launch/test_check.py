@@ -10,8 +10,9 @@ from tables import CSV, make_place
 from fedapp.build_server import output_directory
 from fedapp.config import compose, split_overrides
 from fedapp.errors import FedappError
+from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.follow import quoted
-from fedapp.launch.simulate import absolute_paths, check, federation_config
+from fedapp.launch.simulate import federation_config
 
 REFUSED = [
     ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),

@@ -1,0 +1,1 @@
+"""A federation of real machines: identities, a SuperLink, SuperNodes, and runs on them."""

@@ -1,0 +1,26 @@
+"""Whether a site's own data fits a task, by the code that answers the server's preflight."""
+
+from collections.abc import Mapping
+
+from fedapp.build_client import build_site
+from fedapp.config import compose, split_overrides
+from fedapp.data.shards import hosted_clients, local_data_path
+from fedapp.errors import DataError
+from fedapp.privacy.limits import own_limits
+
+__all__ = ["check_site"]
+
+
+def check_site(node_config: Mapping[str, bool | int | float | str], task: str) -> str:
+    """What was found, in words for the operator. Raises FedappError, naming file, column and row, for what is wrong."""
+    limits, path = own_limits(node_config), local_data_path(node_config)
+    config = compose(split_overrides(task))
+    site = build_site(config, path, limits)
+    clients = hosted_clients(node_config, 0, config.federation.num_clients)
+    site.shards.load()  # says what is wrong, which under differential privacy the census hides from the server
+    census = site.census(clients)
+    for client, count, fault in zip(census.clients, census.num_examples, census.faults, strict=True):
+        if fault or not count:
+            raise DataError(f"{path or f'client {client}'}: {fault or 'no training example'}")
+    counted = sum(len(site.shards.of(client).train) for client in clients)
+    return f"data checked: {counted} training examples fit the task"

@@ -1,0 +1,52 @@
+"""Why a SuperNode does not get in, in words that tell what to do."""
+
+import socket
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["why_refused"]
+
+TIMEOUT = 5.0  # seconds
+# What flower-supernode 1.41 prints.
+FAILED, NOT_ADMITTED = "Failed to initialize the connection", "Failed to activate SuperNode"
+
+
+def why_refused(address: str, authority: Path, printed: Iterable[str]) -> str:
+    """What is wrong between here and the SuperLink at `address` (host:port), found by trying TLS with it.
+
+    `printed`: what Flower's SuperNode printed before it ended.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    context = ssl.create_default_context(cafile=str(authority))
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            pass
+    except ssl.SSLCertVerificationError as error:
+        return _certificate(error.verify_message, host)
+    except ssl.SSLError as error:
+        return f"{address} does not speak TLS as it should ({error.reason}); is it the SuperLink's port?"
+    except OSError as error:
+        return f"{address} does not answer ({error}); is the SuperLink running, and the port open to this machine?"
+    lines = list(printed)
+    if any(NOT_ADMITTED in line for line in lines):
+        return (
+            "the SuperLink does not admit this key: it was revoked, or renewed, or its .pub file is not in the"
+            " SuperLink's keys/ folder; or a SuperNode with this key was killed less than a minute ago"
+        )
+    after = [lines[i + 1] for i, line in enumerate(lines[:-1]) if FAILED in line]
+    return after[-1] if after else "the SuperLink answers; see the lines above"
+
+
+def _certificate(fault: str, host: str) -> str:
+    if "expired" in fault or "not yet valid" in fault:
+        return (
+            f"the SuperLink's {fault}: its operator renews it (provision --renew superlink); check the clock here, too"
+        )
+    if "match" in fault:
+        return f"the SuperLink's certificate is not for {host}: add it by provision --renew superlink --host"
+    return f"the SuperLink's certificate is not by this federation's authority ({fault}): is ca.crt the right one?"

@@ -1,0 +1,127 @@
+"""What SuperNodes can reach of a SuperLink: messages, and nothing else.
+
+Flower 1.41 serves everything on one port, and lets whoever reaches it start runs, which are code for every SuperNode.
+So the SuperLink itself listens on its own machine only, and this gateway passes on the calls that SuperNodes make,
+which Flower authenticates by their keys. It hands out app bundles with their signatures, for which Flower's SuperLink
+has no place.
+"""
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from flwr.proto.fab_pb2 import GetFabResponse
+
+from fedapp.errors import FederationError
+
+__all__ = ["Gateway"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CALLS = (
+    *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages"),
+    *("get-run", "get-fab", "push-object", "pull-object", "confirm-message-received"),
+)
+PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
+GET_FAB = "/v1/fleet/get-fab"
+# Of one connection, not of the message (RFC 9110, 7.6.1).
+HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host"}
+LARGEST = 2**30  # bytes of a call, which is held in memory
+TIMEOUT = 60.0  # seconds
+START_TIMEOUT = 10.0
+
+
+class Gateway:
+    """Serves `host:port` by TLS in a thread of its own, for the SuperLink at `upstream` (an https URL)."""
+
+    def __init__(
+        self, *, upstream: str, authority: Path, certificate: Path, key: Path, signatures: Path, host: str, port: int
+    ) -> None:
+        self._upstream, self._signatures = upstream, signatures
+        context = ssl.create_default_context(cafile=str(authority))
+        self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
+        config = uvicorn.Config(
+            self._answer,
+            host=host,
+            port=port,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            interface="asgi3",
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+        )
+        self._where, self._server = f"{host}:{port}", uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
+
+    def _serve(self) -> None:
+        with suppress(SystemExit):  # how uvicorn says that the port is taken
+            self._server.run()
+
+    def start(self) -> None:
+        """Raises FederationError if the port cannot be had."""
+        self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise FederationError(f"{self._where}: cannot listen there; is another SuperLink running?")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(timeout=START_TIMEOUT)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call: refused, or passed on and its answer passed back."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in PATHS:
+            await _reply(send, 404, [], b"")
+            return
+        body = bytearray()
+        more = True
+        while more:
+            part = await receive()
+            if part["type"] == "http.disconnect":
+                return
+            body += part.get("body", b"")
+            more = part.get("more_body", False)
+            if len(body) > LARGEST:
+                await _reply(send, 413, [], b"")
+                return
+        headers = [(name, value) for name, value in scope["headers"] if name not in HOP and name != b"content-length"]
+        try:
+            found = await self._client.post(self._upstream + scope["path"], content=bytes(body), headers=headers)
+        except httpx.TransportError:
+            await _reply(send, 503, [], b"")  # on which a SuperNode tries again
+            return
+        content = found.content
+        if scope["path"] == GET_FAB and found.status_code == httpx.codes.OK:
+            content = self._with_signature(content)
+        drop = HOP | {b"content-length", b"content-encoding"}
+        kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in drop]
+        await _reply(send, found.status_code, kept, content)
+
+    def _with_signature(self, content: bytes) -> bytes:
+        """An app bundle with the signatures that lie in the SuperLink's folder, in the form that SuperNodes verify."""
+        answer = GetFabResponse.FromString(content)
+        file = self._signatures / f"{answer.fab.hash_str}.json"
+        if file.is_file():
+            for signer, signature in json.loads(file.read_text(encoding="utf-8")).items():
+                answer.fab.verifications[signer] = json.dumps(signature)
+            answer.fab.verifications["valid_license"] = "Valid"  # what Flower takes for "there are signatures"
+        return bytes(answer.SerializeToString())
+
+
+async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+    length = (b"content-length", str(len(content)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,151 @@
+"""scripts/deploy/local: a whole federation on this machine for one run, with TLS and authenticated SuperNodes."""
+
+import tempfile
+import threading
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from fedapp.deploy import terminal
+from fedapp.deploy.folders import make_private_folder, read_operator, read_site, read_superlink
+from fedapp.deploy.register import Federation
+from fedapp.deploy.run import prepare, run_prepared
+from fedapp.deploy.superlink import DeployedSuperLink
+from fedapp.deploy.supernode import NodeConfig, SuperNode
+from fedapp.errors import ConfigError, DataError
+from fedapp.launch.guard import Guard
+from fedapp.launch.superlink import free_port
+
+__all__ = ["main"]
+
+POLL = 0.5  # seconds
+LINES = 60  # of the programs' output, shown when a run failed
+EXAMPLE = """Examples:
+  scripts/deploy/local --supernodes 2 federation.num_rounds=3
+  scripts/deploy/local --supernodes 3 --data-root sites data=csv data.label=outcome ...  # sites/site-0.csv, ...
+Without --data-root the SuperNodes share the task's own data, as in a simulation. Everything but the results is
+temporary unless --folder names a place for certificates and keys. The last line printed is run_dir=<absolute path>."""
+
+
+def parser() -> ArgumentParser:
+    made = terminal.parser(__doc__, EXAMPLE)
+    made.add_argument("--supernodes", type=int, required=True, metavar="N", help="how many SuperNodes")
+    made.add_argument("--data-root", type=Path, metavar="DIR", help="site k's data is DIR/site-k, a file or a folder")
+    made.add_argument("--folder", type=Path, help="where certificates and keys are made, and kept for the next call")
+    made.add_argument("overrides", nargs="*", help="key=value, as scripts/run.py takes them")
+    return made
+
+
+class LocalFederation:
+    """A SuperLink and SuperNodes that run from provisioned folders, and keep their state and logs below `home`."""
+
+    def __init__(self, federation: Federation, configs: Sequence[NodeConfig], home: Path) -> None:
+        self._log = home / "federation.log"
+        self._superlink = DeployedSuperLink(
+            read_superlink(federation.root / "superlink"),
+            make_private_folder(home / "superlink"),
+            "127.0.0.1",
+            self._say("superlink"),
+        )
+        self._supernodes = [
+            SuperNode(read_site(federation.root / name), make_private_folder(home / name), config, say=self._say(name))
+            for name, config in zip(federation.participants, configs, strict=True)
+        ]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tend, daemon=True)
+
+    def _say(self, who: str) -> Callable[[str], None]:
+        def say(line: str) -> None:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{who}: {line}\n")
+
+        return say
+
+    def start(self) -> None:
+        self._superlink.start()
+        for supernode in self._supernodes:
+            supernode.start()
+        self._thread.start()
+
+    def _tend(self) -> None:
+        while not self._over.wait(POLL):
+            for supernode in self._supernodes:
+                supernode.tend()
+
+    def tail(self) -> str:
+        """The last that its programs printed."""
+        return "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-LINES:])
+
+    def stop(self) -> None:
+        """End what runs in this process; the guard of `home` ends the programs."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._superlink.close()
+
+
+def site_data(root: Path, name: str) -> Path:
+    """The file or folder `name` or `name.*` below `root`. Raises DataError unless there is just one."""
+    found = [path for path in sorted(root.glob(f"{name}*")) if name in (path.name, path.name.partition(".")[0])]
+    if len(found) != 1:
+        there = ", ".join(path.name for path in found) or "none"
+        raise DataError(f"--data-root {root}: must hold one {name} or {name}.*, a site's data; it holds {there}")
+    return found[0].absolute()
+
+
+def node_configs(given: Namespace) -> list[dict[str, bool | int | float | str]]:
+    """What each SuperNode tells its ClientApps. Raises FedappError."""
+    if given.supernodes < 1:
+        raise ConfigError(f"--supernodes {given.supernodes}: must be at least 1")
+    configs: list[dict[str, bool | int | float | str]] = []
+    for k in range(given.supernodes):
+        config: dict[str, bool | int | float | str] = {"site-name": f"site-{k}", "partition-id": k}
+        if given.data_root is None:
+            config["num-partitions"] = given.supernodes
+        else:
+            config["data-path"] = str(site_data(given.data_root, f"site-{k}"))
+        configs.append(config)
+    return configs
+
+
+def provisioned(root: Path, count: int) -> Federation:
+    """A federation of `count` sites under `root`. Raises ConfigError where `root` holds one of other sites."""
+    federation = Federation.load(root)
+    if not federation.exists:
+        federation.port, federation.control_port = free_port(), free_port()
+    federation.set_up(["127.0.0.1"], timedelta(days=30))
+    for k in range(count):
+        federation.add(f"site-{k}")
+    if len(federation.participants) != count:
+        raise ConfigError(f"--folder {root}: has {len(federation.participants)} sites, --supernodes says {count}")
+    return federation
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = parser().parse_intermixed_args(arguments)
+    configs = node_configs(given)
+    overrides = given.overrides
+    if not any(item.startswith("federation.min_supernodes=") for item in overrides):
+        overrides = [*overrides, f"federation.min_supernodes={given.supernodes}"]  # none is left out for being slow
+    prepared = prepare(overrides)
+    home = Path(tempfile.mkdtemp(prefix="fedapp-local-"))
+    guard = Guard(home)
+    try:
+        root = given.folder.absolute() if given.folder is not None else make_private_folder(home / "federation")
+        federation = LocalFederation(provisioned(root, given.supernodes), configs, home)
+        try:
+            federation.start()
+            operator = read_operator(root / "operator")
+            run = run_prepared(Console(), operator, make_private_folder(home / "operator"), prepared)
+            if run.error is not None:
+                terminal.say(federation.tail())
+        finally:
+            federation.stop()
+    finally:
+        terminal.ignore_signals()  # what remains is clearing up, which must not be cut short
+        guard.end()
+    terminal.say(f"run_dir={run.directory}")
+    return int(run.error is not None)

@@ -1,0 +1,89 @@
+"""scripts/deploy/run: a run on a deployed federation, checked before and followed to its end."""
+
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from fedapp.build_server import output_directory
+from fedapp.config import compose
+from fedapp.deploy import terminal
+from fedapp.deploy.folders import Operator, read_operator
+from fedapp.launch.attend import attend
+from fedapp.launch.check import absolute_paths, check_config, check_directory
+from fedapp.launch.follow import FollowedRun
+from fedapp.launch.show import Finished
+from fedapp.launch.superlink import Connection, flower_environment, write_connection
+
+__all__ = ["Prepared", "main", "prepare", "run_prepared"]
+
+EXAMPLE = """Example:
+  scripts/deploy/run --folder federation/operator data=csv data.label=outcome ... federation.num_rounds=20
+Run it on the SuperLink's machine, as the user who runs the SuperLink: the results are written by the SuperLink, and go
+to run.output_dir, or to outputs/ below this folder. With --remote they stay on the SuperLink's machine, in
+run.output_dir or in ~/fedapp-runs there. The last line printed is run_dir=<absolute path>."""
+
+
+def default_directory() -> Path:
+    """A new run directory below the current folder, as scripts/run.py names them."""
+    return Path("outputs", f"{datetime.now():%Y-%m-%d}", f"{datetime.now():%H-%M-%S-%f}").absolute()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was checked: its overrides as they are sent, and where it goes. `done`: rounds that it has behind it.
+
+    `directory` is the run directory, or, for a run that is not `here`, just the place for what the server prints.
+    """
+
+    overrides: Sequence[str]
+    sent: Sequence[str]
+    directory: Path
+    num_rounds: int
+    done: int = -1
+    here: bool = True
+
+
+def prepare(overrides: Sequence[str], *, remote: bool = False) -> Prepared:
+    """Raises FedappError, with nothing started and nothing written, for a run that cannot work."""
+    config = compose(overrides)
+    if remote:  # what files it names are on another machine
+        return Prepared(overrides, overrides, default_directory(), config.federation.num_rounds, here=False)
+    sent = [*overrides, *absolute_paths(config)]
+    config = compose(sent)
+    directory = output_directory(config, default_directory())
+    done = check_directory(config, directory, check_config(config))
+    return Prepared(overrides, sent, directory, config.federation.num_rounds, done)
+
+
+def run_prepared(console: Console, operator: Operator, home: Path, prepared: Prepared) -> Finished:
+    """The run, on the federation that `operator` reaches; `home` is for Flower's own files. A failed one is shown."""
+    settings = {"address": operator.control, "root-certificates": str(operator.authority)}
+    write_connection(home, settings)
+    connection = Connection(home, flower_environment(home))
+    run = FollowedRun(connection, prepared.directory, prepared.sent, here=prepared.here)
+    return attend(
+        console, run, prepared.overrides, prepared.directory, num_rounds=prepared.num_rounds, after=prepared.done
+    )
+
+
+def parser() -> ArgumentParser:
+    made = terminal.parser(__doc__, EXAMPLE)
+    made.add_argument("--folder", type=Path, required=True, help="the operator's folder, from provision")
+    made.add_argument("--remote", action="store_true", help="the SuperLink is on another machine: results stay there")
+    made.add_argument("overrides", nargs="*", help="key=value, as scripts/run.py takes them")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = parser().parse_intermixed_args(arguments)
+    operator = read_operator(given.folder.absolute())
+    prepared = prepare(given.overrides, remote=given.remote)
+    with tempfile.TemporaryDirectory(prefix="fedapp-operator-") as home:
+        run = run_prepared(Console(), operator, Path(home), prepared)
+    terminal.say(f"run_dir={run.directory}")
+    return int(run.error is not None)
