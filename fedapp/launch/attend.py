@@ -26,8 +26,8 @@ def attend(
     except KeyboardInterrupt:
         console.print(f"stopped{_how_to_go_on(directory)}", style="bold red", soft_wrap=True, highlight=False)
         raise
-    except FederationError as error:  # the SuperLink has gone
-        raise FederationError(f"{error}{_how_to_go_on(directory)}") from None
+    except FederationError as gone:  # the SuperLink has
+        raise FederationError(f"{gone}{_how_to_go_on(directory)}") from None
     if (found := run.run_directory) is not None and found != str(directory):
         console.print(f"on the SuperLink's machine: {found}", soft_wrap=True, highlight=False)
         directory = Path(found)
