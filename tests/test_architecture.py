@@ -38,9 +38,11 @@ LAYERS = {
         *("build", "build_private", "config", "data", "errors", "federation", "keeping", "privacy", "training"),
     },
     "build_server": {"build", "config", "data", "errors", "federation", "metrics", "models", "shared_state"},
-    "client_app": {
+    "answer": {
         *("build_client", "code_identity", "config", "data", "errors", "federation", "keeping", "privacy", "wire"),
     },
+    "worker": {"answer", "worker"},
+    "client_app": {"answer", "worker"},
     "server_app": {
         "build",
         "build_private",
@@ -62,6 +64,7 @@ LAYERS = {
     "use": {"build", "config", "data", "errors", "files", "fingerprint", "models", "training"},
     "deploy": {
         *("build", "build_client", "build_server", "config", "data", "deploy", "errors", "files", "launch", "privacy"),
+        "worker",
     },
     "launch": {
         *("build", "build_private", "build_server", "config", "errors", "federation", "files", "launch", "training"),
@@ -71,7 +74,18 @@ ONLY_IN = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "opacus": {"privacy"},
-    "flwr": {"wire", "federation", "privacy", "build_private", "keeping", "client_app", "server_app", "deploy"},
+    "flwr": {
+        "wire",
+        "federation",
+        "privacy",
+        "build_private",
+        "keeping",
+        "answer",
+        "worker",
+        "client_app",
+        "server_app",
+        "deploy",
+    },
     "cryptography": {"deploy"},
     "httpx": {"deploy"},
     "uvicorn": {"deploy"},

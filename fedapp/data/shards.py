@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ __all__ = [
     "ClientData",
     "Moments",
     "Shards",
+    "data_version",
     "hosted_clients",
     "local_data_path",
     "moments",
@@ -71,6 +73,20 @@ def local_data_path(node_config: NodeConfig) -> Path | None:
     if path is not None and not (isinstance(path, str) and path):
         raise DataError(f"node-config data-path={path!r}: must be a path in quotes")
     return Path(str(path)).expanduser() if path else None
+
+
+def data_version(path: Path | None) -> str:
+    """Another text whenever a file at or below `path` has changed, by name, size and time; "" where there is none."""
+    if path is None:
+        return ""
+    digest = sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        try:
+            found = file.stat()
+        except OSError:
+            continue
+        digest.update(f"{file}|{found.st_size}|{found.st_mtime_ns}|{found.st_ino}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def num_partitions(node_config: NodeConfig) -> int:

@@ -21,7 +21,7 @@ from fedapp.launch.superlink import free_port
 
 __all__ = ["main"]
 
-POLL = 0.5  # seconds
+POLL = 0.2  # seconds
 LINES = 60  # of the programs' output, shown when a run failed
 EXAMPLE = """Examples:
   scripts/deploy/local --supernodes 2 federation.num_rounds=3
@@ -35,6 +35,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--supernodes", type=int, required=True, metavar="N", help="how many SuperNodes")
     made.add_argument("--data-root", type=Path, metavar="DIR", help="site k's data is DIR/site-k, a file or a folder")
     made.add_argument("--folder", type=Path, help="where certificates and keys are made, and kept for the next call")
+    made.add_argument("--cold", action="store_true", help="no warm workers: every message starts a new process")
     made.add_argument("overrides", nargs="*", help="key=value, as scripts/run.py takes them")
     return made
 
@@ -42,7 +43,7 @@ def parser() -> ArgumentParser:
 class LocalFederation:
     """A SuperLink and SuperNodes that run from provisioned folders, and keep their state and logs below `home`."""
 
-    def __init__(self, federation: Federation, configs: Sequence[NodeConfig], home: Path) -> None:
+    def __init__(self, federation: Federation, configs: Sequence[NodeConfig], home: Path, *, warm: bool = True) -> None:
         self._log = home / "federation.log"
         self._superlink = DeployedSuperLink(
             read_superlink(federation.root / "superlink"),
@@ -51,7 +52,13 @@ class LocalFederation:
             self._say("superlink"),
         )
         self._supernodes = [
-            SuperNode(read_site(federation.root / name), make_private_folder(home / name), config, say=self._say(name))
+            SuperNode(
+                read_site(federation.root / name),
+                make_private_folder(home / name),
+                config,
+                warm=warm,
+                say=self._say(name),
+            )
             for name, config in zip(federation.participants, configs, strict=True)
         ]
         self._over = threading.Event()
@@ -135,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     guard = Guard(home)
     try:
         root = given.folder.absolute() if given.folder is not None else make_private_folder(home / "federation")
-        federation = LocalFederation(provisioned(root, given.supernodes), configs, home)
+        federation = LocalFederation(provisioned(root, given.supernodes), configs, home, warm=not given.cold)
         try:
             federation.start()
             operator = read_operator(root / "operator")

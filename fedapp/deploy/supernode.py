@@ -12,6 +12,7 @@ from fedapp.deploy.diagnosis import why_refused
 from fedapp.deploy.folders import Site, make_private_folder, read_site, write_toml
 from fedapp.deploy.lock import only_one
 from fedapp.deploy.program import Program
+from fedapp.deploy.workers import Workers
 from fedapp.errors import ConfigError
 from fedapp.launch.guard import Guard
 from fedapp.launch.superlink import flower_environment, free_port
@@ -20,7 +21,7 @@ from fedapp.privacy.limits import own_limits
 __all__ = ["SuperNode", "main", "node_config"]
 
 NodeConfig = Mapping[str, bool | int | float | str]
-POLL = 0.5  # seconds
+POLL = 0.2  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds before another try
 STEADY = 60.0  # seconds after which a SuperNode counts as having got in
 EXAMPLE = """Example:
@@ -39,10 +40,14 @@ class SuperNode:
         config: NodeConfig,
         *,
         trusted: Path | None = None,
+        warm: bool = True,
         say: Callable[[str], None],
     ) -> None:
         self._site, self._state, self._trusted, self._say = site, state, trusted, say
         self._program: Program | None = None
+        environment = flower_environment(state)
+        self._workers = Workers(state, environment, say) if warm else None
+        self._environment = self._workers.environment if self._workers is not None else environment
         self._pause, self._started, self._due = FIRST_PAUSE, 0.0, 0.0
         self._config = state / "node-config.toml"  # in a file, which other users cannot read as they can a command line
         write_toml(self._config, "What this SuperNode's operator decides", dict(config))
@@ -54,11 +59,13 @@ class SuperNode:
         command += ["--host", "127.0.0.1", "--port", str(free_port()), "--node-config", str(self._config)]
         command += ["--trusted-entities", str(self._trusted)] if self._trusted is not None else []
         self._started = time.monotonic()
-        self._program = Program(command, home=self._state, environment=flower_environment(self._state), say=self._say)
+        self._program = Program(command, home=self._state, environment=self._environment, say=self._say)
 
     def tend(self) -> None:
         """To be called often: says why it ended, if it did, and starts it again when the pause is over."""
         now = time.monotonic()
+        if self._workers is not None:
+            self._workers.tend()
         if self._program is None:
             if now >= self._due:
                 self.start()
@@ -73,6 +80,8 @@ class SuperNode:
     def stop(self) -> None:
         if self._program is not None:
             self._program.stop()
+        if self._workers is not None:
+            self._workers.stop()
 
 
 def node_config(given: Namespace, site: Site) -> dict[str, bool | int | float | str]:
@@ -89,7 +98,8 @@ def node_config(given: Namespace, site: Site) -> dict[str, bool | int | float | 
         data = given.data.expanduser().absolute()
         if not data.exists():
             raise ConfigError(f"--data {data}: no such file or folder")
-        found |= {"data-path": str(data), "partition-id": site.client}
+        keep = given.keep.expanduser().absolute() if given.keep is not None else site.folder / "keep"
+        found |= {"data-path": str(data), "partition-id": site.client, "keep-path": str(keep)}
     elif not {"partition-id", "num-partitions"} <= found.keys():
         raise ConfigError(
             "--data: name this site's data; or, for a demonstration with the task's own data, give"
@@ -124,6 +134,8 @@ def parser() -> ArgumentParser:
     made.add_argument("--max-epsilon", type=float, help="the most that may ever be spent of it (8)")
     made.add_argument("--max-seconds", type=float, help="a training ends after this time, with what it has")
     made.add_argument("--trusted-entities", type=Path, metavar="FILE", help="take only apps that these signed")
+    made.add_argument("--keep", type=Path, help="where features, heads and results are kept (<folder>/keep)")
+    made.add_argument("--cold", action="store_true", help="no warm worker: less memory, seconds more for each message")
     made.add_argument("--node-config", nargs="+", default=[], metavar="KEY=VALUE", help="more of it, for the ClientApp")
     return made
 
@@ -149,9 +161,8 @@ def main(arguments: Sequence[str]) -> int:
     state = make_private_folder(site.folder / "state")
     with only_one(state, "SuperNode"):
         guard = Guard(state, keep=True)
-        supernode = SuperNode(
-            site, state, config, trusted=trusted.absolute() if trusted is not None else None, say=terminal.say
-        )
+        trusted = trusted.absolute() if trusted is not None else None
+        supernode = SuperNode(site, state, config, trusted=trusted, warm=not given.cold, say=terminal.say)
         try:
             supernode.start()
             while True:

@@ -13,7 +13,7 @@ from in_process import InProcessGrid, run_on
 from PIL import Image
 from safetensors.torch import load_file
 
-from fedapp import client_app
+from fedapp import answer, client_app
 from fedapp.data import features
 from fedapp.data.features import FeatureFiles
 from fedapp.errors import ConfigError, FederationError, ModelError
@@ -52,7 +52,7 @@ def make_devices(place: Path, *, keep: bool = True, **more: Any) -> list[dict[st
 
 
 def go(place: Path, overrides: str, configs: list[dict[str, Any]], name: str = "run") -> tuple[Path, InProcessGrid]:
-    client_app._site.cache_clear()  # each run is a process of its own
+    answer._site.cache_clear()  # each run is a process of its own
     grid = InProcessGrid(overrides, node_configs=configs)
     return run_on(grid, place / name, overrides), grid
 
@@ -76,7 +76,7 @@ def forgetful(place: Path, overrides: str, configs: list[dict[str, Any]], name: 
         return real(*arguments)
 
     def anew(message: Message, context: Any) -> Any:
-        client_app._site.cache_clear()
+        answer._site.cache_clear()
         return client_app.app(message, context)
 
     with patch.object(features, "features_of", counted):

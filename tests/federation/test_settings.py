@@ -10,7 +10,8 @@ from flwr.app import Message, RecordDict
 from in_process import InProcessGrid, run_in_process
 from torch import nn
 
-from fedapp.client_app import app, open_site
+from fedapp.answer import open_site
+from fedapp.client_app import app
 from fedapp.federation.site import Kept
 from fedapp.wire.instruction import Instruction
 

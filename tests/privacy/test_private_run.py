@@ -343,7 +343,7 @@ def test_two_runs_of_one_seed_are_two_models(tmp_path: Path) -> None:
 
 
 def test_a_client_without_an_account_does_not_train() -> None:
-    from fedapp.client_app import open_site
+    from fedapp.answer import open_site
     from fedapp.wire.instruction import Instruction
 
     grid = InProcessGrid(QUICK, 1)

@@ -1,0 +1,111 @@
+"""What a SuperNode does with each message, in whichever process: one of Flower's, or a warm worker."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from logging import ERROR
+from pathlib import Path
+
+import torch
+from flwr.app import Context, RecordDict
+from flwr.common.logger import log
+
+from fedapp.build_client import build_site
+from fedapp.code_identity import code_digest, code_path
+from fedapp.config import Config, compose, split_overrides
+from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
+from fedapp.errors import ConfigError, FedappError
+from fedapp.federation.site import Site
+from fedapp.keeping import Folder, keep_result, open_account, open_kept, own_folder
+from fedapp.privacy.limits import OwnLimits, own_limits
+from fedapp.privacy.pinned import pin
+from fedapp.wire.census import Census, pack_census
+from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.reply import pack_reply
+
+__all__ = ["answer", "open_site"]
+
+
+def answer(kind: str, content: RecordDict, context: Context) -> RecordDict:
+    """The content of the reply to a message of `kind`: query, train or evaluate. Raises RuntimeError, which names the
+    kind of error and nothing else, for whatever goes wrong."""
+    with only_kind_of_error_leaves():
+        return KINDS[kind](content, context)
+
+
+@lru_cache(maxsize=4)
+def _site(
+    overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, data_version: str
+) -> tuple[Config, Site]:
+    """The site for these settings, kept for the next message where the process lives on: in simulations, and in a warm
+    worker on a device, whose data may change meanwhile."""
+    config = compose(split_overrides(overrides))
+    torch.set_num_threads(config.run.threads_per_client)
+    return config, build_site(config, data_path, limits, folder)
+
+
+def open_site(context: Context) -> tuple[Config, Site]:
+    """This SuperNode's site. Raises FedappError for a config or a node-config that cannot work."""
+    limits = own_limits(context.node_config)
+    given = str(context.run_config["overrides"])
+    path = local_data_path(context.node_config)
+    config, site = _site(given, path, limits, own_folder(context.node_config), data_version(path))
+    if config.privacy.name == "none":
+        if limits.keys:
+            raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
+    elif limits.ledger is not None:
+        settings = {key: value for key, value in config.data.items() if key not in ("path", "test_path")}
+        pin(limits.ledger.with_name(f"{limits.ledger.name}.data"), settings)
+    return config, site
+
+
+@contextmanager
+def only_kind_of_error_leaves() -> Iterator[None]:
+    """Flower sends an exception's text to the server. It may hold data: only its kind goes, the rest is logged here."""
+    try:
+        yield
+    except Exception as error:
+        log(ERROR, "message failed", exc_info=error)
+        raise RuntimeError(f"{type(error).__name__} (see the client's log)") from None
+
+
+def _query(_: RecordDict, context: Context) -> RecordDict:
+    """The preflight: who is hosted here, with how much data, running which code."""
+    try:
+        config, site = open_site(context)
+        open_account(context, config)  # what is wrong with it is said before round 1
+        census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
+        census = replace(census, num_partitions=num_partitions(context.node_config))
+    except FedappError as error:
+        census = Census(code_digest(), code_path(), fault=str(error))
+    name = str(context.node_config.get("site-name", ""))
+    return pack_census(replace(census, site=name))
+
+
+def _train(content: RecordDict, context: Context) -> RecordDict:
+    """Evaluate the global model on each client asked for, train it there, and send back the sum of updates."""
+    instruction, state = unpack_instruction(content)
+    config, site = open_site(context)
+    return pack_reply(site.train(instruction, state, open_kept(context, config, instruction.run)))
+
+
+def _evaluate(content: RecordDict, context: Context) -> RecordDict:
+    """Evaluate the global model on each client asked for, and keep it on a device if it is the run's result."""
+    instruction, state = unpack_instruction(content)
+    config, site = open_site(context)
+    kept = open_kept(context, config, instruction.run)
+    reply = site.evaluate(instruction, state, kept)
+    if instruction.deliver and (folder := own_folder(context.node_config)) is not None:
+        for client in instruction.clients:  # a device is one
+            site.load(client, state, kept, instruction.server_round)
+            keep_result(folder, config, instruction.run, site.whole.state_dict())
+        reply = replace(reply, reports=tuple(replace(report, delivered=True) for report in reply.reports))
+    return pack_reply(reply)
+
+
+KINDS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {
+    "query": _query,
+    "train": _train,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,56 @@
+"""Warm workers beside a SuperNode: started when a message asks for one, and ended with it."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fedapp.deploy.folders import make_private_folder
+from fedapp.deploy.program import Program
+from fedapp.worker.ask import FOLDER
+
+__all__ = ["Workers"]
+
+LONGEST_PATH = 100  # bytes of a socket's path, less than what systems allow
+MOST = 2  # workers: a run's bundle and the one before it; each holds its data in memory
+
+
+class Workers:
+    """One worker for each app bundle, which is the code that it runs. Where none can be, messages do without."""
+
+    def __init__(self, state: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+        self._folder, self._say = state / "worker", say
+        self._environment = dict(environment)
+        self._running: dict[Path, Program] = {}
+        if len(str(self._folder).encode()) + len("/0123456789abcdef.sock") > LONGEST_PATH:
+            say(f"{self._folder}: too long a path for sockets, so every message starts a new process")
+            return
+        make_private_folder(self._folder)
+        for left in self._folder.iterdir():  # of a SuperNode that was killed
+            left.unlink()
+        self._environment[FOLDER] = str(self._folder)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For the SuperNode, so that its messages find the workers."""
+        return self._environment
+
+    def tend(self) -> None:
+        """To be called often: starts what is wanted, and again what ended."""
+        if FOLDER not in self._environment:
+            return
+        for wish in self._folder.glob("*.wanted"):
+            code, path = Path(wish.read_text()), wish.with_suffix(".sock")
+            wish.unlink()
+            if path in self._running and self._running[path].ended() is None:
+                continue
+            self._running.pop(path, None)
+            while len(self._running) >= MOST:
+                self._running.pop(next(iter(self._running))).stop()
+            environment = {**self._environment, "PYTHONPATH": str(code)}
+            command = [sys.executable, "-m", "fedapp.worker", str(path)]
+            self._running[path] = Program(command, home=code, environment=environment, say=self._say)
+
+    def stop(self) -> None:
+        for program in self._running.values():
+            program.stop()
+        self._running.clear()

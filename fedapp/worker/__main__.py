@@ -1,0 +1,61 @@
+"""The warm side: `python -m fedapp.worker SOCKET` answers messages, one after the other, until it is ended.
+
+Who started it has gone: it ends itself. The same code does the work as without a worker.
+"""
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from fedapp.answer import answer
+from fedapp.worker.frames import Answer, receive_question, send_answer
+
+log = logging.getLogger("flwr")
+
+POLL = 2.0  # seconds
+
+
+def serve(path: Path) -> None:
+    parent = os.getppid()
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.umask(0o177)  # for nobody but its owner, from the moment it is there
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen()
+        listener.settimeout(POLL)
+        while os.getppid() == parent:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(None)
+                _answer(connection)
+    path.unlink(missing_ok=True)
+
+
+def _answer(connection: socket.socket) -> None:
+    try:
+        question = receive_question(connection)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("no message: %s", error)
+        return
+    try:
+        found = Answer(answer(question.kind, question.content, question.context), question.context.state)
+    except Exception as error:  # its text is what may leave; the rest has been logged
+        found = Answer(RecordDict(), question.context.state, str(error))
+    try:
+        send_answer(connection, found)
+    except OSError as error:
+        log.warning("nobody waits for this answer any more: %s", error)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
