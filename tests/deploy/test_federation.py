@@ -97,7 +97,15 @@ def strangers(federation: Deployed, place: Path) -> None:
     shutil.copy(foreign.root / "site-A" / "ca.crt", mixed / "ca.crt")
     federation.supernode("foreign authority", *data, folder=mixed)
     address = read_site(federation.root / "site-A").superlink
-    federation.start("plain text", str(Path(sys.executable).with_name("flower-supernode")), "--insecure", "--superlink", address, "--port", "0")
+    federation.start(
+        "plain text",
+        str(Path(sys.executable).with_name("flower-supernode")),
+        "--insecure",
+        "--superlink",
+        address,
+        "--port",
+        "0",
+    )
 
 
 def summary(directory: Path) -> dict[str, object]:
