@@ -1,0 +1,55 @@
+"""The command line: one subcommand a benchmark. Each module is imported only when its benchmark is asked for."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.result import Result
+
+__all__ = ["parse"]
+
+Run = Callable[[argparse.Namespace], Result]
+MODELS, COHORTS = ("2nn", "cnn"), (10, 100)
+
+
+def parse(description: str, arguments: Sequence[str] | None) -> tuple[Run, argparse.Namespace]:
+    """The benchmark that `arguments` ask for, and its options."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=shape)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    _simulation(commands.add_parser("simulation", help="a simulated round", formatter_class=shape))
+    for name in ("dp-sgd", "ledger", "features"):
+        _in_process(commands.add_parser(name))
+    for command in commands.choices.values():
+        _common(command)
+    options = parser.parse_args(arguments)
+    for name in ("repetitions", "steps", "threads"):
+        if getattr(options, name, 1) < 1:
+            parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path is not None and not path.resolve().parent.is_dir():
+            parser.error(f"--{name} {path}: there is no folder {path.resolve().parent}")
+    module = import_module(f"benchmarks.{options.benchmark.replace('-', '_')}")
+    run: Run = module.run
+    return run, options
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="write every single measurement to this file")
+    parser.add_argument("--plot", type=Path, help="draw medians and ranges into this file (.png, .svg, .pdf)")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+
+
+def _in_process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=7, help="of every arm, after one to warm up [7]")
+    parser.add_argument("--steps", type=int, default=10, help="of training in each repetition [10]")
+    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+
+
+def _simulation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=2, help="runs of every arm, in turn [2]")
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS), help="[both]")
+    parser.add_argument("--cohort", nargs="+", type=int, choices=COHORTS, default=list(COHORTS), help="[10 100]")
+    parser.add_argument("--arms", nargs="+", choices=("ideal", "fedapp"), default=["ideal", "fedapp"], help="[all]")
