@@ -19,7 +19,7 @@ __all__ = ["Trace", "Work", "read_trace"]
 
 @dataclass(frozen=True)
 class Work:
-    """`rounds` rounds of `experiment=bench_<model>` with `cohort` clients of `clients`; `warmup` of them are not timed."""
+    """`rounds` rounds of `experiment=bench_<model>` with `cohort` clients of `clients`, `warmup` of them not timed."""
 
     model: str
     cohort: int
