@@ -1,4 +1,4 @@
-"""The arms of the simulation benchmark, each a command that is timed from outside: ours, and the plain loop."""
+"""The arms of the simulation benchmark, each a command that is timed from outside."""
 
 import json
 import os
@@ -16,7 +16,18 @@ from fedapp.errors import FedappError
 from fedapp.launch.guard import Guard
 from fedapp.launch.superlink import flower_environment
 
-__all__ = ["ARMS", "ArmError", "command", "lines_of", "workplace"]
+__all__ = [
+    "ARMS",
+    "SCRIPTS",
+    "ArmError",
+    "command",
+    "fedapp",
+    "lines_of",
+    "pfl",
+    "run_fedapp",
+    "stock_lines",
+    "workplace",
+]
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 TIMEOUT = 600.0  # seconds that one run of an arm may take
@@ -44,12 +55,14 @@ def environment(home: Path) -> dict[str, str]:
     return {**flower_environment(home), "TMPDIR": str(home), "PYTHONPATH": path}
 
 
-def command(arguments: Sequence[str], home: Path, log: Path) -> float:
+def command(arguments: Sequence[str], home: Path, log: Path, watch: Callable[[int], None] | None = None) -> float:
     """Run a command to its end; when it began. Raises ArmError, with the end of its log, if it did not go well."""
     start = time.time()
     with log.open("wb") as file:
         process = subprocess.Popen(arguments, env=environment(home), stdout=file, stderr=file, cwd=home)
         try:
+            if watch is not None:
+                watch(process.pid)
             status = process.wait(TIMEOUT)
         except BaseException as error:
             process.terminate()
@@ -74,9 +87,19 @@ def ideal(work: Work, place: Path, home: Path) -> Trace:
 
 
 def fedapp(work: Work, place: Path, home: Path) -> Trace:
+    return run_fedapp(work, place, home)
+
+
+def run_fedapp(work: Work, place: Path, home: Path, watch: Callable[[int], None] | None = None) -> Trace:
+    """`watch` is given the command's process id."""
     run = place / "run"
     arguments = [sys.executable, str(SCRIPTS / "run.py"), *work.overrides, f"run.output_dir={run}"]
-    start = command(arguments, home, place / "fedapp.log")
+    start = command(arguments, home, place / "fedapp.log", watch)
+    return fedapp_trace(start, run)
+
+
+def fedapp_trace(start: float, run: Path) -> Trace:
+    """From a run directory."""
     steps: dict[int, int] = {}
     for row in lines_of(run / "clients.jsonl"):
         steps[row["round"]] = steps.get(row["round"], 0) + row["steps"]
@@ -84,4 +107,19 @@ def fedapp(work: Work, place: Path, home: Path) -> Trace:
     return read_trace(start, [{**row, "loss": row["train_loss"], "steps": steps[row["round"]]} for row in rounds])
 
 
-ARMS: Mapping[str, Callable[[Work, Path, Path], Trace]] = {"ideal": ideal, "fedapp": fedapp}
+def stock(work: Work, place: Path, home: Path) -> Trace:
+    start = command([sys.executable, "-m", "benchmarks.stock", str(place)], home, place / "stock.log")
+    return read_trace(start, stock_lines(place, work))
+
+
+def stock_lines(place: Path, work: Work) -> list[dict[str, Any]]:
+    """What the stock app noted; its steps are a mean over clients."""
+    return [{**line, "steps": round(line["steps"] * work.cohort)} for line in lines_of(place / "stock.jsonl")]
+
+
+def pfl(work: Work, place: Path, home: Path, python: str = sys.executable) -> Trace:
+    start = command([python, "-m", "benchmarks.pfl_loop", str(place)], home, place / "pfl.log")
+    return read_trace(start, lines_of(place / "pfl.jsonl"))
+
+
+ARMS: Mapping[str, Callable[[Work, Path, Path], Trace]] = {"ideal": ideal, "fedapp": fedapp, "stock": stock, "pfl": pfl}
