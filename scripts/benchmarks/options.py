@@ -12,6 +12,7 @@ __all__ = ["parse"]
 
 Run = Callable[[argparse.Namespace], Result]
 MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "stock", "pfl")
+LEAST = {"repetitions": 1, "steps": 1, "threads": 1, "cohort": 2, "clients": 2, "parameters": 10, "rounds": 2}
 
 
 def parse(description: str, arguments: Sequence[str] | None) -> tuple[Run, argparse.Namespace]:
@@ -28,9 +29,11 @@ def parse(description: str, arguments: Sequence[str] | None) -> tuple[Run, argpa
     for command in commands.choices.values():
         _common(command)
     options = parser.parse_args(arguments)
-    for name in ("repetitions", "steps", "threads"):
-        if getattr(options, name, 1) < 1:
-            parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
+    for name, least in LEAST.items():
+        value = getattr(options, name, least)
+        for number in value if isinstance(value, list) else [value]:
+            if number < least:
+                parser.error(f"--{name} {number}: must be at least {least}")
     for name in ("json", "plot"):
         path = getattr(options, name)
         if path is not None and not path.resolve().parent.is_dir():
