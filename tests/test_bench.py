@@ -217,3 +217,49 @@ def test_a_command_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     with pytest.raises(ArmError, match="no such luck"):
         run_command([sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path, tmp_path / "log")
+
+
+def test_ratios_are_told_from_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    from benchmarks.bars import bars
+
+    seconds = {"ideal": 1.0, "fedapp": 1.2, "stock": 3.0, "pfl": 1.8}
+    simulation = [
+        {"model": "cnn", "cohort": 10, "arm": arm, "rounds": [value], "first": [10 * value]}
+        for arm, value in seconds.items()
+    ]
+    scale = [
+        {"clients": clients, "cohort": cohort, "rounds": [each * cohort], "peak_bytes": {"server": memory}}
+        for clients, cohort, each, memory in ((100, 100, 0.2, 5), (10_000, 100, 0.22, 5), (10_000, 10, 0.2, 100))
+    ]
+    scale.append({"clients": 10_000, "cohort": 1000, "rounds": [1.0], "peak_bytes": {"server": 105}})
+    rates = {"fedapp": 2.0, "flower": 2.5}
+    aggregation = [{"cohort": 10, "arm": arm, "gigabytes_a_second": rate} for arm, rate in rates.items()]
+    deployment = [{"arm": "stock", "to_stock": 1.0}, {"arm": "fedapp, warm", "to_stock": 0.1}]
+    rows = {"simulation": simulation, "scale": scale, "aggregation": aggregation, "deployment": deployment}
+    found = bars(rows).rows
+    assert [row[2] for row in found] == ["1.20", "2.50", "2.50", "1.50", "1.05", "1.10", "0.80", "0.10"]
+    assert not bars({"ledger": []}).rows
+
+
+def test_all_asks_for_four_benchmarks_with_files_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command(monkeypatch)
+    from benchmarks.options import ALL, parse
+
+    asked = [options for _, options in parse("", ["all", "--quick", "--json", str(tmp_path / "figures.json")])]
+    assert [options.benchmark for options in asked] == list(ALL)
+    assert {options.json for options in asked} == {tmp_path / f"figures-{name}.json" for name in ALL}
+    assert all(options.quick and options.repetitions == 1 for options in asked)
+
+
+def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
+    """Small, with Flower's own processes for the stock app; what is started is ended."""
+    line = [sys.executable, str(SCRIPTS / "bench.py"), "simulation", "--quick", "--model", "2nn", "--cohort", "10"]
+    line += ["--arms", "ideal", "stock", "--json", "figures.json"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["ideal", "stock"]
+    assert rows[1]["steps"] == [[100, 100, 100]]
+    assert rows[1]["to_ideal"] > 0
+    assert rows[1]["first"][0] > 0
