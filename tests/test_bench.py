@@ -90,7 +90,6 @@ def test_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def stock_rounds(place: Path, work: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The stock app's rounds, with Flower's own FedAvg, in this process."""
-    monkeypatch.syspath_prepend(str(SCRIPTS / "benchmarks" / "stock_app"))
     client, server = (importlib.import_module(f"stock_app.{name}_app") for name in ("client", "server"))
     settings = {"place": str(place), "net": "2nn", "num-server-rounds": work.rounds, "fraction-train": 1.0}
     settings |= {"fraction-evaluate": 0.0, "local-epochs": 1, "learning-rate": 0.05, "batch-size": 10}

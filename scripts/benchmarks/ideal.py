@@ -18,10 +18,9 @@ import torch
 import torch.multiprocessing as processes
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from safetensors.torch import load_file
+from stock_app.task import NETS, examples
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-
-from benchmarks.stock_app.stock_app.task import NETS, examples
 
 __all__ = ["Trainer", "main"]
 

@@ -17,7 +17,7 @@ from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
 __all__ = ["flwr_run", "main"]
 
-APP = Path(__file__).resolve().parent / "stock_app"
+APP = Path(__file__).resolve().parent / "stock-app"
 
 
 def flwr_run(
