@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # not by PYTHONPATH, which Flower's processes inherit
+
 from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
 __all__ = ["flwr_run", "main"]
