@@ -262,3 +262,32 @@ def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
     assert rows[1]["steps"] == [[100, 100, 100]]
     assert rows[1]["to_ideal"] > 0
     assert rows[1]["first"][0] > 0
+
+
+def test_deployment_compares_with_the_stock_app(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With runs that are made up; the real ones take minutes."""
+    program = command(monkeypatch)
+    from benchmarks import deployment
+    from benchmarks.work import Trace, Work
+
+    def made_up(seconds: float) -> Any:
+        def arm(work: Work, place: Path, home: Path, cold: bool = False) -> Trace:
+            assert (place / "data.safetensors").exists()
+            each = seconds * (5 if cold else 1)
+            return Trace(0.0, (20.0, 20.0 + each, 20.0 + 2 * each), (2.0, 1.9, 1.8), (20, 20, 20))
+
+        return arm
+
+    monkeypatch.setattr(deployment, "stock", made_up(30.0))
+    monkeypatch.setattr(deployment, "fedapp", made_up(2.0))
+    path = tmp_path / "figures.json"
+    assert program.main(["deployment", "--quick", "--markdown", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["arm"], round(row["to_stock"], 4)) for row in rows] == [
+        ("stock", 1.0),
+        ("fedapp, cold", 0.3333),
+        ("fedapp, warm", 0.0667),
+    ]
+    assert "| round on devices, fedapp, warm / stock Flower | <= 0.2 | 0.07 |" in capsys.readouterr().out
