@@ -126,14 +126,14 @@ def test_every_arm_of_the_simulation_does_the_same(monkeypatch: pytest.MonkeyPat
         "fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")],
         "stock": [read_trace(0.0, stock_rounds(tmp_path, work, monkeypatch))],
     }
-    simulation.check(work, traces, tolerance=0.01)
+    simulation.check(work, traces, tolerance=0.03)
     assert traces["fedapp"][0].steps == (24, 24, 24)
     losses = traces["fedapp"][0].losses
-    assert losses[2] < losses[0] - 0.02  # so a tolerance of a hundredth tells rounds apart
+    assert losses[2] < losses[1] - 0.03 < losses[0] - 0.06  # so the tolerance tells rounds apart
     for arm, changes in (("stock", {"steps": 23}), ("ideal", {"loss": 9.9})):
         wrong = [{"time": 0.0, "loss": losses[i], "steps": 24, **(changes if i == 1 else {})} for i in range(3)]
         with pytest.raises(arms.ArmError, match=arm):
-            simulation.check(work, {**traces, arm: [read_trace(0.0, wrong)]}, tolerance=0.01)
+            simulation.check(work, {**traces, arm: [read_trace(0.0, wrong)]}, tolerance=0.03)
 
 
 def test_pfl_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_pfl_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         found = arms.pfl(work, tmp_path, home)
     assert found.to_first_round > 0
     traces = {"fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")], "pfl": [found]}
-    simulation.check(work, traces, tolerance=0.01)
+    simulation.check(work, traces, tolerance=0.03)
     assert len(read_trace(0.0, arms.lines_of(tmp_path / "pfl.jsonl")).ends) == 2
 
 
