@@ -29,6 +29,10 @@ class Noise:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""
         return torch.from_numpy(np.flatnonzero(self._random.random(count) < rate))
 
+    def seed(self) -> int:
+        """63 bits that nobody knows, for torch's generators, which dropout draws from."""
+        return int(self._random.integers(2**63))
+
 
 def make_noise(source: str, seed: int = 0) -> Noise:
     """Noise from the operating system's entropy; from `seed` only where that is asked for by name, which voids
