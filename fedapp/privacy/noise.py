@@ -7,6 +7,8 @@ import torch
 from randomgen import AESCounter
 from torch import Tensor
 
+from fedapp.seeding import derive_seed
+
 __all__ = ["Noise", "make_noise"]
 
 
@@ -19,6 +21,7 @@ class Noise:
 
     def __init__(self, key: int) -> None:
         self._random = np.random.Generator(AESCounter(key=key))
+        self.torch_seed = derive_seed(key, "torch")  # for torch's generators, which dropout draws from: as secret
 
     def normal(self, shape: torch.Size, std: float) -> Tensor:
         """Independent Gaussian values of mean 0, float64: of float32 noise the last bits would tell of what it hides
@@ -28,10 +31,6 @@ class Noise:
     def poisson_sample(self, count: int, rate: float) -> Tensor:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""
         return torch.from_numpy(np.flatnonzero(self._random.random(count) < rate))
-
-    def seed(self) -> int:
-        """63 bits that nobody knows, for torch's generators, which dropout draws from."""
-        return int(self._random.integers(2**63))
 
 
 def make_noise(source: str, seed: int = 0) -> Noise:

@@ -87,7 +87,7 @@ class PrivateTraining:
         device = next(model.parameters()).device
         devices = (device.index or 0,) if device.type == "cuda" else ()
         model.train()
-        with seeded(noise.seed(), "dropout", devices=devices), self._wrapped(model) as wrapped:
+        with seeded(noise.torch_seed, "dropout", devices=devices), self._wrapped(model) as wrapped:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
             optimizer = self._optimizer(parameters, noise, lr_factor)
