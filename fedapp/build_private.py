@@ -43,6 +43,11 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
         raise ConfigError(
             "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
         )
+    if config.train.augmentation:
+        raise ConfigError(
+            f"train.augmentation=[{','.join(config.train.augmentation)}]: not under privacy=dp_sgd. Which change an"
+            " example gets would depend on the examples drawn beside it; leave it empty"
+        )
     check_private(parts.model)
     return build_budget(config)
 
