@@ -40,7 +40,9 @@ def build_site(
         "task": parts.task,
         "whole": parts.whole.to(device),
         "model": parts.model,
-        "features": Features(parts.frozen, files, bool(config.train.augmentation)) if parts.frozen is not None else None,
+        "features": Features(parts.frozen, files, bool(config.train.augmentation))
+        if parts.frozen is not None
+        else None,
         "backbone": parts.backbone,
         "seed": config.run.seed,
         "max_update_norm": config.strategy.max_update_norm,

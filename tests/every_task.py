@@ -1,7 +1,7 @@
 """What holds for one task must hold for every other: the same tests run over these overrides, all on the digits.
 
-The frozen network is a small one with random weights: what travels, what is kept and what is paid for is the same as with
-learnt ones, and it is quick.
+The frozen network is a small one with random weights: what travels, what is kept and what is paid for is the same as
+with learnt ones, and it is quick.
 """
 
 __all__ = ["BODY", "EVERY_TASK", "HEAD", "SLOW_TASKS"]

@@ -22,8 +22,8 @@ def check_private(model: nn.Module) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ConfigError(
                 f"privacy=dp_sgd: layer {name} is {type(module).__name__}, which mixes the examples of a batch, so that"
-                " none of them is protected. Use GroupNorm (model.norm=group); of a pretrained network train less, so that"
-                " this layer stays frozen (model.trainable=head or lora)"
+                " none of them is protected. Use GroupNorm (model.norm=group); of a pretrained network train less, so"
+                " that this layer stays frozen (model.trainable=head or lora)"
             )
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
             raise ConfigError(f"privacy=dp_sgd: layer {name} keeps running statistics of private data; switch them off")

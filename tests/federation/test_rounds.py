@@ -134,7 +134,13 @@ def test_one_message_a_supernode_and_round(task: str) -> None:
     grid, count = InProcessGrid(TASKS[task], 2), config.federation.num_clients
     parts = build_parts(config)
     population = preflight(
-        Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=9, min_clients=2, num_clients=count
+        Exchange(grid),
+        min_supernodes=1,
+        wait_timeout=1,
+        timeout=9,
+        min_clients=2,
+        num_clients=count,
+        backbone=parts.backbone,
     )
     assert population.nodes == {client: 100 + client % 2 for client in range(count)}
     grid.sent.clear()
@@ -152,7 +158,13 @@ def test_flowers_own_start_runs_this_strategy(runs: Callable[[str], Path], task:
     grid, parts = InProcessGrid(TASKS[task], 2), build_parts(config)
     count = config.federation.num_clients
     population = preflight(
-        Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=9, min_clients=2, num_clients=count
+        Exchange(grid),
+        min_supernodes=1,
+        wait_timeout=1,
+        timeout=9,
+        min_clients=2,
+        num_clients=count,
+        backbone=parts.backbone,
     )
     strategy = build_strategy(config, parts, Roster(population))
     result = strategy.start(grid, state_to_arrays(shared_state(parts.model)), num_rounds=2)
