@@ -59,6 +59,11 @@ def check_privacy(config: Config, parts: Parts, limits: OwnLimits | None = None)
         raise ConfigError(
             "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
         )
+    if config.train.augmentation:
+        raise ConfigError(
+            f"train.augmentation=[{','.join(config.train.augmentation)}]: not under privacy=dp_sgd. Which change an"
+            " example gets would depend on the examples drawn beside it; leave it empty"
+        )
     check_private(parts.model, _instead_of_batch_norm(config))
     budget = _budget(config, limits or OwnLimits())
     _check_one_round(config, budget)
