@@ -32,7 +32,7 @@ LAYERS = {
     "build": {
         *("config", "data", "errors", "fingerprint", "metrics", "models", "seeding", "shared_state", "task"),
     },
-    "build_private": {"build", "config", "errors", "privacy"},
+    "build_private": {"build", "config", "data", "errors", "privacy"},
     "keeping": {"config", "data", "errors", "federation", "files", "privacy"},
     "build_client": {
         *("build", "build_private", "config", "data", "errors", "federation", "keeping", "privacy", "training"),
