@@ -291,3 +291,38 @@ def test_deployment_compares_with_the_stock_app(
         ("fedapp, warm", 0.0667),
     ]
     assert "| round on devices, fedapp, warm / stock Flower | <= 0.2 | 0.07 |" in capsys.readouterr().out
+
+
+def test_scale_shows_every_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With runs that are made up."""
+    program = command(monkeypatch)
+    from benchmarks import scale
+    from benchmarks.work import Trace, Work
+
+    def made_up(work: Work, place: Path, home: Path, watch: Any) -> Trace:
+        (place / "run").mkdir()
+        (place / "run" / "metrics.jsonl").write_text('{"bytes_up": 1000000, "bytes_down": 500000}\n')
+        watch.peak["server"] = work.cohort << 20
+        return Trace(0.0, (5.0, 5.0 + 0.01 * work.cohort), (2.0, 1.9), (2 * work.cohort,) * 2)
+
+    monkeypatch.setattr(scale, "run_fedapp", made_up)
+    options = [
+        "--clients",
+        "100",
+        "10000",
+        "--cohort",
+        "10",
+        "1000",
+        "--rounds",
+        "2",
+        "--json",
+        str(tmp_path / "f.json"),
+    ]
+    assert program.main(["scale", "--markdown", *options]) == 0
+    rows = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert [(row["clients"], row["cohort"]) for row in rows] == [(100, 10), (10_000, 10), (10_000, 1000)]
+    shown = capsys.readouterr().out
+    assert "| 10,000 | 1,000 | 10.000 (10.000-10.000) | 10.00 | 1000 | 0 | 1.5 |" in shown
+    assert "| server's peak memory, cohort 1,000 / cohort 10: 10,000 clients | <= 1.1 | 100.00 |" in shown
