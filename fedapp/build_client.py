@@ -69,5 +69,6 @@ def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None
         local_epochs=config.train.local_epochs,
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
+        precision=config.train.precision,
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),
     )

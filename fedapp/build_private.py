@@ -43,6 +43,10 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
         raise ConfigError(
             "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
         )
+    if config.train.precision != "fp32":
+        raise ConfigError(
+            f"train.precision={config.train.precision}: under privacy=dp_sgd clipping and noise need fp32; set it to fp32"
+        )
     check_private(parts.model)
     return build_budget(config)
 

@@ -56,6 +56,7 @@ class Train:
     max_seconds: float | None = bounded(gt=0)
     proximal_mu: float = bounded(ge=0, le=1e6)
     val_fraction: float = bounded(ge=0, le=0.9)
+    precision: str = choice("fp32", "bf16")
 
 
 @dataclass
