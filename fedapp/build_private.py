@@ -45,7 +45,7 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
         )
     if config.train.precision != "fp32":
         raise ConfigError(
-            f"train.precision={config.train.precision}: under privacy=dp_sgd clipping and noise need fp32; set it to fp32"
+            f"train.precision={config.train.precision}: under privacy=dp_sgd, clipping and noise need fp32; set that"
         )
     check_private(parts.model)
     return build_budget(config)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_momentum_is_where_a_checkpoint_finds_it() -> None:
     stepper(optimizer)([torch.full((2,), 3.0)])
     resumed = make_optimizer(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), [again])
     again.data.copy_(parameter.data)
-    resumed.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
     for one in (optimizer, resumed):
         stepper(one)([torch.full((2,), 2.0)])
     assert torch.equal(parameter, again)
