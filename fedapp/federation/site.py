@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedapp.aggregation import WeightedSum, screen
 from fedapp.code_identity import code_digest, code_path
+from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.errors import FedappError
 from fedapp.federation.heads import Heads
@@ -73,6 +74,7 @@ class Site:
         self.features, self.backbone = features, backbone
         # The model's own tensors, which training and loading change in place: looked up once, and not for each client.
         self._shared, self._head = shared_state(model), personal_state(model)
+        self._resident = Resident(next(iter(self._shared.values())).device)
         self._first_head = {name: value.clone() for name, value in self._head.items()}
 
     def census(self, clients: Sequence[int]) -> Census:
@@ -146,7 +148,7 @@ class Site:
 
     def _data(self, client: int) -> ClientData:
         data = self.shards.of(client)
-        return self.features(client, data) if self.features is not None else data
+        return self._resident(client, self.features(client, data) if self.features is not None else data)
 
     def _report(self, client: int, state: State, kept: Kept, server_round: int) -> ClientReport:
         """A report of the model after `server_round` on one client's validation split."""
