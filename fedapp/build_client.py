@@ -42,7 +42,7 @@ def build_site(
     }
     if config.privacy.name == "none":
         return Site(training=build_training(config, parts, limits), **options)
-    from fedapp.build_private import build_budget, build_private_training, check_privacy  # Opacus takes 2 s to import
+    from fedapp.build_private import build_private_training, check_privacy  # Opacus takes 2 s to import
     from fedapp.federation.private_site import PrivateSite
 
     if limits is not None and limits.max_seconds is not None:
@@ -50,14 +50,14 @@ def build_site(
             f"node-config max-seconds={limits.max_seconds:g}: under privacy=dp_sgd the number of steps must not depend"
             " on how fast this machine is; leave it out"
         )
-    check_privacy(config, parts)
-    budget = build_budget(config, limits)
+    plan = check_privacy(config, parts, limits)
+    budget = plan.budget
     if data_path is not None and (budget.void or not budget.cost.noise_multiplier):
         source, sigma = config.privacy.noise_source, budget.cost.noise_multiplier
         raise ConfigError(
             f"privacy.noise_source={source}, privacy.noise_multiplier={sigma}: not on a device, whose data is real"
         )
-    return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
+    return PrivateSite(training=build_private_training(config, parts, plan), budget=budget, **options)
 
 
 def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None) -> LocalTraining:

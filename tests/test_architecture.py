@@ -35,7 +35,7 @@ LAYERS = {
         *("config", "data", "errors", "fingerprint", "metrics", "models", "optimizer_step", "seeding", "shared_state"),
         "task",
     },
-    "build_private": {"build", "config", "errors", "privacy"},
+    "build_private": {"build", "config", "data", "errors", "privacy"},
     "keeping": {"config", "data", "errors", "federation", "files", "privacy"},
     "build_client": {
         *("build", "build_private", "config", "data", "errors", "federation", "keeping", "privacy", "training"),

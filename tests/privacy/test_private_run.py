@@ -168,14 +168,39 @@ def test_a_second_run_finds_what_the_first_one_spent(tmp_path: Path) -> None:
     assert (second["rounds"], second["declined"]) == (2, 3)
 
 
-def test_a_damaged_ledger_stops_its_client_only(tmp_path: Path) -> None:
-    overrides = f"{TABLES} federation.num_rounds=1"
+@pytest.mark.parametrize("kind", ["damaged", "a folder", "below a file"])
+def test_a_ledger_that_fails_stops_its_client_before_round_1(tmp_path: Path, kind: str) -> None:
+    """Its operator is told why; the server is not."""
     configs = devices(tmp_path)
-    Path(configs[1]["ledger-path"]).write_text("rubbish\n")
-    directory = run_in_process(tmp_path / "run", overrides, node_configs=configs)
+    path = Path(configs[1]["ledger-path"])
+    if kind == "damaged":
+        path.write_text("rubbish\n")
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("")
+        configs[1]["ledger-path"] = str(path / "ledger")
+    directory = run_in_process(tmp_path / "run", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+    assert {row["client"]: row["rejected"] for row in rows(directory)} == {0: None, 2: None}
+    fault = "ledger-path: the ledger cannot be read or written (see the client's log)"
+    assert summary(directory)["faults"] == {"SuperNode 101": fault}
+    assert kind != "damaged" or path.read_text() == "rubbish\n"
+
+
+def test_a_ledger_that_is_damaged_in_mid_run_stops_its_client_only(tmp_path: Path) -> None:
+    configs = devices(tmp_path)
+    path = Path(configs[1]["ledger-path"])
+
+    def damage(reply: Message) -> Message:
+        if reply.metadata.message_type == "query" and reply.metadata.src_node_id == 101:
+            path.write_text("rubbish\n")
+        return reply
+
+    overrides = f"{TABLES} federation.num_rounds=1"
+    directory = run_in_process(tmp_path / "run", overrides, node_configs=configs, tamper=damage)
     reasons = {row["client"]: row["rejected"] for row in rows(directory)}
     assert reasons == {0: None, 1: "failed (see the client's log)", 2: None}
-    assert Path(configs[1]["ledger-path"]).read_text() == "rubbish\n"
+    assert path.read_text() == "rubbish\n"
 
 
 def test_a_device_without_a_ledger_takes_no_part(tmp_path: Path) -> None:
