@@ -8,18 +8,22 @@ python scripts/bench.py deployment    a round with two SuperNodes on this machin
 python scripts/bench.py dp-sgd        DP-SGD in each of Opacus's modes against plain SGD
 python scripts/bench.py ledger        what bookkeeping costs of a client's round under DP-SGD
 python scripts/bench.py features      a round of task=transfer, with features computed and kept
+python scripts/bench.py all           the first four, with their defaults, and what of it is in README.md
 python scripts/bench.py dp-sgd --repetitions 3 --steps 5 --json figures.json --plot figures.png
 
 The arms of a comparison take turns. Shown are medians and ranges of all repetitions.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "benchmarks" / "stock-app")]
 
 import torch  # noqa: E402
+from benchmarks.bars import bars  # noqa: E402
 from benchmarks.options import parse  # noqa: E402
 from benchmarks.show import save, show  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -28,21 +32,28 @@ from fedapp.errors import FedappError  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    run, options = parse(__doc__ or "", arguments)
+    asked = parse(__doc__ or "", arguments)
+    found = {}
     try:
-        if "threads" in options:
-            torch.set_num_threads(options.threads)
-        result = run(options)
+        for run, options in asked:
+            if "threads" in options:
+                torch.set_num_threads(options.threads)
+            result = run(options)
+            show(result.table, options)
+            save(result, options)
+            found[options.benchmark] = result.rows
     except FedappError as error:
         Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped", style="bold red")
         return 130
-    show(result, options)
-    save(result, options)
+    if (table := bars(found)).rows:
+        show(table, options)
     return 0
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what was started must be ended then, too
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

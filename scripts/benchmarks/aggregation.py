@@ -21,7 +21,7 @@ from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor
 
-from benchmarks.arms import SCRIPTS, ArmError
+from benchmarks.arms import SCRIPTS, STOCK_APP, ArmError
 from benchmarks.result import Point, Result, Table, median_and_range
 from fedapp.aggregation import screen
 from fedapp.federation.aggregation_rules import WeightedMean
@@ -118,7 +118,7 @@ def run(options: Namespace) -> Result:
 def _in_process_of_its_own(arm: str, cohort: int, parameters: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.aggregation", arm, str(cohort), str(parameters)]
     root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([root, str(SCRIPTS), str(STOCK_APP), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ArmError(f"aggregation by {arm} with cohort {cohort} failed:\n{done.stderr[-2000:]}")

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+STOCK_APP = SCRIPTS / "benchmarks" / "stock-app"  # its networks are those of the plain arms, too
 TIMEOUT = 600.0  # seconds that one run of an arm may take
 
 
@@ -51,7 +52,7 @@ def workplace() -> Iterator[Path]:
 
 def environment(home: Path) -> dict[str, str]:
     """Marks processes as belonging to `home`, a workplace or a folder in it."""
-    path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(SCRIPTS), str(STOCK_APP), os.environ.get("PYTHONPATH"))))
     return {**flower_environment(home), "TMPDIR": str(home), "PYTHONPATH": path}
 
 

@@ -18,10 +18,9 @@ import torch
 import torch.multiprocessing as processes
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from safetensors.torch import load_file
+from stock_app.task import NETS, examples
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-
-from benchmarks.stock_app.stock_app.task import NETS, examples
 
 __all__ = ["Trainer", "main"]
 
@@ -33,6 +32,11 @@ class Trainer:
         self.inputs, self.targets = examples(str(place))
         self.net: nn.Module = NETS[work["model"]]()
         self.lr, self.batch_size = work["lr"], work["batch_size"]
+
+    def initial(self, place: Path) -> list[Tensor]:
+        """The initial model, in the order of the network's parameters."""
+        found = load_file(place / "initial.safetensors")
+        return [found[name] for name, _ in self.net.named_parameters()]
 
     def __call__(self, state: Tensor, clients: list[int]) -> tuple[Tensor, float, int]:
         """The sum of the models that `clients` make of `state`, the sum of their mean losses, and all steps."""
@@ -69,9 +73,7 @@ def _work(pipe: Connection, place: Path, work: dict[str, Any], state: Tensor, to
 def main(place: Path, count: int) -> None:
     """All rounds of PLACE/work.json in `count` processes."""
     work = json.loads((place / "work.json").read_text())
-    initial = load_file(place / "initial.safetensors")
-    names = [name for name, _ in NETS[work["model"]]().named_parameters()]
-    state = torch.cat([initial[name].reshape(-1) for name in names]).share_memory_()
+    state = torch.cat([value.reshape(-1) for value in Trainer(place, work).initial(place)]).share_memory_()
     totals = [torch.zeros_like(state).share_memory_() for _ in range(count)]
     context = processes.get_context("spawn")
     ends = [context.Pipe() for _ in range(count)]
@@ -80,8 +82,8 @@ def main(place: Path, count: int) -> None:
     pipes = [ours for ours, _ in ends]
     with (place / "ideal.jsonl").open("w") as file:
         for number, cohort in enumerate(work["cohorts"], start=1):
-            for pipe, clients in zip(pipes, (cohort[i::count] for i in range(count)), strict=True):
-                pipe.send(clients)
+            for i, pipe in enumerate(pipes):
+                pipe.send(cohort[i::count])
             answers = [pipe.recv() for pipe in pipes]
             state.copy_(torch.stack(totals).sum(0) / len(cohort))
             loss, steps = sum(loss for loss, _ in answers) / len(cohort), sum(steps for _, steps in answers)

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from safetensors.torch import load_file
+from stock_app.task import NETS, examples
 from torch import Tensor, nn
-
-from benchmarks.stock_app.stock_app.task import NETS, examples
 
 __all__ = ["main"]
 

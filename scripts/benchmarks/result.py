@@ -21,7 +21,9 @@ class Table:
         self.rows.append(cells)
 
     def rich(self) -> RichTable:
-        table = RichTable(*self.columns, title=self.title)
+        table = RichTable(title=self.title)
+        for column in self.columns:
+            table.add_column(column, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -12,18 +12,18 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.result import Result
+from benchmarks.result import Result, Table
 
 __all__ = ["save", "show"]
 
-PACKAGES = ("torch", "flwr", "ray", "opacus")
+PACKAGES = ("torch", "flwr", "ray", "opacus", "pfl")
 
 
-def show(result: Result, options: argparse.Namespace) -> None:
+def show(table: Table, options: argparse.Namespace) -> None:
     if options.markdown:
-        print(result.table.markdown())
+        print(f"{table.title}:\n\n{table.markdown()}\n")
     else:
-        Console().print(result.table.rich())
+        Console().print(table.rich())
     about = _about(options)
     packages = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     repeated = f", {options.repetitions} repetitions" if hasattr(options, "repetitions") else ""

@@ -30,18 +30,24 @@ def run(options: Namespace) -> Result:
     rows, points = [], []
     arms = available(options.arms, options.pfl_python)
     with workplace() as home:
-        for model in options.model:
-            for cohort in options.cohort:
-                work = Work(model, cohort, ROUNDS[model, cohort], WARMUP)
-                traces = compare(work, arms, options.repetitions, home)
-                found = _rows(work, traces)
-                rows += found
-                points += [Point(f"{model}, cohort {cohort}", row["arm"], tuple(row["rounds"])) for row in found]
-                for row in found:
-                    ratios = [f"{row[key]:.2f}" if row[key] else "" for key in ("to_ideal", "to_fedapp")]
-                    times = median_and_range(row["rounds"]), median_and_range(row["first"], 1)
-                    table.add_row(model, str(cohort), row["arm"], times[0], *ratios, times[1])
+        for model, cohort in cases(options):
+            rounds = WARMUP + 1 if options.quick else ROUNDS[model, cohort]
+            work = Work(model, cohort, rounds, WARMUP)
+            found = _rows(work, compare(work, arms, options.repetitions, home))
+            rows += found
+            points += [Point(f"{model}, cohort {cohort}", row["arm"], tuple(row["rounds"])) for row in found]
+            for row in found:
+                ratios = [f"{row[key]:.2f}" if row[key] else "" for key in ("to_ideal", "to_fedapp")]
+                times = median_and_range(row["rounds"]), median_and_range(row["first"], 1)
+                table.add_row(model, str(cohort), row["arm"], times[0], *ratios, times[1])
     return Result(rows, table, points, "seconds a round")
+
+
+def cases(options: Namespace) -> list[tuple[str, int]]:
+    """Model and cohort: those asked for, else all but the one that takes longest."""
+    if options.model is None and options.cohort is None:
+        return [("2nn", 10), ("2nn", 100), ("cnn", 10)]
+    return [(model, cohort) for model in options.model or ("2nn", "cnn") for cohort in options.cohort or (10, 100)]
 
 
 def available(names: Sequence[str], pfl_python: str) -> dict[str, Arm]:

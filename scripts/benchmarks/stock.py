@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # not by PYTHONPATH, which Flower's processes inherit
+
 from fedapp.launch.superlink import CONNECTION, LocalSuperLink
 
 __all__ = ["flwr_run", "main"]
 
-APP = Path(__file__).resolve().parent / "stock_app"
+APP = Path(__file__).resolve().parent / "stock-app"
 
 
 def flwr_run(

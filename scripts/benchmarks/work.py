@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from stock_app.task import NETS
 
-from benchmarks.stock_app.stock_app.task import NETS
 from fedapp.build import build_parts, build_shards
 from fedapp.config import compose
 from fedapp.federation.cohort import sample_cohort

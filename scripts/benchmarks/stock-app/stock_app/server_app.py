@@ -1,4 +1,4 @@
-"""The ServerApp, as in the quickstart: Flower's FedAvg. Its `evaluate_fn` judges nothing; it notes when a round ends."""
+"""The ServerApp, as in the quickstart: Flower's FedAvg. Its `evaluate_fn` only notes when rounds end."""
 
 import json
 import time
