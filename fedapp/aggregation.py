@@ -18,6 +18,9 @@ FRACTION_BITS = 42
 MAX_MAGNITUDE = 2.0**20
 BLOCK = 1 << 16  # values converted at a time: the float64 and int64 copies of a block stay in the cache
 
+MANTISSA = 1.5 * 2.0**52  # every float64 within a quarter of this of it is a whole number
+MANTISSA_AS_INT = int(torch.tensor(MANTISSA, dtype=torch.float64).view(torch.int64))
+
 State = Mapping[str, Tensor]
 
 
@@ -74,11 +77,19 @@ class WeightedSum:
         for key, total in self.totals.items():
             flat, source = total.view(-1), update[key].detach().reshape(-1)
             for start in range(0, flat.numel(), BLOCK):
-                block = source[start : start + BLOCK]
-                scaled, rounded = self._float[: block.numel()], self._int[: block.numel()]
-                scaled.copy_(block).mul_(weight * 2.0**FRACTION_BITS).round_()
-                flat[start : start + BLOCK] += rounded.copy_(scaled)
+                flat[start : start + BLOCK] += self._rounded(source[start : start + BLOCK], weight)
         self.weights.append(weight)
+
+    def _rounded(self, block: Tensor, weight: float) -> Tensor:
+        """`weight * block` as fixed point, valid until the next call."""
+        scaled = self._float[: block.numel()]
+        low, high = (float(bound) for bound in torch.aminmax(block))
+        scaled.copy_(block).mul_(weight * 2.0**FRACTION_BITS)
+        if max(-low, high) * weight * 2.0**FRACTION_BITS < MANTISSA / 4:
+            # Added to a float64 of this size a number is rounded to a whole one, half to even as by `round`, which then
+            # stands in the lowest bits: converting float64 to int64 takes longer than all else here.
+            return scaled.add_(MANTISSA).view(torch.int64).sub_(MANTISSA_AS_INT)
+        return self._int[: block.numel()].copy_(scaled.round_())
 
     def add_partial(self, totals: State, weights: Iterable[float]) -> None:
         """Add a sum that was begun elsewhere, of clients with these weights (see `screen_partial`)."""

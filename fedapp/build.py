@@ -18,6 +18,7 @@ from fedapp.metrics import choose
 from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
 from fedapp.models.transfer import last_linear, split
+from fedapp.optimizer_step import make_optimizer
 from fedapp.seeding import seeded
 from fedapp.shared_state import frozen_state, make_personal, shared_state
 from fedapp.task import Task
@@ -100,7 +101,7 @@ def check_optimizer(key: str, node: dict[str, Any]) -> None:
     """Make the optimizer once, so that bad values are refused now and not in the first round."""
     made = optimizer_factory(key, node)
     try:
-        made([nn.Parameter(torch.zeros(1))])
+        make_optimizer(made, [nn.Parameter(torch.zeros(1))])
     except Exception as error:  # each library has its own
         raise ConfigError(f"{key}: {node.get('_target_')} refused its arguments: {error}") from None
 

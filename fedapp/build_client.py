@@ -77,6 +77,7 @@ def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
         prepare=_preparation(config, parts),
+        precision=config.train.precision,
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),
     )
 

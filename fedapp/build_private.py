@@ -64,6 +64,10 @@ def check_privacy(config: Config, parts: Parts, limits: OwnLimits | None = None)
             f"train.augmentation=[{','.join(config.train.augmentation)}]: not under privacy=dp_sgd. Which change an"
             " example gets would depend on the examples drawn beside it; leave it empty"
         )
+    if config.train.precision != "fp32":
+        raise ConfigError(
+            f"train.precision={config.train.precision}: under privacy=dp_sgd, clipping and noise need fp32; set that"
+        )
     check_private(parts.model, _instead_of_batch_norm(config))
     budget = _budget(config, limits or OwnLimits())
     _check_one_round(config, budget)

@@ -6,9 +6,12 @@ Flower starts a process for every message, so this module imports little: what t
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedapp.prompt_delivery import deliver_promptly
 from fedapp.worker.ask import ask
 
 __all__ = ["app"]
+
+deliver_promptly()  # the engine of a simulation loads this module before it starts
 
 app = ClientApp()
 

@@ -26,6 +26,15 @@ def seeded(*parts: int | str, devices: tuple[int, ...] = ()) -> Iterator[None]:
 
     For what cannot take a generator of its own: parameter initialisation and dropout. `devices`: CUDA indices.
     """
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(*parts))
+    seed = derive_seed(*parts)
+    if devices or torch.backends.mps.is_available():
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+        return
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # of the CPU alone, without a note for each device that is not in use
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)

@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["frozen_state", "load_personal", "load_shared", "make_personal", "personal_state", "shared_state"]
+__all__ = [
+    "frozen_state",
+    "load_personal",
+    "load_shared",
+    "load_tensors",
+    "make_personal",
+    "personal_state",
+    "shared_state",
+]
 
 MARK = "stays_with_the_client"
 
@@ -55,19 +64,20 @@ def frozen_state(model: nn.Module) -> dict[str, Tensor]:
 
 def load_shared(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put a shared state into `model`. Raises ValueError where it is another model's."""
-    _load(model, state, set(_shared_names(model)), "the global model")
+    load_tensors(shared_state(model), state, "the global model")
 
 
 def load_personal(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put a client's personal state into `model`. Raises ValueError where it is another model's."""
-    _load(model, state, _personal_names(model), "the client's own head")
+    load_tensors(personal_state(model), state, "the client's own head")
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], expected: set[str], what: str) -> None:
-    if state.keys() != expected:
-        names = sorted(state.keys() ^ expected)
-        raise ValueError(f"{what} is another one than this: it differs in {', '.join(names[:5])}")
-    try:
-        model.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
+@torch.no_grad()
+def load_tensors(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Copy `state` into `tensors`, a model's own as its state dict gives them. Raises ValueError, which opens with
+    `what`, where names or shapes differ."""
+    wrong = sorted(state.keys() ^ tensors.keys()) or [n for n in tensors if tensors[n].shape != state[n].shape]
+    if wrong:
+        raise ValueError(f"{what} is another one than this: it differs in {', '.join(wrong[:5])}")
+    if tensors:
+        torch._foreach_copy_(list(tensors.values()), [state[name] for name in tensors])

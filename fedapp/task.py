@@ -56,9 +56,10 @@ class Task:
         with torch.no_grad():
             chunks = torch.split(examples.inputs, EVALUATION_BATCH)
             outputs = torch.cat([model(chunk.to(device)).cpu() for chunk in chunks])
+        targets = examples.targets.cpu()
         chosen = {self.main_metric: self.metrics[self.main_metric]} if only_main else self.metrics
         return Evaluation(
             num_examples=len(examples),
-            loss=float(self.loss(outputs, examples.targets)),
-            metrics={name: metric(outputs, examples.targets) for name, metric in chosen.items()},
+            loss=float(self.loss(outputs, targets)),
+            metrics={name: metric(outputs, targets) for name, metric in chosen.items()},
         )

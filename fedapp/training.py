@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from fedapp.data.source import Examples
 from fedapp.errors import ConfigError
+from fedapp.optimizer_step import make_optimizer, stepper
 from fedapp.seeding import generator, seeded
 
 __all__ = ["LocalTraining", "TrainingResult", "minibatches", "resolve_device"]
@@ -56,7 +58,8 @@ class LocalTraining:
     """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
 
     `prepare`, where there is one, makes of a batch's inputs what the model takes, anew each time: augmentation.
-    After `max_seconds` it stops, always after a whole step and never before the first one.
+    After `max_seconds` it stops, always after a whole step and never before the first one. With `precision` "bf16" the
+    forward pass computes in bfloat16 where torch's autocast holds that to be safe; parameters and steps stay float32.
     """
 
     loss: LossFunction
@@ -66,6 +69,7 @@ class LocalTraining:
     proximal_mu: float = 0.0
     prepare: Callable[[Tensor], Tensor] | None = None
     max_seconds: float | None = None
+    precision: str = "fp32"
     clock: Callable[[], float] = time.monotonic
 
     def __call__(
@@ -75,9 +79,10 @@ class LocalTraining:
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
-        optimizer = self.optimizer(parameters)
+        optimizer = make_optimizer(self.optimizer, parameters)
         for group in optimizer.param_groups:
             group["lr"] *= lr_factor
+        step = stepper(optimizer)
         device = parameters[0].device
         steps, seen, total = 0, 0, torch.zeros((), device=device)
         model.train()
@@ -86,18 +91,23 @@ class LocalTraining:
             for batch in self._batches(len(examples), generator(*seed, "shuffle")):
                 inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
                 inputs = self.prepare(inputs) if self.prepare is not None else inputs
-                optimizer.zero_grad(set_to_none=True)
-                loss = self.loss(model(inputs), targets)
-                loss.backward()  # type: ignore[no-untyped-call]
-                for parameter, origin in zip(parameters, start, strict=False):
-                    if parameter.grad is not None:
-                        parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
-                optimizer.step()
+                with torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+                    loss = self.loss(model(inputs), targets)
+                step(self._gradients(loss, parameters, start))
                 steps, seen = steps + 1, seen + len(batch)
                 total += loss.detach() * len(batch)
                 if self.clock() >= end:
                     break
         return TrainingResult(steps, float(total) / seen)
+
+    def _gradients(self, loss: Tensor, parameters: list[nn.Parameter], start: list[Tensor]) -> Sequence[Tensor | None]:
+        """Of the loss, and of the proximal term where there is a `start`; None for what the loss does not depend on."""
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if not start:
+            return found
+        away = [parameter.detach() - origin for parameter, origin in zip(parameters, start, strict=True)]
+        pairs = zip(found, away, strict=True)
+        return [None if gradient is None else gradient.add(far, alpha=self.proximal_mu) for gradient, far in pairs]
 
     def _batches(self, num_examples: int, random: torch.Generator) -> Iterator[Tensor]:
         for _ in range(self.local_epochs):

@@ -57,6 +57,7 @@ class Train:
     proximal_mu: float = bounded(ge=0, le=1e6)
     augmentation: list[str] = MISSING
     val_fraction: float = bounded(ge=0, le=0.9)
+    precision: str = choice("fp32", "bf16")
 
 
 @dataclass

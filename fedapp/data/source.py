@@ -87,6 +87,13 @@ class Examples:
         """Rows start..end-1 as a view; nothing is copied."""
         return Examples(self.inputs[start:end], self.targets[start:end])
 
+    def to(self, device: torch.device) -> "Examples":
+        return Examples(self.inputs.to(device), self.targets.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
     def check(self, schema: Schema, name: str) -> "Examples":
         """These examples, if they fit `schema`; else a DataError that opens with `name`."""
         check_inputs(self.inputs, schema, name)

@@ -1,12 +1,25 @@
 """Learning rates over rounds, by torch's schedulers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from fedapp.optimizer_step import make_optimizer
+
 __all__ = ["LearningRateSchedule"]
+
+
+class _Still(torch.optim.Optimizer):
+    """Rates like those of torch.optim.SGD, and steps that do nothing, and so import nothing."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 1.0, "momentum": 0.0})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override] (torch overloads it)
+        return None
 
 
 class LearningRateSchedule:
@@ -30,6 +43,6 @@ class LearningRateSchedule:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def _start(self) -> None:
-        self._optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        self._optimizer = make_optimizer(_Still, [nn.Parameter(torch.zeros(1))])
         self._scheduler = self._make(self._optimizer)
         self._round = 1

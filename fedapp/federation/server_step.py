@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedapp.optimizer_step import make_optimizer, stepper
+
 __all__ = ["ServerOptimizer"]
 
 State = dict[str, Tensor]
@@ -27,10 +29,9 @@ class ServerOptimizer:
         optimizer = self._made(state)
         for name, parameter in self._parameters.items():
             parameter.data.copy_(state[name])
-            parameter.grad = -mean[name].to(parameter.dtype)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * lr_factor
-        optimizer.step()
+        stepper(optimizer)([-mean[name].to(parameter.dtype) for name, parameter in self._parameters.items()])
         after = dict(state)
         for name, update in mean.items():
             if name in self._parameters:
@@ -51,7 +52,7 @@ class ServerOptimizer:
     def _made(self, state: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         if self._optimizer is None:
             self._parameters = {name: nn.Parameter(state[name].clone()) for name in self._names}
-            self._optimizer = self._factory(list(self._parameters.values()))
+            self._optimizer = make_optimizer(self._factory, list(self._parameters.values()))
             for group in self._optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
         return self._optimizer

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from fedapp.aggregation import WeightedSum, screen
 from fedapp.code_identity import code_digest, code_path
+from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.errors import FedappError
 from fedapp.federation.heads import Heads
 from fedapp.privacy.budget import Ledgers
-from fedapp.shared_state import load_personal, load_shared, personal_state, shared_state
+from fedapp.shared_state import load_tensors, personal_state, shared_state
 from fedapp.task import Task
 from fedapp.training import TrainingResult
 from fedapp.wire.census import MOMENTS, Census
@@ -71,7 +72,10 @@ class Site:
         self.whole, self.model, self.training = whole, model, training
         self.seed, self.max_update_norm = seed, max_update_norm
         self.features, self.backbone = features, backbone
-        self._first_head = {name: value.clone() for name, value in personal_state(model).items()}
+        # The model's own tensors, which training and loading change in place: looked up once, and not for each client.
+        self._shared, self._head = shared_state(model), personal_state(model)
+        self._resident = Resident(next(iter(self._shared.values())).device)
+        self._first_head = {name: value.clone() for name, value in self._head.items()}
 
     def census(self, clients: Sequence[int]) -> Census:
         """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data.
@@ -137,14 +141,14 @@ class Site:
 
     def load(self, client: int, state: State, kept: Kept, server_round: int) -> None:
         """The global model, with the head that the client had after `server_round` where heads are personal."""
-        load_shared(self.model, state)
+        load_tensors(self._shared, state, "the global model")
         if kept.heads is not None:
             head = kept.heads(client).after(server_round)
-            load_personal(self.model, self._first_head if head is None else head)
+            load_tensors(self._head, self._first_head if head is None else head, "the client's own head")
 
     def _data(self, client: int) -> ClientData:
         data = self.shards.of(client)
-        return self.features(client, data) if self.features is not None else data
+        return self._resident(client, self.features(client, data) if self.features is not None else data)
 
     def _report(self, client: int, state: State, kept: Kept, server_round: int) -> ClientReport:
         """A report of the model after `server_round` on one client's validation split."""
@@ -175,13 +179,12 @@ class Site:
             seed = (self.seed, instruction.server_round, client)
             examples = self._data(client).train
             result = self.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
-            local = shared_state(self.model)
-            update = {key: local[key].detach().cpu() - value for key, value in template.items()}
-            head = personal_state(self.model)
+            local = torch._foreach_sub([self._shared[key].cpu() for key in template], list(template.values()))
+            update = dict(zip(template, local, strict=True))
             fault = screen(update, template, max_norm=self.max_update_norm)
-            fault = fault or screen(head, self._first_head, max_norm=None)
+            fault = fault or screen(self._head, self._first_head, max_norm=None)
             if kept.heads is not None and not fault:
-                kept.heads(client).keep(instruction.server_round, head)
+                kept.heads(client).keep(instruction.server_round, self._head)
         except Exception as error:
             return self._failed(client, error), {}
         report = ClientReport(

@@ -22,14 +22,19 @@ __all__ = ["Launcher", "federation_config"]
 
 
 def federation_config(config: Config) -> list[str]:
-    """Flower's simulation settings: SuperNodes, and a worker process with one core for as many as there are cores."""
+    """Flower's simulation settings: SuperNodes, and a worker process with one core for as many as there are cores.
+
+    On a Ray cluster (RAY_ADDRESS) the cluster has as many cores as it was started with, and a worker for each.
+    """
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
     supernodes = config.run.num_supernodes or cores
     workers = min(supernodes, cores)
     # Ray hides the GPU from workers that did not ask for a share of it.
     on_gpu = resolve_device(config.run.device).type == "cuda"
     gpus = [f"client-resources-num-gpus={1 / workers:.4f}"] if on_gpu else []
-    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", f"init-args-num-cpus={workers}", *gpus]
+    own = [] if cluster else [f"init-args-num-cpus={workers}"]  # Ray takes it for a cluster of its own only
+    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", *own, *gpus]
 
 
 class Launcher:

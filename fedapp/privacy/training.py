@@ -15,6 +15,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 
 from fedapp.data.source import Examples
+from fedapp.optimizer_step import make_optimizer
 from fedapp.privacy.noise import Noise
 from fedapp.seeding import seeded
 from fedapp.training import OptimizerFactory, TrainingResult
@@ -109,7 +110,7 @@ class PrivateTraining:
         return TrainingResult(done, None)
 
     def _optimizer(self, parameters: list[nn.Parameter], noise: Noise, lr_factor: float) -> Any:
-        plain = self.optimizer(parameters)
+        plain = make_optimizer(self.optimizer, parameters)
         for group in plain.param_groups:
             group["lr"] *= lr_factor
         made = (_Ghost if self.mode == "ghost" else _PerExample)(

@@ -124,3 +124,20 @@ def test_seeded_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     with seeded(3, "model"):
         assert torch.equal(torch.rand(2), inside)
+
+
+def test_bf16_computes_in_fewer_bits_and_keeps_the_parameters_in_all() -> None:
+    with seeded(3, "bf16"):
+        examples = Examples(torch.randn(40, 3), torch.randint(2, (40,)))
+        weights = torch.randn(2, 3)
+    task, trained = Task(TABLE, choose("auto", classification=True)), {}
+    for name, precision in {"fp32": "fp32", "bf16": "bf16", "again": "bf16"}.items():
+        model = nn.Linear(3, 2)
+        model.weight.data, model.bias.data = weights.clone(), torch.zeros(2)
+        result = training(loss=task.loss, precision=precision, local_epochs=3)(model, examples, seed=(0,))
+        assert result.loss is not None
+        trained[name] = model.weight.detach()
+    assert trained["bf16"].dtype == torch.float32
+    assert torch.equal(trained["bf16"], trained["again"])
+    assert not torch.equal(trained["bf16"], trained["fp32"])
+    assert torch.allclose(trained["bf16"], trained["fp32"], atol=0.02)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedapp.aggregation import BLOCK, MAX_MAGNITUDE, WeightedSum, normalised, screen
+from fedapp.aggregation import BLOCK, FRACTION_BITS, MAX_MAGNITUDE, WeightedSum, normalised, screen
 
 TEMPLATE = {"a": torch.zeros(3, 2), "b": torch.zeros(())}
 
@@ -134,3 +134,16 @@ def test_partial_sums_are_held_to_their_clients_weight() -> None:
     assert total.screen_partial(sound.totals, [0.25], max_norm=1.001 * norm) is None
     assert "above" in str(total.screen_partial(sound.totals, [0.25], max_norm=0.999 * norm))
     assert "wrong keys" in str(total.screen_partial({"a": sound.totals["a"]}, [0.25]))
+
+
+def test_small_and_large_values_are_rounded_alike() -> None:
+    """Both ways to fixed point, against Python's exact integers, half to even."""
+    quantum = 2.0**-FRACTION_BITS
+    values = [quantum * k / 2 for k in (-5, -3, -1, 0, 1, 3, 5)] + [1 / 3, -1e-9, 200.1, -255.9, 256.0, 700.3, 1e6]
+    for value in values:
+        for weight in (1.0, 0.1):
+            total = WeightedSum({"w": torch.zeros(2)})
+            update = torch.tensor([value, 0.0], dtype=torch.float32)
+            total.add({"w": update}, weight)
+            expected = round(float(update[0]) * (weight * 2.0**FRACTION_BITS))
+            assert total.totals["w"].tolist() == [expected, 0]
