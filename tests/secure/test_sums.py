@@ -6,14 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from secure.rounds import play
 
+from fedapp.secure.client import mask, unmask
 from fedapp.secure.refusal import Refused
 from fedapp.secure.settings import Settings
 
 
+Case = tuple[int, Settings, tuple[set[int], ...]]
+
+
 @st.composite
-def rounds(draw: st.DrawFn) -> tuple[int, Settings, tuple[set[int], ...]]:
-    """A cohort of 2 to 50, and 0 to n - t dropouts over the four stages, at one of them or at several."""
-    cohort = draw(st.integers(2, 50))
+def rounds(draw: st.DrawFn, largest: int) -> Case:
+    """A cohort of 2 to `largest`, and 0 to n - t dropouts over the four stages, at one of them or at several."""
+    cohort = draw(st.integers(2, largest))
     modulus = draw(st.sampled_from([24, 32, 40, 64]))
     threshold = draw(st.one_of(st.none(), st.integers(2, cohort)))
     setting = Settings(None, threshold, bits=draw(st.integers(2, 17)), modulus_bits=modulus)
@@ -28,9 +32,20 @@ def rounds(draw: st.DrawFn) -> tuple[int, Settings, tuple[set[int], ...]]:
     return cohort, setting, tuple(gone)
 
 
-@settings(max_examples=60, deadline=None)
-@given(rounds(), st.integers(0, 2**32))
-def test_the_opened_sum_is_the_plain_one(case: tuple[int, Settings, tuple[set[int], ...]], seed: int) -> None:
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(rounds(50), st.integers(0, 2**32))
+def test_the_opened_sum_is_the_plain_one_for_cohorts_of_2_to_50(case: Case, seed: int) -> None:
+    opened_is_plain(case, seed)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rounds(12), st.integers(0, 2**32))
+def test_the_opened_sum_is_the_plain_one(case: Case, seed: int) -> None:
+    opened_is_plain(case, seed)
+
+
+def opened_is_plain(case: Case, seed: int) -> None:
     cohort, setting, gone = case
     played = play(cohort, setting, length=7, seed=seed, gone=gone)
     opened = played.server.open()
@@ -39,8 +54,8 @@ def test_the_opened_sum_is_the_plain_one(case: tuple[int, Settings, tuple[set[in
     assert opened.shares_refused == ()
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(8, 50), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32), st.data())
+@settings(max_examples=12, deadline=None)
+@given(st.integers(8, 40), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32), st.data())
 def test_it_is_so_with_few_neighbours_or_nothing_is_opened(
     cohort: int, neighbours: int, seed: int, data: st.DataObject
 ) -> None:
@@ -74,8 +89,6 @@ def test_one_dropout_more_than_can_be_borne_opens_nothing(stage: int, threshold:
 def test_a_supernode_may_add_the_vectors_of_its_clients() -> None:
     played = play(6, Settings(bits=12), upto="shares")
     server, present = played.server, played.server.close_shares()
-    from fedapp.secure.client import mask, unmask
-
     for group in ((0, 3), (1, 4, 5), (2,)):
         total = np.zeros(50, np.uint32)
         for client in group:
