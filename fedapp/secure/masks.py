@@ -19,9 +19,10 @@ def add_mask(vector: NDArray[Any], key: bytes, *, negative: bool = False) -> Non
     """Add, or subtract, the stream of `key` in place. A key must never serve for two streams."""
     stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
     size = min(BLOCK, len(vector)) * vector.itemsize
-    zeros, block = np.zeros(size, np.uint8), np.empty(size, np.uint8)
+    zeros, block = bytes(size), bytearray(size)
+    values = np.frombuffer(block, vector.dtype)
     change = np.subtract if negative else np.add
     for start in range(0, len(vector), BLOCK):
         part = vector[start : start + BLOCK]
         stream.update_into(memoryview(zeros)[: part.nbytes], memoryview(block)[: part.nbytes])
-        change(part, block[: part.nbytes].view(vector.dtype), out=part)
+        change(part, values[: len(part)], out=part)

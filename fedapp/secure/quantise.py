@@ -25,7 +25,8 @@ def quantise(values: NDArray[Any], weight: float, settings: Settings, random: np
     scaled = np.clip(values, -settings.clip, settings.clip).astype(np.float64)
     scaled *= weight / settings.step
     scaled += random.random(len(scaled))
-    return np.floor(scaled, out=scaled).astype(np.int64)
+    whole: Ints = np.floor(scaled, out=scaled).astype(np.int64)
+    return whole
 
 
 def signed(vector: NDArray[Any], settings: Settings) -> Ints:
@@ -33,7 +34,8 @@ def signed(vector: NDArray[Any], settings: Settings) -> Ints:
     width = 8 * vector.itemsize
     shift = width - settings.modulus_bits
     shifted = (vector << vector.dtype.type(shift)).view(vector.dtype.str.replace("u", "i"))
-    return (shifted >> shift).astype(np.int64)
+    whole: Ints = (shifted >> shift).astype(np.int64)
+    return whole
 
 
 def pack(vector: NDArray[Any], settings: Settings) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ MODULUS = (1 << 128) | 0b10000111  # x^128 + x^7 + x^2 + x + 1, as in the librar
 
 def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
     """Shares of 16 bytes for holders 1 to `count`, any `threshold` of which give `secret`, and fewer nothing."""
-    return [share for _, share in Shamir.split(threshold, count, secret)]
+    return [share for _, share in Shamir.split(threshold, count, secret, ssss=False)]
 
 
 def combine(shares: Mapping[int, bytes]) -> bytes:

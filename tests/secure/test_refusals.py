@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from secure.rounds import MODEL, ROUND, RUN, Played, play
+from secure_rounds import MODEL, ROUND, RUN, Played, play
 
 from fedapp.secure.client import Revealed, Secrets, advertise, mask, share, unmask
 from fedapp.secure.keys import KeyPair, new_seed

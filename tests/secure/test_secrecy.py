@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2
-from secure.rounds import Played, play
+from secure_rounds import Played, play
 
 from fedapp.secure.client import apply_masks
 from fedapp.secure.settings import Settings
 
 LENGTH = 40_000
-# A test of one vector looks at each of its 4 bytes, and at the bits that change from value to value. By chance a uniform
-# vector fails one of those 8 with a probability below FALSE_ALARM, and any of some 60 vectors here below 1 in 10^5.
+# A test of one vector looks at each of its 4 bytes, and at those of the differences from value to value. By chance a
+# uniform vector fails one of those 8 with a probability below FALSE_ALARM, and any of some 80 here below 1 in 10^5.
 FALSE_ALARM = 1e-7
 WEAK = Settings(threshold=2, bits=12)
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secure.rounds import play
+from secure_rounds import play
 
 from fedapp.secure.client import mask, unmask
 from fedapp.secure.refusal import Refused
 from fedapp.secure.settings import Settings
-
 
 Case = tuple[int, Settings, tuple[set[int], ...]]
 
@@ -65,9 +64,9 @@ def test_it_is_so_with_few_neighbours_or_nothing_is_opened(
         played = play(cohort, setting, length=5, seed=seed, gone=gone)
         opened = played.server.open()
     except Refused as refused:
-        assert refused.kind == "too few"
-        assert any(gone)
-        return
+        if refused.kind == "too few" and any(gone):
+            return
+        raise
     assert np.array_equal(opened.total, played.plain(opened.survivors))
 
 
