@@ -21,13 +21,15 @@ ROUND_COUNTS_TO = 10
 class OwnLimits:
     """`max_epsilon`: what each client may spend. `round_counts_to`: the unit in which counts leave it. Both are None in
     a simulation, whose config decides. `ledger`: the file in which what was spent is kept. `keys`: which settings its
-    operator has given about privacy. `max_seconds`: how long a client may train in a round."""
+    operator has given about privacy. `max_seconds`: how long a client may train in a round. `min_cohort`: it
+    takes part in secure aggregation only, and in no sum over fewer clients."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
     ledger: Path | None = None
     keys: tuple[str, ...] = ()
     max_seconds: float | None = None
+    min_cohort: int | None = None
 
     @property
     def of_device(self) -> bool:
@@ -39,18 +41,24 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
     """Raises ConfigError for what is no limit, and for limits on data that the server deals out."""
     keys = tuple(key for key in KEYS if key in node_config)
     max_seconds = _number(node_config, "max-seconds", 0) if "max-seconds" in node_config else None
+    min_cohort = None
+    if "min-cohort" in node_config:
+        number = _number(node_config, "min-cohort", 2)
+        if number != int(number) or number < 2:
+            raise ConfigError(f"node-config min-cohort={number:g}: must be a whole number, 2 or more")
+        min_cohort = int(number)
     if "data-path" not in node_config:
         if keys:
             raise ConfigError(
                 f"node-config {', '.join(keys)}: for a device with data of its own (data-path); in a simulation the"
                 " config decides who has which data, so nothing can be promised of it"
             )
-        return OwnLimits(max_seconds=max_seconds)
+        return OwnLimits(max_seconds=max_seconds, min_cohort=min_cohort)
     unit = _number(node_config, "round-counts-to", ROUND_COUNTS_TO)
     if unit != int(unit):
         raise ConfigError(f"node-config round-counts-to={unit}: must be a whole number")
     max_epsilon = _number(node_config, "max-epsilon", MAX_EPSILON)
-    return OwnLimits(max_epsilon, int(unit), _ledger(node_config), keys, max_seconds)
+    return OwnLimits(max_epsilon, int(unit), _ledger(node_config), keys, max_seconds, min_cohort)
 
 
 def _ledger(node_config: NodeConfig) -> Path | None:

@@ -45,7 +45,7 @@ class Collector:
         minimum: int = 2,
     ) -> None:
         self.settings, self.minimum, self.length = settings, max(2, minimum), length
-        self._run, self._round, self._model, self._weights = run, server_round, model, weights
+        self.run, self._round, self._model, self._weights = run, server_round, model, weights
         self._stage = "keys"
         self._keys: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._shared: dict[int, Shared] = {}
@@ -60,8 +60,9 @@ class Collector:
         self.survivors: tuple[int, ...] = ()
 
     @property
-    def num_keys(self) -> int:
-        return len(self._keys)
+    def heard(self) -> set[int]:
+        """Who has sent keys."""
+        return set(self._keys)
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class Collector:
         self._enough(len(self._keys), "sent keys", self.minimum)
         total = sum(self._weights[client] for client in sorted(self._keys))
         members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in sorted(self._keys))
-        self.view = View(self._run, self._round, self._model, tuple(members), self.settings)
+        self.view = View(self.run, self._round, self._model, tuple(members), self.settings)
         self._enough(len(self._keys), "sent keys", self.view.needed)
         self._stage = "shares"
         return self.view
