@@ -30,8 +30,9 @@ __all__ = ["answer", "open_site"]
 
 
 def answer(kind: str, content: RecordDict, context: Context) -> RecordDict:
-    """The content of the reply to a message of `kind`: query, train (or one of its stages) or evaluate. Raises RuntimeError, which names the
-    kind of error and nothing else, for whatever goes wrong."""
+    """The content of the reply to a message of `kind`: query, train (or one of its stages) or evaluate.
+
+    Raises RuntimeError, which names the kind of error and nothing else, for whatever goes wrong."""
     with only_kind_of_error_leaves():
         return KINDS[kind](content, context)
 

@@ -54,8 +54,8 @@ def check_secure(config: Config, parts: Parts) -> None:
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError(
             "data.scaling=federated: under secure_aggregation=secaggplus the means and deviations of single clients'"
-            " data must not leave them; use public constants: data.scaling=published (data=breast_cancer), given or none"
-            " (data=csv)"
+            " data must not leave them; use public constants: data.scaling=published (data=breast_cancer), given or"
+            " none (data=csv)"
         )
 
 

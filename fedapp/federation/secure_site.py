@@ -62,9 +62,9 @@ class SecureSite:
         header = unpack_header(content)
 
         def answer(client: int) -> Entries:
-            secrets, *public = protocol.advertise(header.run, header.server_round, client)
+            secrets, cipher_key, mask_key = protocol.advertise(header.run, header.server_round, client)
             keep_secrets(state, secrets)
-            return key_answers(*public, b"")
+            return key_answers(cipher_key, mask_key, b"")
 
         try:
             _expect_stage(header, "keys")

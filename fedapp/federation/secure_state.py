@@ -24,7 +24,7 @@ def begin_round(state: RecordDict, run: str, server_round: int) -> None:
     """Forget what is left of earlier rounds. Raises Refused for a round that has begun already, or one before it."""
     last = state.config_records.get(ROUND)
     if last is not None and last["run"] == run and whole(last["round"]) >= server_round:
-        raise Refused("replayed", f"round {server_round} after round {last['round']}")
+        raise Refused("replayed", f"round {server_round} after round {whole(last['round'])}")
     forget(state)
     state[ROUND] = ConfigRecord({"run": run, "round": server_round})
 

@@ -168,14 +168,13 @@ class _Stages:
         wanted = self._strategy.cohort_size
         asked = set(self._outcome.weights)
 
-        def take(header: Header, content: RecordDict) -> None:
-            for client, record in self._answers(header, content).items():
-                self._try(client, lambda: self._collector.add_keys(client, *_keys(record)))
+        def add(client: int, record: ConfigRecord) -> None:
+            self._collector.add_keys(client, *_keys(record))
 
         def enough() -> bool:
             return len(asked) > wanted <= len(self._collector.heard)
 
-        self._stage("keys", asked, lambda header: pack_question(header), take, self._strategy.timeouts.keys, enough)
+        self._stage("keys", asked, pack_question, self._each(add), self._strategy.timeouts.keys, enough)
         if enough():  # more were asked than are needed
             surplus = asked - self._collector.heard - self._outcome.reports.keys()
             self._outcome.unused.update(dict.fromkeys(surplus, "surplus: the round had its replies"))
@@ -189,11 +188,10 @@ class _Stages:
             content["view"] = pack_view(view)
             return content
 
-        def take(header: Header, content: RecordDict) -> None:
-            for client, record in self._answers(header, content).items():
-                self._try(client, lambda: self._collector.add_shares(client, unpack_shared(record)))
+        def add(client: int, record: ConfigRecord) -> None:
+            self._collector.add_shares(client, unpack_shared(record))
 
-        self._stage("shares", view.by_client, question, take, self._strategy.timeouts.shares)
+        self._stage("shares", view.by_client, question, self._each(add), self._strategy.timeouts.shares)
         present = self._collector.close_shares()
         for client in view.by_client:
             if client not in present and client not in self._outcome.reports:
@@ -281,9 +279,8 @@ class _Stages:
         }
         log(INFO, "round %d: %s of %d clients", self._outcome.server_round, stage, sum(map(len, by_node.values())))
         answered: set[int] = set()
-        for reply in self._ask(
-            [self._message(node, header, question(header)) for node, header in headers.items()], timeout
-        ):
+        messages = [self._message(node, header, question(header)) for node, header in headers.items()]
+        for reply in self._ask(messages, timeout):
             self._take(reply, headers, answered, take, blame)
             if enough():
                 return
@@ -312,17 +309,20 @@ class _Stages:
         except Exception as error:  # whatever it is, it is the sender's
             self._reject(header, f"bad reply ({header.stage}): {text(error) or type(error).__name__}", blame)
 
-    def _answers(self, header: Header, content: RecordDict) -> dict[int, ConfigRecord]:
-        answers, refused = unpack_answers(content, header.clients)
-        for client, why in refused.items():
-            self._outcome.reject(client, f"{header.stage}: {why}")
-        return answers
+    def _each(self, add: Callable[[int, ConfigRecord], None]) -> Take:
+        """Take each client's answer by `add`, or reject that client."""
 
-    def _try(self, client: int, take: Callable[[], None]) -> None:
-        try:
-            take()
-        except (Refused, ValueError, KeyError, TypeError) as error:
-            self._outcome.reject(client, f"bad reply: {text(error) or type(error).__name__}")
+        def take(header: Header, content: RecordDict) -> None:
+            answers, refused = unpack_answers(content, header.clients)
+            for client, why in refused.items():
+                self._outcome.reject(client, f"{header.stage}: {why}")
+            for client, record in answers.items():
+                try:
+                    add(client, record)
+                except (Refused, ValueError, KeyError, TypeError) as error:
+                    self._outcome.reject(client, f"{header.stage}: bad reply: {text(error) or type(error).__name__}")
+
+        return take
 
     def _reject(self, header: Header, why: str, blame: bool) -> None:
         for client in header.clients:
