@@ -4,6 +4,7 @@
 python scripts/bench.py dp-sgd        DP-SGD in each of Opacus's modes against plain SGD
 python scripts/bench.py ledger        what bookkeeping costs of a client's round under DP-SGD
 python scripts/bench.py features      a round of task=transfer, with features computed and kept
+python scripts/bench.py secagg        secure aggregation by the size of the cohort: bytes and seconds
 python scripts/bench.py dp-sgd --repetitions 3 --steps 5 --json figures.json
 """
 
@@ -18,10 +19,10 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch  # noqa: E402
-from benchmarks import dp_sgd, features, ledger  # noqa: E402
+from benchmarks import dp_sgd, features, ledger, secure_aggregation  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-BENCHMARKS = {"dp-sgd": dp_sgd.run, "ledger": ledger.run, "features": features.run}
+BENCHMARKS = {"dp-sgd": dp_sgd.run, "ledger": ledger.run, "features": features.run, "secagg": secure_aggregation.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

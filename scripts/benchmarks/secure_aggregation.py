@@ -1,0 +1,134 @@
+"""What secure aggregation costs: bytes and seconds of one client, and of the server, by the size of the cohort."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from benchmarks.models import MODELS
+from benchmarks.timing import Timed
+from fedapp.secure import client as protocol
+from fedapp.secure.quantise import pack, quantise, unpack
+from fedapp.secure.server import Collector
+from fedapp.secure.settings import Settings
+from fedapp.shared_state import shared_state
+from fedapp.wire.reply import ClientReport, Reply
+from fedapp.wire.secure import (
+    Header,
+    content_bytes,
+    key_answers,
+    pack_answers,
+    pack_masked_reply,
+    revealed_answers,
+    shared_answers,
+)
+
+# Cohorts with everyone as neighbour (Bonawitz et al. 2017), in which each client's sharing grows as the square, and with
+# some (SecAgg+).
+COHORTS = ((None, 10), (None, 30), (None, 100), (32, 100), (32, 300))
+PARAMETERS = 1_000_000
+DROPOUTS = 0.1  # of a cohort, between sharing and masking
+MEASURED = 3  # clients of a round whose work is timed
+RUN, MODEL = "0123456789abcdef", "0" * 64
+
+
+@dataclass
+class Costs:
+    """Of one round: seconds of single clients by stage, of the server from the last vector to the sum, and bytes that
+    one client sends."""
+
+    share: list[float] = field(default_factory=list)
+    mask: list[float] = field(default_factory=list)
+    unmask: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    sent: int = 0
+
+
+def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
+    """`repetitions` rounds for each cohort; `steps` has no part in it. The sum is checked against the plain one."""
+    title = f"secure aggregation of {PARAMETERS:,} parameters, {DROPOUTS:.0%} dropouts before masking, one core"
+    table = Table(
+        *("cohort", "neighbours", "sharing, ms", "masking, ms", "revealing, ms", "server, s", "bytes, 2NN to float32"),
+        title=title,
+    )
+    small = sum(value.numel() for value in shared_state(MODELS["2NN"]()).values())
+    rows = []
+    for neighbours, cohort in COHORTS:
+        settings, costs = Settings(neighbours), Costs()
+        for number in range(repetitions):
+            one_round(cohort, settings, PARAMETERS, costs, seed=number)
+        sent = Costs()
+        one_round(cohort, settings, small, sent, seed=0)
+        ratio = sent.sent / (4 * small)
+        degree = settings.degree(cohort)
+        share, mask, unmask, server = (Timed(tuple(v)) for v in (costs.share, costs.mask, costs.unmask, costs.server))
+        rows.append(
+            {
+                "cohort": cohort,
+                "neighbours": degree,
+                "share": share.seconds,
+                "mask": mask.seconds,
+                "unmask": unmask.seconds,
+                "server": server.seconds,
+                "bytes_ratio": ratio,
+            }
+        )
+        seconds = f"{server.median:.2f}"
+        table.add_row(str(cohort), str(degree), share.text, mask.text, unmask.text, seconds, f"{ratio:.3f}")
+    return rows, table
+
+
+def one_round(cohort: int, settings: Settings, length: int, costs: Costs, *, seed: int) -> None:
+    """A whole round, whose sum is checked. The first clients' work is timed."""
+    random = np.random.default_rng(seed)
+    update = random.normal(0, 0.1, length).astype(np.float32)
+    server = Collector(
+        settings, run=RUN, server_round=1, model=MODEL, weights=dict.fromkeys(range(cohort), 1.0), length=length
+    )
+    secrets, sent = {}, 0
+    for client in range(cohort):
+        secrets[client], *keys = protocol.advertise(RUN, 1, client)
+        server.add_keys(client, *keys)
+    view = server.close_keys()
+    header = Header("keys", RUN, 1, (0,), view.digest)
+    sent += content_bytes(pack_answers(header, {0: key_answers(*keys, b"")}, {}))
+    for client in range(cohort):
+        start = time.perf_counter()
+        secrets[client], shared = protocol.share(secrets[client], view)
+        if client < MEASURED:
+            costs.share.append(time.perf_counter() - start)
+        server.add_shares(client, shared)
+    sent += content_bytes(pack_answers(header, {0: shared_answers(shared)}, {}))
+    present = server.close_shares()
+    staying = present[: cohort - round(DROPOUTS * cohort)]
+    total = np.zeros(length, np.int64)
+    for client in staying:
+        start = time.perf_counter()
+        vector = quantise(update, 1.0, settings, random)
+        secrets[client] = protocol.receive(secrets[client], view, present, server.sealed_for(client))
+        masked = pack(protocol.apply_masks(secrets[client], view, vector), settings)
+        if client < MEASURED:
+            costs.mask.append(time.perf_counter() - start)
+        total += vector
+        server.add_masked([client], unpack(masked, settings, length))
+    sent += content_bytes(pack_masked_reply(header, Reply((ClientReport(0),)), torch.from_numpy(masked)))
+    survivors, seconds = server.close_masked(), 0.0
+    for client in survivors:
+        start = time.perf_counter()
+        revealed = protocol.unmask(secrets[client], view, survivors, server.dropped)
+        if client < MEASURED:
+            costs.unmask.append(time.perf_counter() - start)
+        if client == survivors[0]:
+            sent += content_bytes(pack_answers(header, {0: revealed_answers(revealed)}, {}))
+        start = time.perf_counter()
+        server.add_revealed(client, revealed)
+        seconds += time.perf_counter() - start
+    start = time.perf_counter()
+    opened = server.open()
+    costs.server.append(seconds + time.perf_counter() - start)
+    costs.sent = sent
+    if not np.array_equal(opened.total, total):
+        raise RuntimeError("the opened sum is not the plain one")
