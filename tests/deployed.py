@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from commands import PATIENCE, ROOT, Finished
 
-__all__ = ["Deployed", "Running", "call", "command", "family", "wait_for"]
+__all__ = ["Deployed", "Running", "call", "command", "family", "program", "wait_for"]
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -27,6 +27,14 @@ def wait_for(what: Callable[[], object], why: Callable[[], str], patience: float
 
 def family(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
+
+
+def program(process: psutil.Process) -> str:
+    """The beginning of its command line; nothing of one that has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline()[:3])
+    except psutil.NoSuchProcess:  # a ZombieProcess is one, too
+        return ""
 
 
 class Running:
@@ -49,7 +57,7 @@ class Running:
 
     def child(self, name: str) -> psutil.Process:
         """The one process below it whose command line names the program `name`."""
-        (found,) = [p for p in family(psutil.Process(self.process.pid))[1:] if any(name in a for a in p.cmdline()[:3])]
+        (found,) = [p for p in family(psutil.Process(self.process.pid))[1:] if name in program(p)]
         return found
 
     def end(self, number: int = signal.SIGTERM) -> int:

@@ -3,9 +3,11 @@
 Flower 1.41 serves everything on one port, and lets whoever reaches it start runs, which are code for every SuperNode.
 So the SuperLink itself listens on its own machine only, and this gateway passes on the calls that SuperNodes make,
 which Flower authenticates by their keys. It hands out app bundles with their signatures, for which Flower's SuperLink
-has no place.
+has no place. A SuperNode that asks for messages when there are none would ask again after 3 s only, so the gateway
+keeps it waiting until there is one (long polling).
 """
 
+import asyncio
 import json
 import ssl
 import threading
@@ -18,6 +20,7 @@ from typing import Any
 import httpx
 import uvicorn
 from flwr.proto.fab_pb2 import GetFabResponse
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 
 from fedapp.errors import FederationError
 
@@ -32,12 +35,15 @@ CALLS = (
     *("get-run", "get-fab", "push-object", "pull-object", "confirm-message-received"),
 )
 PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
-GET_FAB = "/v1/fleet/get-fab"
+GET_FAB, PULL = "/v1/fleet/get-fab", "/v1/fleet/pull-messages"
 # Of one connection, not of the message (RFC 9110, 7.6.1).
 HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host"}
 LARGEST = 2**30  # bytes of a call, which is held in memory
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
+HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
+SHORTEST_POLL, LONGEST_POLL = 0.05, 1.0  # seconds between looks for one
+POLL_SHARE = 0.05  # of the time waited so far: looking late adds at most 5 % to a wait, and stays rare in long ones
 
 
 class Gateway:
@@ -98,8 +104,12 @@ class Gateway:
                 await _reply(send, 413, [], b"")
                 return
         headers = [(name, value) for name, value in scope["headers"] if name not in HOP and name != b"content-length"]
+        call = self._client.build_request("POST", self._upstream + scope["path"], content=bytes(body), headers=headers)
         try:
-            found = await self._client.post(self._upstream + scope["path"], content=bytes(body), headers=headers)
+            if scope["path"] == PULL:
+                found = await self._message(call, receive)
+            else:
+                found = await self._client.send(call)
         except httpx.TransportError:
             await _reply(send, 503, [], b"")  # on which a SuperNode tries again
             return
@@ -109,6 +119,25 @@ class Gateway:
         drop = HOP | {b"content-length", b"content-encoding"}
         kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in drop]
         await _reply(send, found.status_code, kept, content)
+
+    async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
+        """The SuperLink's answer to a call for messages, once it has one, or says no, or `HOLD` seconds are over.
+
+        Whoever has hung up gets none: what the SuperLink has handed out it does not hand out again.
+        """
+        gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
+        start = time.monotonic()
+        try:
+            while True:
+                found = await self._client.send(call)
+                waited = time.monotonic() - start
+                if found.status_code != httpx.codes.OK or PullMessagesResponse.FromString(found.content).messages_list:
+                    return found
+                await asyncio.wait({gone}, timeout=min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL))
+                if waited >= HOLD or gone.done() or self._server.should_exit:
+                    return found
+        finally:
+            gone.cancel()
 
     def _with_signature(self, content: bytes) -> bytes:
         """An app bundle with the signatures that lie in the SuperLink's folder, in the form that SuperNodes verify."""

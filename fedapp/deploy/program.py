@@ -34,10 +34,11 @@ class Program:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            text = line.decode(errors="replace").rstrip()
-            self.lines.append(text)
-            self._say(text)
+        with self.process.stdout:
+            for line in self.process.stdout:
+                text = line.decode(errors="replace").rstrip()
+                self.lines.append(text)
+                self._say(text)
 
     def ended(self) -> int | None:
         """Its exit status; None while it runs."""

@@ -21,14 +21,16 @@ POLL = 2.0  # seconds
 
 def serve(path: Path) -> None:
     parent = os.getppid()
-    path.unlink(missing_ok=True)
+    unready = path.with_suffix(".new")
+    unready.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         before = os.umask(0o177)  # for nobody but its owner, from the moment it is there
         try:
-            listener.bind(str(path))
+            listener.bind(str(unready))
         finally:
             os.umask(before)
         listener.listen()
+        unready.replace(path)  # whoever finds it can connect
         listener.settimeout(POLL)
         while os.getppid() == parent:
             try:

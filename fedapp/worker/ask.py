@@ -35,7 +35,7 @@ def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
             connection.connect(str(path))
             send_question(connection, Question(kind, content, context))
             answer = receive_answer(connection)
-    except (FileNotFoundError, ConnectionError):
+    except (OSError, ValueError, KeyError):  # none there, one that has gone, or what is none
         path.with_suffix(".wanted").write_text(str(ROOT))
         return None
     context.state = answer.state

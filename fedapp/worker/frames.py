@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from google.protobuf.message import DecodeError
 
 __all__ = ["Answer", "Question", "receive_answer", "receive_question", "send_answer", "send_question"]
 
@@ -76,9 +77,11 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[RecordDict
     if max(lengths) > LARGEST:
         raise ValueError(f"a part of {max(lengths)} bytes is no message")
     header, *records = (_exactly(connection, length) for length in lengths)
-    return dict(json.loads(bytes(header))), [
-        recorddict_from_proto(ProtoRecordDict.FromString(bytes(record))) for record in records
-    ]
+    try:
+        protos = [ProtoRecordDict.FromString(bytes(record)) for record in records]
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    return dict(json.loads(bytes(header))), [recorddict_from_proto(proto) for proto in protos]
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray:
