@@ -54,9 +54,10 @@ def open_site(context: Context) -> tuple[Config, Site]:
     given = str(context.run_config["overrides"])
     path = local_data_path(context.node_config)
     config, site = _site(given, path, limits, own_folder(context.node_config), data_version(path))
-    if limits.min_cohort is not None and config.secure_aggregation.name == "none":
+    if limits.asks_for_secure_aggregation and config.secure_aggregation.name == "none":
         raise ConfigError(
-            "secure_aggregation=none: this SuperNode's operator asks for secure aggregation (node-config min-cohort)"
+            "secure_aggregation=none: this SuperNode's operator asks for secure aggregation (node-config min-cohort or"
+            " peers)"
         )
     if config.privacy.name == "none":
         if limits.keys:
@@ -81,6 +82,8 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
     """The preflight: who is hosted here, with how much data, running which code."""
     try:
         config, site = open_site(context)
+        if config.secure_aggregation.name != "none":
+            build_secure_site(config, site, own_limits(context.node_config))  # what is wrong with its keys is said now
         open_account(context, config)  # what is wrong with it is said before round 1
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
         census = replace(census, num_partitions=num_partitions(context.node_config))
@@ -120,7 +123,7 @@ def _secure_site(context: Context) -> tuple[Config, SecureSite]:
     config, site = open_site(context)
     if config.secure_aggregation.name == "none":
         raise ConfigError("secure_aggregation=none: there are no stages in this run")
-    return config, build_secure_site(config, site, own_limits(context.node_config).min_cohort)
+    return config, build_secure_site(config, site, own_limits(context.node_config))
 
 
 def _keys(content: RecordDict, context: Context) -> RecordDict:

@@ -10,7 +10,9 @@ from fedapp.federation.secure_site import SecureSite
 from fedapp.federation.secure_strategy import Timeouts
 from fedapp.federation.site import Site
 from fedapp.metrics import possible
+from fedapp.privacy.limits import OwnLimits
 from fedapp.secure.figures import LARGEST
+from fedapp.secure.pins import read_identity, read_peers
 from fedapp.secure.settings import Settings
 
 __all__ = [
@@ -76,11 +78,13 @@ def figure_ranges(config: Config, main_metric: str) -> dict[str, float]:
     return {"train_loss": 64.0, "val_loss": 64.0, "val_metric": 1.0 if bounded else LARGEST, "clipped": 1.0}
 
 
-def build_secure_site(config: Config, site: Site, min_cohort: int | None) -> SecureSite:
-    """`min_cohort`: what the SuperNode's operator asks for; two clients at least are a cohort."""
+def build_secure_site(config: Config, site: Site, limits: OwnLimits) -> SecureSite:
+    """`limits`: what the SuperNode's operator asks for; two clients at least are a cohort."""
     return SecureSite(
         site,
         build_settings(config),
         figure_ranges(config, site.task.main_metric),
-        min_cohort=max(2, min_cohort or 0),
+        min_cohort=max(2, limits.min_cohort or 0),
+        identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
+        peers=read_peers(limits.peers) if limits.peers is not None else None,
     )

@@ -33,7 +33,7 @@ LAYERS = {
     "build": {
         *("config", "data", "errors", "fingerprint", "metrics", "models", "seeding", "shared_state", "task"),
     },
-    "build_secure": {"build", "config", "errors", "federation", "metrics", "secure"},
+    "build_secure": {"build", "config", "errors", "federation", "metrics", "privacy", "secure"},
     "build_private": {"build", "config", "errors", "privacy"},
     "keeping": {"config", "data", "errors", "federation", "files", "privacy"},
     "build_client": {
@@ -80,7 +80,7 @@ LAYERS = {
     "use": {"build", "config", "data", "errors", "files", "fingerprint", "models", "training"},
     "deploy": {
         *("build", "build_client", "build_server", "config", "data", "deploy", "errors", "files", "launch", "privacy"),
-        "worker",
+        *("secure", "worker"),
     },
     "launch": {
         *(

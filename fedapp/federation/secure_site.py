@@ -20,6 +20,7 @@ from fedapp.fingerprint import state_sha256
 from fedapp.secure import client as protocol
 from fedapp.secure.client import Secrets
 from fedapp.secure.figures import encode
+from fedapp.secure.pins import Identity, Peers
 from fedapp.secure.quantise import pack, quantise
 from fedapp.secure.refusal import Refused
 from fedapp.secure.settings import Settings
@@ -49,11 +50,22 @@ log = logging.getLogger("flwr")
 class SecureSite:
     """`site` trains. `figures`: by name, the largest value of each figure that goes along with the update.
 
-    `min_cohort`: the operator's, below which nothing is sent.
+    `min_cohort`: the operator's, below which nothing is sent. `identity` signs the keys of a round; with `peers` all of
+    a cohort must have been signed by them.
     """
 
-    def __init__(self, site: Site, settings: Settings, figures: Mapping[str, float], *, min_cohort: int = 2) -> None:
+    def __init__(
+        self,
+        site: Site,
+        settings: Settings,
+        figures: Mapping[str, float],
+        *,
+        min_cohort: int = 2,
+        identity: Identity | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self.site, self.settings, self.figures, self.min_cohort = site, settings, figures, min_cohort
+        self.identity, self.peers = identity, peers
 
     # --- the four stages ----------------------------------------------------------------------------------------
 
@@ -64,7 +76,8 @@ class SecureSite:
         def answer(client: int) -> Entries:
             secrets, cipher_key, mask_key = protocol.advertise(header.run, header.server_round, client)
             keep_secrets(state, secrets)
-            return key_answers(cipher_key, mask_key, b"")
+            told = (header.run, header.server_round, client, cipher_key, mask_key)
+            return key_answers(cipher_key, mask_key, self.identity.sign(*told) if self.identity is not None else b"")
 
         try:
             _expect_stage(header, "keys")
@@ -86,6 +99,8 @@ class SecureSite:
         try:
             _expect_stage(header, "shares")
             _expect_view(header, view)
+            if self.peers is not None:
+                self.peers.check(view)
         except Refused as refused:
             return pack_answers(header, {}, dict.fromkeys(header.clients, str(refused)))
         reply = _answered(header, answer)

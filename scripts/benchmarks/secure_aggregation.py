@@ -26,7 +26,7 @@ from fedapp.wire.secure import (
     shared_answers,
 )
 
-# Cohorts with everyone as neighbour (Bonawitz et al. 2017), in which each client's sharing grows as the square, and with
+# Everyone as neighbour (Bonawitz et al. 2017), where what a client shares grows as the square of the cohort, and with
 # some (SecAgg+).
 COHORTS = ((None, 10), (None, 30), (None, 100), (32, 100), (32, 300))
 PARAMETERS = 1_000_000

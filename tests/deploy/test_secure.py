@@ -25,8 +25,8 @@ def federation(tmp_path: Path) -> Iterator[Deployed]:
     try:
         deployed.superlink()
         for number, site in enumerate(SITES):
-            own = ["partition-id=" + str(number), "num-partitions=4", "min-cohort=2"]
-            deployed.supernode(site, "--node-config", *own)
+            own = ["--min-cohort", "2", "--peers", str(deployed.root / "superlink" / "keys")]
+            deployed.supernode(site, *own, "--node-config", f"partition-id={number}", "num-partitions=4")
         for site in SITES:
             deployed.running[site].wait_for("SuperNode ID")
         yield deployed
