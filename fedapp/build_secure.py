@@ -7,7 +7,7 @@ from fedapp.config import Config
 from fedapp.errors import ConfigError
 from fedapp.federation.cohort import cohort_size
 from fedapp.federation.secure_site import SecureSite
-from fedapp.federation.secure_strategy import Timeouts
+from fedapp.federation.secure_stages import Timeouts
 from fedapp.federation.site import Site
 from fedapp.metrics import possible
 from fedapp.privacy.limits import OwnLimits

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.models import MODELS
 from benchmarks.timing import Timed
 from fedapp.secure import client as protocol
+from fedapp.secure.client import Secrets
 from fedapp.secure.quantise import pack, quantise, unpack
-from fedapp.secure.server import Collector
+from fedapp.secure.server import Collector, Opened
 from fedapp.secure.settings import Settings
 from fedapp.shared_state import shared_state
 from fedapp.wire.reply import ClientReport, Reply
@@ -33,6 +35,7 @@ PARAMETERS = 1_000_000
 DROPOUTS = 0.1  # of a cohort, between sharing and masking
 MEASURED = 3  # clients of a round whose work is timed
 RUN, MODEL = "0123456789abcdef", "0" * 64
+HEADER = Header("masked", RUN, 1, (0,), bytes(32))
 
 
 @dataclass
@@ -83,52 +86,62 @@ def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
 
 def one_round(cohort: int, settings: Settings, length: int, costs: Costs, *, seed: int) -> None:
     """A whole round, whose sum is checked. The first clients' work is timed."""
-    random = np.random.default_rng(seed)
-    update = random.normal(0, 0.1, length).astype(np.float32)
     server = Collector(
         settings, run=RUN, server_round=1, model=MODEL, weights=dict.fromkeys(range(cohort), 1.0), length=length
     )
-    secrets, sent = {}, 0
+    secrets = {}
     for client in range(cohort):
         secrets[client], *keys = protocol.advertise(RUN, 1, client)
         server.add_keys(client, *keys)
+    costs.sent = content_bytes(pack_answers(HEADER, {0: key_answers(*keys, b"")}, {}))
+    _share(server, secrets, costs)
+    total = _mask(server, secrets, costs, seed)
+    opened = _open(server, secrets, costs)
+    if not np.array_equal(opened.total, total):
+        raise RuntimeError("the opened sum is not the plain one")
+
+
+def _share(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> None:
     view = server.close_keys()
-    header = Header("keys", RUN, 1, (0,), view.digest)
-    sent += content_bytes(pack_answers(header, {0: key_answers(*keys, b"")}, {}))
-    for client in range(cohort):
+    for client in secrets:
         start = time.perf_counter()
         secrets[client], shared = protocol.share(secrets[client], view)
         if client < MEASURED:
             costs.share.append(time.perf_counter() - start)
         server.add_shares(client, shared)
-    sent += content_bytes(pack_answers(header, {0: shared_answers(shared)}, {}))
-    present = server.close_shares()
-    staying = present[: cohort - round(DROPOUTS * cohort)]
-    total = np.zeros(length, np.int64)
-    for client in staying:
+    costs.sent += content_bytes(pack_answers(HEADER, {0: shared_answers(shared)}, {}))
+
+
+def _mask(server: Collector, secrets: dict[int, Secrets], costs: Costs, seed: int) -> NDArray[np.int64]:
+    """The plain sum of the vectors that were masked."""
+    random, settings = np.random.default_rng(seed), server.settings
+    update = random.normal(0, 0.1, server.length).astype(np.float32)
+    present, total = server.close_shares(), np.zeros(server.length, np.int64)
+    for client in present[: len(present) - round(DROPOUTS * len(present))]:
         start = time.perf_counter()
         vector = quantise(update, 1.0, settings, random)
-        secrets[client] = protocol.receive(secrets[client], view, present, server.sealed_for(client))
-        masked = pack(protocol.apply_masks(secrets[client], view, vector), settings)
+        secrets[client] = protocol.receive(secrets[client], server.view, present, server.sealed_for(client))
+        masked = pack(protocol.apply_masks(secrets[client], server.view, vector), settings)
         if client < MEASURED:
             costs.mask.append(time.perf_counter() - start)
         total += vector
-        server.add_masked([client], unpack(masked, settings, length))
-    sent += content_bytes(pack_masked_reply(header, Reply((ClientReport(0),)), torch.from_numpy(masked)))
+        server.add_masked([client], unpack(masked, settings, server.length))
+    costs.sent += content_bytes(pack_masked_reply(HEADER, Reply((ClientReport(0),)), torch.from_numpy(masked)))
+    return total
+
+
+def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Opened:
     survivors, seconds = server.close_masked(), 0.0
     for client in survivors:
         start = time.perf_counter()
-        revealed = protocol.unmask(secrets[client], view, survivors, server.dropped)
-        if client < MEASURED:
-            costs.unmask.append(time.perf_counter() - start)
-        if client == survivors[0]:
-            sent += content_bytes(pack_answers(header, {0: revealed_answers(revealed)}, {}))
-        start = time.perf_counter()
+        revealed = protocol.unmask(secrets[client], server.view, survivors, server.dropped)
+        middle = time.perf_counter()
         server.add_revealed(client, revealed)
-        seconds += time.perf_counter() - start
+        seconds += time.perf_counter() - middle
+        if client < MEASURED:
+            costs.unmask.append(middle - start)
+    costs.sent += content_bytes(pack_answers(HEADER, {0: revealed_answers(revealed)}, {}))
     start = time.perf_counter()
     opened = server.open()
     costs.server.append(seconds + time.perf_counter() - start)
-    costs.sent = sent
-    if not np.array_equal(opened.total, total):
-        raise RuntimeError("the opened sum is not the plain one")
+    return opened

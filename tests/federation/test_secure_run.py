@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
@@ -270,6 +271,28 @@ def test_a_question_that_comes_twice_opens_nothing(tmp_path: Path) -> None:
         assert not reply.content.array_records
         assert "replayed" in str(reply.content.config_records["config"]["rejected"])
     assert summary(directory)["status"] == "finished"
+
+
+def test_a_model_that_the_cohort_has_not_agreed_on_is_not_trained(tmp_path: Path) -> None:
+    """A server could read an update out of the sum if it gave everyone else a model that learns nothing."""
+    grid = played()
+    push = grid.push_messages
+
+    def other_model(messages: Any) -> Any:
+        messages = list(messages)
+        for message in messages:
+            if message.metadata.message_type == "train.masked" and message.metadata.dst_node_id == 101:
+                arrays = message.content.array_records["arrays"]
+                zeros = {name: Array(np.zeros_like(array.numpy())) for name, array in arrays.items()}
+                message.content["arrays"] = ArrayRecord(zeros)
+        return push(messages)
+
+    grid.push_messages = other_model  # type: ignore[method-assign]
+    directory = run_on(grid, tmp_path / "run", SMALL + QUICK)
+    for number in (1, 2):
+        found = rows(directory, number)
+        assert found[1]["rejected"] == "wrong cohort: the model is another one than the cohort has agreed on"
+        assert [client for client, row in found.items() if row["rejected"]] == [1]
 
 
 def test_a_plain_train_message_gets_no_update(tmp_path: Path) -> None:
