@@ -1,4 +1,4 @@
-"""The four stages of a round of secure aggregation, on the server: messages out, answers in, and what is wrong with them."""
+"""The four stages of a round of secure aggregation, on the server: messages out, and answers in."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping

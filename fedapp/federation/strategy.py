@@ -150,7 +150,7 @@ class WeightedFedAvg(Strategy):
     def _close(self, outcome: RoundOutcome) -> None:
         """No more replies: say what became of every client asked."""
         for client in outcome.weights:
-            if client not in outcome.reports:
+            if client not in outcome.reports and client not in outcome.unused:
                 if self._has_enough(outcome):
                     outcome.unused[client] = "surplus: the round had its replies"
                 else:

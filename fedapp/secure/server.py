@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedapp.errors import ConfigError
 from fedapp.secure.client import Revealed, Shared, mask_key, self_key
 from fedapp.secure.keys import KEY_BYTES, KeyPair, commitment
 from fedapp.secure.masks import add_mask
@@ -85,6 +86,10 @@ class Collector:
         members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in sorted(self._keys))
         self.view = View(self.run, self._round, self._model, tuple(members), self.settings)
         self._enough(len(self._keys), "sent keys", self.view.needed)
+        try:
+            self.settings.check(len(self._keys))
+        except ConfigError as error:  # the cohort has another size than was foreseen
+            raise Refused("wrong cohort", str(error)) from None
         self._stage = "shares"
         return self.view
 

@@ -192,6 +192,11 @@ def test_a_forged_list_of_survivors_is_refused(
     refused(kind, unmask, masked.secrets[0], masked.view, survivors, dropped)
 
 
+def test_a_cohort_that_grew_too_large_for_the_modulus_is_not_begun() -> None:
+    played = play(9, Settings(bits=13, modulus_bits=16), upto="keys")
+    assert "modulus_bits=16" in refused("wrong cohort", played.server.close_keys)
+
+
 # --- the server --------------------------------------------------------------------------------------------------
 
 
