@@ -16,10 +16,11 @@ from fedapp.build_secure import build_secure_site
 from fedapp.code_identity import code_digest, code_path
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
-from fedapp.errors import ConfigError, FedappError
+from fedapp.errors import ConfigError, FedappError, FederationError
 from fedapp.federation.secure_site import SecureSite
 from fedapp.federation.site import Site
 from fedapp.keeping import Folder, keep_result, open_account, open_kept, own_folder
+from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.pinned import pin
 from fedapp.wire.census import Census, pack_census
@@ -64,7 +65,8 @@ def open_site(context: Context) -> tuple[Config, Site]:
             raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
     elif limits.ledger is not None:
         settings = {key: value for key, value in config.data.items() if key not in ("path", "test_path")}
-        pin(limits.ledger.with_name(f"{limits.ledger.name}.data"), settings)
+        with only_that_the_ledger_fails_leaves():
+            pin(limits.ledger.with_name(f"{limits.ledger.name}.data"), settings)
     return config, site
 
 
@@ -78,6 +80,23 @@ def only_kind_of_error_leaves() -> Iterator[None]:
         raise RuntimeError(f"{type(error).__name__} (see the client's log)") from None
 
 
+@contextmanager
+def only_that_the_ledger_fails_leaves() -> Iterator[None]:
+    """Why it does stays in the client's log."""
+    try:
+        yield
+    except (OSError, FederationError) as error:
+        log(ERROR, "node-config ledger-path: %s", error)
+        raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None
+
+
+def check_ledger(path: Path | None) -> None:
+    """Raises ConfigError for a device's ledger into which no training could be written."""
+    if path is not None:
+        with only_that_the_ledger_fails_leaves():
+            FileLedger(path).check()
+
+
 def _query(_: RecordDict, context: Context) -> RecordDict:
     """The preflight: who is hosted here, with how much data, running which code."""
     try:
@@ -85,6 +104,7 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         if config.secure_aggregation.name != "none":
             build_secure_site(config, site, own_limits(context.node_config))  # what is wrong with its keys is said now
         open_account(context, config)  # what is wrong with it is said before round 1
+        check_ledger(own_limits(context.node_config).ledger)
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
         census = replace(census, num_partitions=num_partitions(context.node_config))
     except FedappError as error:

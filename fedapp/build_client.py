@@ -1,11 +1,16 @@
 """From config to objects, on a SuperNode."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
 from fedapp.config import Config
+from fedapp.data.augmentation import augmentation
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.errors import ConfigError
 from fedapp.federation.site import Site
@@ -35,14 +40,16 @@ def build_site(
         "task": parts.task,
         "whole": parts.whole.to(device),
         "model": parts.model,
-        "features": Features(parts.frozen, files) if parts.frozen is not None else None,
+        "features": Features(parts.frozen, files, bool(config.train.augmentation))
+        if parts.frozen is not None
+        else None,
         "backbone": parts.backbone,
         "seed": config.run.seed,
         "max_update_norm": config.strategy.max_update_norm,
     }
     if config.privacy.name == "none":
         return Site(training=build_training(config, parts, limits), **options)
-    from fedapp.build_private import build_budget, build_private_training, check_privacy  # Opacus takes 2 s to import
+    from fedapp.build_private import build_private_training, check_privacy  # Opacus takes 2 s to import
     from fedapp.federation.private_site import PrivateSite
 
     if limits is not None and limits.max_seconds is not None:
@@ -50,14 +57,14 @@ def build_site(
             f"node-config max-seconds={limits.max_seconds:g}: under privacy=dp_sgd the number of steps must not depend"
             " on how fast this machine is; leave it out"
         )
-    check_privacy(config, parts)
-    budget = build_budget(config, limits)
+    plan = check_privacy(config, parts, limits)
+    budget = plan.budget
     if data_path is not None and (budget.void or not budget.cost.noise_multiplier):
         source, sigma = config.privacy.noise_source, budget.cost.noise_multiplier
         raise ConfigError(
             f"privacy.noise_source={source}, privacy.noise_multiplier={sigma}: not on a device, whose data is real"
         )
-    return PrivateSite(training=build_private_training(config, parts, budget), budget=budget, **options)
+    return PrivateSite(training=build_private_training(config, parts, plan), budget=budget, **options)
 
 
 def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None) -> LocalTraining:
@@ -69,5 +76,20 @@ def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None
         local_epochs=config.train.local_epochs,
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
+        prepare=_preparation(config, parts),
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),
     )
+
+
+def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | None:
+    """Augmentation, and what the frozen part makes of its result, which is new each time; None without it."""
+    augment, frozen = augmentation(config.train.augmentation, parts.task.schema), parts.frozen
+    if augment is None or frozen is None:
+        return augment
+
+    @torch.no_grad()
+    def prepare(images: Tensor) -> Tensor:
+        features: Tensor = frozen(augment(images))
+        return features
+
+    return prepare

@@ -1,26 +1,42 @@
 """From config to objects, under differential privacy."""
 
+from dataclasses import dataclass
 from logging import INFO
 
+import torch
 from flwr.common.logger import log
 
 from fedapp.build import Parts, optimizer_factory
 from fedapp.config import Config
+from fedapp.data.source import Examples
 from fedapp.errors import ConfigError
-from fedapp.privacy.accounting import Spending, calibrate
+from fedapp.privacy.accounting import Spending, calibrate, epsilon
 from fedapp.privacy.budget import Budget, planned_participations, rounded_up
-from fedapp.privacy.check import check_private, choose_mode
+from fedapp.privacy.check import check_private, choose_mode, working_mode
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.noise import make_noise
 from fedapp.privacy.training import PrivateTraining
 
-__all__ = ["build_budget", "build_private_training", "check_privacy", "chosen_mode"]
+__all__ = ["Plan", "build_private_training", "check_privacy"]
 
 NEEDED = ("max_grad_norm", "sample_rate", "accountant", "grad_sample_mode", "round_counts_to", "noise_source")
 
 
-def check_privacy(config: Config, parts: Parts) -> Budget:
-    """Refuse, before anything starts, what privacy=dp_sgd cannot protect. Returns each client's budget."""
+@dataclass(frozen=True)
+class Plan:
+    """How clients train in private: each one's budget, and Opacus's way to make gradients for each example (`mode`,
+    and the `reason` for it)."""
+
+    budget: Budget
+    mode: str
+    reason: str
+
+
+def check_privacy(config: Config, parts: Parts, limits: OwnLimits | None = None) -> Plan:
+    """Refuse, before anything starts, what privacy=dp_sgd cannot protect.
+
+    `limits` are the operator's, which no config can lift.
+    """
     privacy = config.privacy
     for name in NEEDED:
         if getattr(privacy, name) is None:
@@ -43,13 +59,39 @@ def check_privacy(config: Config, parts: Parts) -> Budget:
         raise ConfigError(
             "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
         )
-    check_private(parts.model)
-    return build_budget(config)
+    if config.train.augmentation:
+        raise ConfigError(
+            f"train.augmentation=[{','.join(config.train.augmentation)}]: not under privacy=dp_sgd. Which change an"
+            " example gets would depend on the examples drawn beside it; leave it empty"
+        )
+    check_private(parts.model, _instead_of_batch_norm(config))
+    budget = _budget(config, limits or OwnLimits())
+    _check_one_round(config, budget)
+    return Plan(budget, *_mode(config, parts, budget))
 
 
-def build_budget(config: Config, limits: OwnLimits | None = None) -> Budget:
-    """`limits` are the operator's, which no config can lift."""
-    privacy, own = config.privacy, limits or OwnLimits()
+def _check_one_round(config: Config, budget: Budget) -> None:
+    """Noise so small that every client would decline its first round."""
+    sigma, target = config.privacy.noise_multiplier, config.privacy.target_epsilon
+    if sigma is None or target is None or budget.void:
+        return
+    if (once := epsilon([budget.cost], config.privacy.delta or LARGEST_DELTA, budget.accountant)) > target:
+        raise ConfigError(
+            f"privacy.noise_multiplier={sigma}, privacy.target_epsilon={target}: one round alone costs"
+            f" {once:.3g}, so no client would train; set privacy.noise_multiplier=null, which finds what is needed"
+        )
+
+
+def _instead_of_batch_norm(config: Config) -> str:
+    """The override that leaves no BatchNorm to be trained, which depends on the model."""
+    model = config.model
+    if "trainable" in model and (model.get("pretrained") or "norm" not in model):
+        return "Leave it frozen: model.trainable=head or model.trainable=lora"
+    return "Use GroupNorm: model.norm=group" if "norm" in model else "Use GroupNorm in its place"
+
+
+def _budget(config: Config, own: OwnLimits) -> Budget:
+    privacy = config.privacy
     rate = float(privacy.sample_rate or 0)
     steps = max(1, round(config.train.local_epochs / rate))
     rounds = privacy.planned_rounds or planned_participations(
@@ -74,16 +116,28 @@ def build_budget(config: Config, limits: OwnLimits | None = None) -> Budget:
     )
 
 
-def chosen_mode(config: Config, parts: Parts) -> tuple[str, str]:
-    """Opacus's way to make gradients for each example, and why it is this one."""
-    mode = str(config.privacy.grad_sample_mode)
-    return choose_mode(parts.model, config.train.batch_size) if mode == "auto" else (mode, "as configured")
+def _mode(config: Config, parts: Parts, budget: Budget) -> tuple[str, str]:
+    inputs = torch.zeros(2, *parts.task.schema.input_shape, device=next(parts.whole.parameters()).device)
+    if parts.frozen is not None:
+        with torch.no_grad():
+            inputs = parts.frozen(inputs)
+    targets = torch.zeros(2, dtype=torch.int64 if parts.task.schema.is_classification else torch.float32)
+    return working_mode(
+        _training(config, parts, budget, mode="hooks"),
+        parts.model,
+        Examples(inputs, targets),
+        wanted=str(config.privacy.grad_sample_mode),
+        fastest=choose_mode(parts.model, config.train.batch_size),
+    )
 
 
-def build_private_training(config: Config, parts: Parts, budget: Budget) -> PrivateTraining:
+def build_private_training(config: Config, parts: Parts, plan: Plan) -> PrivateTraining:
+    log(INFO, "DP-SGD with per-example gradients by %s: %s", plan.mode, plan.reason)
+    return _training(config, parts, plan.budget, plan.mode)
+
+
+def _training(config: Config, parts: Parts, budget: Budget, mode: str) -> PrivateTraining:
     privacy, cost = config.privacy, budget.cost
-    mode, reason = chosen_mode(config, parts)
-    log(INFO, "DP-SGD with per-example gradients by %s: %s", mode, reason)
     return PrivateTraining(
         loss=parts.task.loss_per_example,
         optimizer=optimizer_factory("optimizer", config.optimizer),

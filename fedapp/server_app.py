@@ -143,9 +143,10 @@ def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
     """What is said of privacy in the summary. Raises ConfigError for what cannot be protected."""
     if config.privacy.name == "none":
         return None
-    from fedapp.build_private import check_privacy, chosen_mode  # Opacus takes 2 s to import
+    from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
 
-    budget = check_privacy(config, parts)
+    plan = check_privacy(config, parts)
+    budget = plan.budget
     return {
         "unit": "one example of one client's data",
         "target_epsilon": config.privacy.target_epsilon,
@@ -155,7 +156,7 @@ def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
         "steps_per_round": budget.cost.steps,
         "max_grad_norm": config.privacy.max_grad_norm,
         "noise_source": config.privacy.noise_source,
-        "grad_sample_mode": chosen_mode(config, parts)[0],
+        "grad_sample_mode": plan.mode,
     }
 
 

@@ -55,6 +55,7 @@ class TrainingResult:
 class LocalTraining:
     """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
 
+    `prepare`, where there is one, makes of a batch's inputs what the model takes, anew each time: augmentation.
     After `max_seconds` it stops, always after a whole step and never before the first one.
     """
 
@@ -63,13 +64,14 @@ class LocalTraining:
     local_epochs: int
     batch_size: int
     proximal_mu: float = 0.0
+    prepare: Callable[[Tensor], Tensor] | None = None
     max_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
 
     def __call__(
         self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
     ) -> TrainingResult:
-        """Train `model` in place. Shuffling and dropout depend on `seed` alone."""
+        """Train `model` in place. Shuffling, augmentation and dropout depend on `seed` alone."""
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
@@ -83,6 +85,7 @@ class LocalTraining:
         with seeded(*seed, "dropout", devices=devices):
             for batch in self._batches(len(examples), generator(*seed, "shuffle")):
                 inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
+                inputs = self.prepare(inputs) if self.prepare is not None else inputs
                 optimizer.zero_grad(set_to_none=True)
                 loss = self.loss(model(inputs), targets)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -34,7 +34,7 @@ LAYERS = {
         *("config", "data", "errors", "fingerprint", "metrics", "models", "seeding", "shared_state", "task"),
     },
     "build_secure": {"build", "config", "errors", "federation", "metrics", "privacy", "secure"},
-    "build_private": {"build", "config", "errors", "privacy"},
+    "build_private": {"build", "config", "data", "errors", "privacy"},
     "keeping": {"config", "data", "errors", "federation", "files", "privacy"},
     "build_client": {
         *("build", "build_private", "config", "data", "errors", "federation", "keeping", "privacy", "training"),

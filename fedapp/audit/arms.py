@@ -84,8 +84,8 @@ def open_arm(setting: Setting) -> Arm:
     starts = range(setting.candidates, needed, half) if half else ()
     spent, delta = None, 1e-5
     if setting.target_epsilon is not None:
-        budget = check_privacy(config, parts)
-        training = build_private_training(config, parts, budget)
+        plan = check_privacy(config, parts)
+        budget, training = plan.budget, build_private_training(config, parts, plan)
         delta = budget.delta_of(half)
         spent = epsilon([budget.cost] * config.federation.num_rounds, delta, budget.accountant)
     game = Game(

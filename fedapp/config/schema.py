@@ -55,6 +55,7 @@ class Train:
     batch_size: int = bounded(ge=1)
     max_seconds: float | None = bounded(gt=0)
     proximal_mu: float = bounded(ge=0, le=1e6)
+    augmentation: list[str] = MISSING
     val_fraction: float = bounded(ge=0, le=0.9)
 
 

@@ -76,6 +76,8 @@ def absolute_paths(config: Config) -> list[str]:
     paths = {f"data.{key}": config.data.get(key) for key in ("path", "test_path")}
     paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
     paths |= {"run.initial_model": config.run.initial_model}
+    if isinstance(weights := config.model.get("pretrained"), str) and weights:
+        paths |= {"model.pretrained": weights}
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
     if (resume := full.get("run.resume")) is not None and not resume.exists():
         raise ConfigError(

@@ -12,6 +12,11 @@ from fedapp.errors import ConfigError
 
 __all__ = ["Spending", "calibrate", "epsilon"]
 
+# Above this, or this over the square root of the steps, PRV takes minutes and all memory, or gives up; RDP's bound,
+# which is no smaller, stands for it there.
+LARGEST_PRV, MOST_PRV_WORK = 50.0, 5000.0
+LARGEST_NOISE = 1e4
+
 
 @dataclass(frozen=True)
 class Spending:
@@ -26,7 +31,8 @@ class Spending:
 def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
     """What all of `history` together has cost at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
-    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by adding up.
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by adding up. An epsilon of
+    more than 50, which protects nobody, is RDP's by either, as is one of 1 over more than 25 million steps.
     """
     steps: Counter[tuple[float, float]] = Counter()
     for spent in history:
@@ -36,7 +42,9 @@ def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float
         return 0.0
     if any(sigma == 0 for sigma, _, _ in merged):
         return math.inf
-    return _epsilon(merged, delta, accountant)
+    bound = _epsilon(merged, delta, "rdp")
+    most = min(LARGEST_PRV, MOST_PRV_WORK / math.sqrt(sum(count for _, _, count in merged)))
+    return _epsilon(merged, delta, accountant) if accountant != "rdp" and bound <= most else bound
 
 
 @lru_cache(maxsize=256)
@@ -66,23 +74,25 @@ def _opacus() -> Any:
 def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`.
 
-    Raises ConfigError where no noise is enough.
+    As Opacus's get_noise_multiplier, which asks PRV for any epsilon on its way. Raises ConfigError where no noise is
+    enough.
     """
-    from opacus.accountants.utils import get_noise_multiplier
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = get_noise_multiplier(
-                target_epsilon=target_epsilon,
-                target_delta=delta,
-                sample_rate=sample_rate,
-                steps=steps,
-                accountant=accountant,
+    def cost(sigma: float) -> float:
+        return epsilon([Spending(sigma, sample_rate, steps)], delta, accountant)
+
+    low, high = 0.0, 1.0
+    while (spent := cost(high)) > target_epsilon:
+        low, high = high, 2 * high
+        if high > LARGEST_NOISE:
+            raise ConfigError(
+                f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate}"
+                " within it; raise it, or plan fewer rounds"
             )
-    except ValueError as error:
-        raise ConfigError(
-            f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate} within"
-            f" it ({error}); raise it, or plan fewer rounds"
-        ) from None
-    return float(found)
+    while target_epsilon - spent > 0.01 and high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        if (found := cost(middle)) <= target_epsilon:
+            high, spent = middle, found
+        else:
+            low = middle
+    return high

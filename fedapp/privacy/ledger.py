@@ -60,6 +60,12 @@ class FileLedger:
     def entries(self) -> list[Entry]:
         return self._read()[1]
 
+    def check(self) -> None:
+        """Raises FederationError where it is damaged, OSError where it cannot be read and written."""
+        self.entries()
+        with self.held():
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+
     @contextmanager
     def held(self) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)

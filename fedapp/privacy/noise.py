@@ -7,6 +7,8 @@ import torch
 from randomgen import AESCounter
 from torch import Tensor
 
+from fedapp.seeding import derive_seed
+
 __all__ = ["Noise", "make_noise"]
 
 
@@ -19,6 +21,7 @@ class Noise:
 
     def __init__(self, key: int) -> None:
         self._random = np.random.Generator(AESCounter(key=key))
+        self.torch_seed = derive_seed(key, "torch")  # for torch's generators, which dropout draws from: as secret
 
     def normal(self, shape: torch.Size, std: float) -> Tensor:
         """Independent Gaussian values of mean 0, float64: of float32 noise the last bits would tell of what it hides

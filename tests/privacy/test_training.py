@@ -210,6 +210,26 @@ def test_noise_comes_from_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     trained(private(noise_multiplier=1.0, max_grad_norm=1.0), Examples(torch.ones(20, 1, 8, 8), torch.zeros(20).long()))
 
 
+def test_masks_of_dropout_are_as_secret_as_the_noise() -> None:
+    """An example more moves those after it to other masks: where these are known, that is no bounded change."""
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(inputs.detach().clone())
+            return inputs
+
+    def masks(noise: str) -> Tensor:
+        seen.clear()
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), Watched(), nn.Linear(64, 3))
+        data = Examples(torch.ones(20, 1, 8, 8), torch.zeros(20).long())
+        private(noise=lambda: make_noise(noise, 1), sample_rate=1.0, batch_size=20, steps=1)(model, data, seed=(0,))
+        return seen[0]
+
+    assert not torch.equal(masks("os_entropy"), masks("os_entropy"))  # the same seed, and 1280 coins
+    assert torch.equal(masks("seeded_for_tests"), masks("seeded_for_tests"))
+
+
 def test_the_loss_is_not_known() -> None:
     assert private()(cnn(), examples(20), seed=(0,)).loss is None
 
