@@ -21,8 +21,8 @@ SMALL = (
     " partition=iid secure_aggregation=secaggplus"
 )
 QUICK = (
-    " secure_aggregation.keys_timeout=0.3 secure_aggregation.shares_timeout=0.3 secure_aggregation.masked_timeout=0.5"
-    " secure_aggregation.unmask_timeout=0.3 federation.exclude_after=null"
+    " secure_aggregation.keys_timeout=0.1 secure_aggregation.shares_timeout=0.1 secure_aggregation.masked_timeout=0.1"
+    " secure_aggregation.unmask_timeout=0.1 federation.exclude_after=null"
 )
 
 
@@ -63,6 +63,7 @@ def test_no_line_tells_of_a_single_client_s_training(secure: Path) -> None:
     assert (secure / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nodes", "shuffle"), [(1, None), (6, 7)])
 def test_the_same_model_for_any_number_of_supernodes_and_any_order(
     secure: Path, tmp_path: Path, nodes: int, shuffle: int | None
@@ -72,6 +73,7 @@ def test_the_same_model_for_any_number_of_supernodes_and_any_order(
     assert summary(other)["model_sha256"] == summary(secure)["model_sha256"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_model(secure: Path, tmp_path: Path) -> None:
     first = SMALL.replace("num_rounds=2", "num_rounds=1")
     run_in_process(tmp_path / "run", f"{first} run.output_dir={tmp_path / 'run'}")
@@ -87,6 +89,7 @@ def test_supernodes_keep_no_secret_when_a_round_is_over(tmp_path: Path) -> None:
         assert list(context.state) == ["secure-round"]
 
 
+@pytest.mark.slow
 def test_what_the_server_gets_is_bytes_that_no_two_runs_have_in_common(tmp_path: Path) -> None:
     seen = []
     for number in range(2):
@@ -135,6 +138,7 @@ def test_a_client_that_drops_out_at_a_stage_costs_its_own_update(tmp_path: Path,
     assert summary(directory)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_what_remains_is_the_average_over_those_who_remain(tmp_path: Path) -> None:
     """The same model as from a client that was never there: the sum of the others, by their own weights."""
     only = SMALL.replace("num_rounds=2", "num_rounds=1") + QUICK
@@ -153,6 +157,7 @@ def test_dropouts_at_every_stage_at_once(tmp_path: Path) -> None:
     assert lines(directory, "metrics.jsonl")[-1]["replied"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["keys", "shares", "masked", "unmask"])
 def test_too_many_dropouts_change_nothing_and_say_why(tmp_path: Path, stage: str) -> None:
     gone = without(*((client, stage) for client in range(5)))
@@ -163,12 +168,14 @@ def test_too_many_dropouts_change_nothing_and_say_why(tmp_path: Path, stage: str
     assert "are needed" in second[5]["unused"]
 
 
+@pytest.mark.slow
 def test_a_supernode_that_drops_out_takes_its_clients_along(tmp_path: Path) -> None:
     overrides = SMALL.replace("num_clients=6", "num_clients=9") + QUICK
     directory = run_in_process(tmp_path / "run", overrides, 4, tamper=without((3, "masked")))
     assert [client for client, row in rows(directory, 2).items() if row["rejected"]] == [3, 7]
 
 
+@pytest.mark.slow
 def test_surplus_clients_are_let_go_after_the_keys(tmp_path: Path) -> None:
     overrides = SMALL.replace("fraction_train=1", "fraction_train=0.5") + " federation.over_selection=1"
     directory = run_in_process(tmp_path / "run", overrides, 6, delay=lambda m: 0.3 * (m.metadata.src_node_id > 103))
@@ -400,6 +407,7 @@ def test_a_truncated_vector_a_replayed_one_and_a_lie_about_shares(tmp_path: Path
 # --- with everything else -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_under_differential_privacy_ledgers_are_as_without(tmp_path: Path) -> None:
     private = (
         " privacy=dp_sgd privacy.noise_multiplier=2 privacy.accountant=rdp privacy.sample_rate=0.5"
@@ -418,6 +426,7 @@ def test_under_differential_privacy_ledgers_are_as_without(tmp_path: Path) -> No
     assert "clipped" not in line
 
 
+@pytest.mark.slow
 def test_who_declines_is_not_in_the_sum_and_its_mask_is_taken_away(tmp_path: Path) -> None:
     """A client without budget is known only when it is asked to train, after it has shared its secrets."""
     private = (
@@ -430,6 +439,7 @@ def test_who_declines_is_not_in_the_sum_and_its_mask_is_taken_away(tmp_path: Pat
     assert summary(directory)["declined"] > 0
 
 
+@pytest.mark.slow
 def test_personal_heads_stay_where_they_are(tmp_path: Path) -> None:
     overrides = SMALL.replace("model=logistic_regression", "model=mlp federation.personal=head")
     directory = run_in_process(tmp_path / "run", overrides)
@@ -437,6 +447,7 @@ def test_personal_heads_stay_where_they_are(tmp_path: Path) -> None:
     assert metrics[-1]["val_loss"] < metrics[1]["val_loss"]
 
 
+@pytest.mark.slow
 def test_few_neighbours_and_another_modulus(tmp_path: Path) -> None:
     more = " secure_aggregation.neighbours=2 secure_aggregation.modulus_bits=24 secure_aggregation.bits=14"
     few = run_in_process(tmp_path / "run", SMALL + more, 6)

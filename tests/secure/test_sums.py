@@ -53,7 +53,7 @@ def opened_is_plain(case: Case, seed: int) -> None:
     assert opened.shares_refused == ()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(8, 40), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32), st.data())
 def test_it_is_so_with_few_neighbours_or_nothing_is_opened(
     cohort: int, neighbours: int, seed: int, data: st.DataObject
