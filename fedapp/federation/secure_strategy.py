@@ -7,7 +7,7 @@ left, and otherwise the round changes nothing and says why.
 
 import math
 from collections.abc import Iterable, Mapping
-from logging import WARNING
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,20 @@ class SecureFedAvg(WeightedFedAvg):
     ) -> None:
         super().__init__(*arguments, **options)
         self.settings, self.timeouts, self.figures = settings, timeouts, dict(figures)
+
+    def summary(self) -> None:
+        """Log what this strategy will do, and a threshold that trusts the server with more than it must."""
+        super().summary()
+        cohort = self.cohort_size
+        degree, needed = self.settings.degree(cohort), self.settings.needed(cohort)
+        log(INFO, "Secure aggregation: each with %d neighbours, %d of %d open its part", degree, needed, degree + 1)
+        if 2 * needed <= degree + 1:
+            log(
+                WARNING,
+                "secure_aggregation.threshold=%d: not more than half of the %d who hold a client's shares: a server that"
+                " tells them different things could collect both of its secrets",
+                *(needed, degree + 1),
+            )
 
     def train(
         self,

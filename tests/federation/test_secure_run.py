@@ -480,6 +480,16 @@ def test_what_cannot_work_is_refused_before_round_1(tmp_path: Path, overrides: s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("threshold", "warned"), [(3, True), (4, False)])
+def test_a_threshold_of_half_the_holders_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, threshold: int, warned: bool
+) -> None:
+    overrides = SMALL.replace("num_rounds=2", "num_rounds=1") + f" secure_aggregation.threshold={threshold}"
+    with caplog.at_level("WARNING", logger="flwr"):
+        run_in_process(tmp_path / "run", overrides)
+    assert ("both of its secrets" in caplog.text) == warned
+
+
 def test_keys_without_an_effect_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no effect under secure_aggregation=none"):
         run_in_process(tmp_path / "run", "secure_aggregation=none secure_aggregation.bits=8")
