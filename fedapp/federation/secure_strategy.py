@@ -49,7 +49,7 @@ class SecureFedAvg(WeightedFedAvg):
         if 2 * needed <= degree + 1:
             log(
                 WARNING,
-                "secure_aggregation.threshold=%d: not more than half of the %d who hold a client's shares: a server that"
+                "secure_aggregation.threshold=%d: at most half of the %d who hold a client's shares: a server that"
                 " tells them different things could collect both of its secrets",
                 *(needed, degree + 1),
             )
