@@ -1,12 +1,16 @@
 """The benchmark runs, small, and its arms do the same work; how long they take is nobody's test."""
 
+import importlib
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from in_process import InProcessGrid, run_in_process
 
 pytestmark = pytest.mark.slow
 
@@ -44,11 +48,12 @@ def test_secure_aggregation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     command(monkeypatch)
     from benchmarks import secure_aggregation
 
-    monkeypatch.setattr(secure_aggregation, "PARAMETERS", 1000)
     monkeypatch.setattr(secure_aggregation, "COHORTS", ((None, 10), (4, 10), (32, 100)))
-    rows = figures(monkeypatch, tmp_path, "secagg")
+    path = tmp_path / "figures.json"
+    assert command(monkeypatch).main(["secure-aggregation", "--parameters", "1000", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
     assert [(row["cohort"], row["neighbours"]) for row in rows] == [(10, 9), (10, 4), (100, 32)]
-    assert all(1 < row["bytes_ratio"] < 1.3 for row in rows)  # type: ignore[operator]
+    assert all(1 < row["bytes_ratio"] < 1.3 for row in rows)
 
 
 def test_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,7 +77,18 @@ def test_the_benchmarks_arms_train_the_same_model(monkeypatch: pytest.MonkeyPatc
         assert all(torch.allclose(state[key], states[0][key], rtol=0, atol=1e-5) for key in state)
 
 
-@pytest.mark.parametrize("arguments", [["speed"], ["dp-sgd", "--steps", "0"]])
+NONSENSE = [
+    ["speed"],
+    ["dp-sgd", "--steps", "0"],
+    ["simulation", "--arms", "magic"],
+    ["simulation", "--repetitions", "0"],
+    ["scale", "--cohort", "0"],
+    ["aggregation", "--parameters", "0"],
+    ["ledger", "--json", "/no/such/folder/figures.json"],
+]
+
+
+@pytest.mark.parametrize("arguments", NONSENSE)
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         command(monkeypatch).main(arguments)
@@ -83,3 +99,179 @@ def test_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [row["features"] for row in rows] == ["computed", "from a file", "from memory"]
     assert len({row["loss"] for row in rows}) == 1  # every arm trains on the same
     assert rows[0]["times_faster"] == 1.0
+
+
+def stock_rounds(place: Path, work: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The stock app's rounds, with Flower's own FedAvg, in this process."""
+    client, server = (importlib.import_module(f"stock_app.{name}_app") for name in ("client", "server"))
+    settings = {"place": str(place), "net": "2nn", "num-server-rounds": work.rounds, "fraction-train": 1.0}
+    settings |= {"fraction-evaluate": 0.0, "local-epochs": 1, "learning-rate": 0.05, "batch-size": 10}
+    grid = InProcessGrid("", work.clients, app=client.app)
+    for context in grid.contexts.values():
+        context.run_config.clear()
+        context.run_config.update(settings)
+    server.main(grid, SimpleNamespace(run_config=settings))
+    return list(importlib.import_module("benchmarks.arms").stock_lines(place, work))
+
+
+def test_every_arm_of_the_simulation_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Steps, and losses of rounds that begin with the same model; only the order of examples differs."""
+    command(monkeypatch)
+    import torch
+    from benchmarks import arms, ideal, simulation
+    from benchmarks.work import Work, read_trace
+
+    # In the middle of what would make the arms differ were it forgotten: several rounds, a learning rate that shows.
+    work = Work("2nn", 4, 3, 1, 4, 60)
+    work.write(tmp_path)
+    settings = json.loads((tmp_path / "work.json").read_text())
+    assert settings["cohorts"] == [[0, 1, 2, 3]] * 3
+    run_in_process(tmp_path / "run", " ".join(work.overrides))
+    trainer = ideal.Trainer(tmp_path, settings)
+    state = torch.cat([value.reshape(-1) for value in trainer.initial(tmp_path)])
+    plain = []
+    for cohort in settings["cohorts"]:
+        total, loss, steps = trainer(state, cohort)
+        state = total / len(cohort)
+        plain.append({"time": 0.0, "loss": loss / len(cohort), "steps": steps})
+    traces = {
+        "ideal": [read_trace(0.0, plain)],
+        "fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")],
+        "stock": [read_trace(0.0, stock_rounds(tmp_path, work, monkeypatch))],
+    }
+    simulation.check(work, traces, tolerance=0.01)
+    assert traces["fedapp"][0].steps == (24, 24, 24)
+    losses = traces["fedapp"][0].losses
+    assert losses[2] < losses[0] - 0.02  # so a tolerance of a hundredth tells rounds apart
+    for arm, changes in (("stock", {"steps": 23}), ("ideal", {"loss": 9.9})):
+        wrong = [{"time": 0.0, "loss": losses[i], "steps": 24, **(changes if i == 1 else {})} for i in range(3)]
+        with pytest.raises(arms.ArmError, match=arm):
+            simulation.check(work, {**traces, arm: [read_trace(0.0, wrong)]}, tolerance=0.01)
+
+
+def test_pfl_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pfl")
+    command(monkeypatch)
+    from benchmarks import arms, simulation
+    from benchmarks.work import Work, read_trace
+
+    work = Work("2nn", 4, 2, 1, 4, 60)
+    work.write(tmp_path)
+    run_in_process(tmp_path / "run", " ".join(work.overrides))
+    with arms.workplace() as home:
+        found = arms.pfl(work, tmp_path, home)
+    assert found.to_first_round > 0
+    traces = {"fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")], "pfl": [found]}
+    simulation.check(work, traces, tolerance=0.01)
+    assert len(read_trace(0.0, arms.lines_of(tmp_path / "pfl.jsonl")).ends) == 2
+
+
+def test_both_arms_of_the_aggregation_find_the_same_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    import numpy as np
+    from benchmarks import aggregation
+
+    for cohort in (3, 40):
+        monkeypatch.setattr(aggregation, "LARGEST_PULL", 8 * 1000 * 5)  # five different updates in turn
+        (_, ours), (_, flowers) = aggregation.ours(cohort, 1000), aggregation.flower(cohort, 1000)
+        assert ours.keys() == flowers.keys()
+        for key, value in ours.items():
+            assert np.abs(value).max() > 0.1
+            np.testing.assert_allclose(value, flowers[key], rtol=0, atol=1e-6)
+
+
+def test_aggregation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    options = ["--cohort", "3", "--parameters", "1000", "--repetitions", "1", "--json", str(path), "--plot", str(plot)]
+    assert command(monkeypatch).main(["aggregation", *options]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["fedapp", "flower"]
+    assert all(row["gigabytes_a_second"] > 0 and row["peak_bytes"] > 0 for row in rows)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_is_booked_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    import os
+    import time
+
+    from benchmarks.memory import MemoryWatch
+
+    program = "import time; held = bytearray(b'x' * (64 << 20)); print('ready', flush=True); time.sleep(60)"
+    with MemoryWatch() as memory:
+        memory(os.getpid())
+        line = [sys.executable, "-c", program, "flwr-simulation"]
+        with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            deadline = time.monotonic() + 30
+            while memory.peak["server"] < 64 << 20 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.kill()
+    assert 64 << 20 <= memory.peak["server"] < 256 << 20
+    assert memory.peak["workers"] == 0
+
+
+def test_a_workplace_ends_what_was_started_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    from benchmarks.arms import environment, workplace
+
+    with workplace() as home:
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment(home))
+    process.wait(20)  # raises where it goes on
+    assert not home.exists()
+
+
+def test_a_command_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command(monkeypatch)
+    from benchmarks.arms import ArmError
+    from benchmarks.arms import command as run_command
+
+    with pytest.raises(ArmError, match="no such luck"):
+        run_command([sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path, tmp_path / "log")
+
+
+def test_ratios_are_told_from_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    from benchmarks.bars import bars
+
+    seconds = {"ideal": 1.0, "fedapp": 1.2, "stock": 3.0, "pfl": 1.8}
+    simulation = [
+        {"model": "cnn", "cohort": 10, "arm": arm, "rounds": [value], "first": [10 * value]}
+        for arm, value in seconds.items()
+    ]
+    scale = [
+        {"clients": clients, "cohort": cohort, "rounds": [each * cohort], "peak_bytes": {"server": memory}}
+        for clients, cohort, each, memory in ((100, 100, 0.2, 5), (10_000, 100, 0.22, 5), (10_000, 10, 0.2, 100))
+    ]
+    scale.append({"clients": 10_000, "cohort": 1000, "rounds": [1.0], "peak_bytes": {"server": 105}})
+    rates = {"fedapp": 2.0, "flower": 2.5}
+    aggregation = [{"cohort": 10, "arm": arm, "gigabytes_a_second": rate} for arm, rate in rates.items()]
+    deployment = [{"arm": "stock", "to_stock": 1.0}, {"arm": "fedapp, warm", "to_stock": 0.1}]
+    rows = {"simulation": simulation, "scale": scale, "aggregation": aggregation, "deployment": deployment}
+    found = bars(rows).rows
+    assert [row[2] for row in found] == ["1.20", "2.50", "2.50", "1.50", "1.05", "1.10", "0.80", "0.10"]
+    assert not bars({"ledger": []}).rows
+
+
+def test_all_asks_for_four_benchmarks_with_files_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command(monkeypatch)
+    from benchmarks.options import ALL, parse
+
+    asked = [options for _, options in parse("", ["all", "--quick", "--json", str(tmp_path / "figures.json")])]
+    assert [options.benchmark for options in asked] == list(ALL)
+    assert {options.json for options in asked} == {tmp_path / f"figures-{name}.json" for name in ALL}
+    assert all(options.quick and options.repetitions == 1 for options in asked)
+
+
+def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
+    """Small, with Flower's own processes for the stock app; what is started is ended."""
+    line = [sys.executable, str(SCRIPTS / "bench.py"), "simulation", "--quick", "--model", "2nn", "--cohort", "10"]
+    line += ["--arms", "ideal", "stock", "--json", "figures.json"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["ideal", "stock"]
+    assert rows[1]["steps"] == [[100, 100, 100]]
+    assert rows[1]["to_ideal"] > 0
+    assert rows[1]["first"][0] > 0

@@ -124,7 +124,7 @@ class Federation:
         """The round that is over: into the run directory, onto the terminal, into the stop rules."""
         outcome = self.strategy.outcome
         federated = outcome.federated(self.task.main_metric, self.strategy.roster.num_examples)
-        times = {"seconds": clock.total(), **clock.phases()}
+        times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
         figures = outcome.figures(times, self._figures, federated, self.record.epsilon_figures(outcome))
         self.record.add_round(figures, outcome)
         log(INFO, "round %d/%d  %s", outcome.server_round, self.rules.num_rounds, round_line(figures))
@@ -140,7 +140,7 @@ class Federation:
     def _begin(self) -> None:
         self._arrays = state_to_arrays(shared_state(self.model))
         self._figures = self._evaluate()
-        self.record.add_round({"round": 0, **self._figures}, None)
+        self.record.add_round({"round": 0, "time": time.time(), **self._figures}, None)
         self._save()
 
     def _save(self) -> None:

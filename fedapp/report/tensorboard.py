@@ -28,7 +28,7 @@ class EventWriter:
         """Write every number in `metrics` at step `metrics["round"]`, and flush it, since runs get killed."""
         step = metrics["round"]
         for key, value in metrics.items():
-            if key != "round" and isinstance(value, int | float) and not isinstance(value, bool):
+            if key not in ("round", "time") and isinstance(value, int | float) and not isinstance(value, bool):
                 self._writer.add_scalar(_tag(key), value, step)
         self._writer.flush()
 

@@ -1,11 +1,11 @@
 """DP-SGD: what it takes relative to plain SGD in each of Opacus's modes, and which one `auto` picks."""
 
-from typing import Any
+from argparse import Namespace
 
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
-from rich.table import Table
 
 from benchmarks.models import MODELS, examples, per_example_loss, sgd
+from benchmarks.result import Point, Result, Table
 from benchmarks.timing import alternate
 from fedapp.privacy.check import choose_mode
 from fedapp.privacy.noise import make_noise
@@ -32,10 +32,11 @@ def private_training(mode: str, batch: int, steps: int) -> PrivateTraining:
     )
 
 
-def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
+def run(options: Namespace) -> Result:
     """`steps` steps on the same batches in every mode; plain SGD goes over the same number of batches of that size."""
     table = Table("model", "batch", "plain, ms", *MODES, "auto", "to best", title="time relative to plain SGD")
-    rows = []
+    repetitions, steps = options.repetitions, options.steps
+    rows, points = [], []
     for name, make in MODELS.items():
         for batch in BATCHES:
             model, data = make(), examples(batch * steps)
@@ -46,6 +47,7 @@ def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
                 for key, training in trainings.items()
             }
             timed = alternate(arms, repetitions)
+            points += [Point(f"{name}, batch {batch}", key, value.seconds) for key, value in timed.items()]
             chosen = choose_mode(model, batch)[0]
             best = min(timed[mode].median for mode in MODES)
             ratios = {mode: timed[mode].median / timed["plain"].median for mode in MODES}
@@ -61,4 +63,4 @@ def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
             table.add_row(
                 name, str(batch), f"{1e3 * timed['plain'].median:.1f}", *shown, chosen, f"{row['auto_to_best']:.2f}"
             )
-    return rows, table
+    return Result(rows, table, points, "seconds")

@@ -1,11 +1,10 @@
 """A client's round of task=transfer: with features of the frozen part computed anew, from a file, and from memory."""
 
 import tempfile
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-
+from benchmarks.result import Point, Result, Table
 from benchmarks.timing import alternate
 from fedapp.build import build_parts
 from fedapp.build_client import build_training
@@ -14,8 +13,9 @@ from fedapp.data.features import FeatureFiles, Features
 from fedapp.data.shards import ClientData
 
 
-def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
-    """One epoch of `steps` batches of 32 photographs, and the evaluation of as many examples as a tenth of them."""
+def run(options: Namespace) -> Result:
+    """One epoch of `options.steps` batches of 32 photographs, and the evaluation of a tenth as many."""
+    repetitions, steps = options.repetitions, options.steps
     config = compose(["task=transfer"])
     parts = build_parts(config)
     assert parts.frozen is not None
@@ -43,9 +43,10 @@ def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
             repetitions,
         )
     table = Table("features", "a round, ms", "times faster", title=f"{count} photographs, EfficientNet-Lite0")
-    rows = []
+    rows, points = [], []
     for name, seconds in timed.items():
         ratio = timed["computed"].median / seconds.median
         rows.append({"features": name, "times_faster": ratio, "loss": losses[name], "seconds": seconds.seconds})
+        points.append(Point(f"{count} photographs", name, seconds.seconds))
         table.add_row(name, seconds.text, f"{ratio:.0f}")
-    return rows, table
+    return Result(rows, table, points, "seconds")

@@ -2,14 +2,14 @@
 
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.table import Table
 from torch import nn
 
 from benchmarks.models import MODELS, examples, per_example_loss, sgd
+from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
 from fedapp.privacy import accounting
 from fedapp.privacy.accounting import Spending
@@ -25,22 +25,24 @@ SIGMA = 2.0
 FEDERATIONS = {"simulation": (50, 5), "alone": (1, 1)}  # clients of one process, and how many of them train in a round
 
 
-def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
-    """`repetitions` rounds after a first one. Half of 100 clients in a simulation, of which 5 train in a round, share
-    what the accountant has worked out; one alone, in a process that lives on, has a history of its own."""
+def run(options: Namespace) -> Result:
+    """`options.repetitions` rounds after a first one. Half of 100 clients in a simulation, of which 5 train in a round,
+    share what the accountant has worked out; one alone, in a process that lives on, has a history of its own."""
     title = "a round of the clients of one process: half of 100 clients, 5 train; or one client"
     table = Table("model", "accountant", "where", "training, ms", "bookkeeping, ms", "share", title=title)
-    rows = []
+    rows, points = [], []
     for name, make in MODELS.items():
         for accountant in ("prv", "rdp"):
             for where, (clients, cohort) in FEDERATIONS.items():
                 accounting._epsilon.cache_clear()
-                spent, trained = _rounds(make(), accountant, clients, cohort, repetitions, steps)
+                spent, trained = _rounds(make(), accountant, clients, cohort, options.repetitions, options.steps)
                 share = sum(spent.seconds) / (sum(spent.seconds) + sum(trained.seconds))
                 row = {"model": name, "accountant": accountant, "where": where, "share": share}
                 rows.append(row | {"bookkeeping": spent.seconds, "training": trained.seconds})
+                case = f"{name}, {accountant}, {where}"
+                points += [Point(case, "bookkeeping", spent.seconds), Point(case, "training", trained.seconds)]
                 table.add_row(name, accountant, where, trained.text, spent.text, f"{share:.1%}")
-    return rows, table
+    return Result(rows, table, points, "seconds")
 
 
 def _rounds(

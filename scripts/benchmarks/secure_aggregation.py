@@ -1,15 +1,16 @@
 """What secure aggregation costs: bytes and seconds of one client, and of the server, by the size of the cohort."""
 
 import time
+from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 
 from benchmarks.models import MODELS
+from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
 from fedapp.secure import client as protocol
 from fedapp.secure.client import Secrets
@@ -31,7 +32,6 @@ from fedapp.wire.secure import (
 # Everyone as neighbour (Bonawitz et al. 2017), where what a client shares grows as the square of the cohort, and with
 # some (SecAgg+).
 COHORTS = ((None, 10), (None, 30), (None, 100), (32, 100), (32, 300))
-PARAMETERS = 1_000_000
 DROPOUTS = 0.1  # of a cohort, between sharing and masking
 MEASURED = 3  # clients of a round whose work is timed
 RUN, MODEL = "0123456789abcdef", "0" * 64
@@ -50,38 +50,30 @@ class Costs:
     sent: int = 0
 
 
-def run(repetitions: int, steps: int) -> tuple[list[dict[str, Any]], Table]:
-    """`repetitions` rounds for each cohort; `steps` has no part in it. The sum is checked against the plain one."""
-    title = f"secure aggregation of {PARAMETERS:,} parameters, {DROPOUTS:.0%} dropouts before masking, one core"
+def run(options: Namespace) -> Result:
+    """`options.repetitions` rounds of `options.parameters` for each cohort. Each sum is checked against the plain one."""
     table = Table(
         *("cohort", "neighbours", "sharing, ms", "masking, ms", "revealing, ms", "server, s", "bytes, 2NN to float32"),
-        title=title,
+        title=f"secure aggregation of {options.parameters:,} parameters, {DROPOUTS:.0%} dropouts before masking, one core",
     )
     small = sum(value.numel() for value in shared_state(MODELS["2NN"]()).values())
-    rows = []
+    rows: list[dict[str, Any]] = []
+    points: list[Point] = []
     for neighbours, cohort in COHORTS:
-        settings, costs = Settings(neighbours), Costs()
-        for number in range(repetitions):
-            one_round(cohort, settings, PARAMETERS, costs, seed=number)
-        sent = Costs()
+        settings, costs, sent = Settings(neighbours), Costs(), Costs()
+        for number in range(options.repetitions):
+            one_round(cohort, settings, options.parameters, costs, seed=number)
         one_round(cohort, settings, small, sent, seed=0)
-        ratio = sent.sent / (4 * small)
-        degree = settings.degree(cohort)
-        share, mask, unmask, server = (Timed(tuple(v)) for v in (costs.share, costs.mask, costs.unmask, costs.server))
-        rows.append(
-            {
-                "cohort": cohort,
-                "neighbours": degree,
-                "share": share.seconds,
-                "mask": mask.seconds,
-                "unmask": unmask.seconds,
-                "server": server.seconds,
-                "bytes_ratio": ratio,
-            }
+        stages = {name: tuple(getattr(costs, name)) for name in ("share", "mask", "unmask", "server")}
+        row = {"cohort": cohort, "neighbours": settings.degree(cohort), "bytes_ratio": sent.sent / (4 * small)}
+        rows.append(row | stages)
+        points += [Point(f"{cohort}, {row['neighbours']}", name, values) for name, values in stages.items()]
+        share, mask, unmask, server = (Timed(values) for values in stages.values())
+        table.add_row(
+            *(str(cohort), str(row["neighbours"]), share.text, mask.text, unmask.text, f"{server.median:.2f}"),
+            f"{row['bytes_ratio']:.3f}",
         )
-        seconds = f"{server.median:.2f}"
-        table.add_row(str(cohort), str(degree), share.text, mask.text, unmask.text, seconds, f"{ratio:.3f}")
-    return rows, table
+    return Result(rows, table, points, "seconds")
 
 
 def one_round(cohort: int, settings: Settings, length: int, costs: Costs, *, seed: int) -> None:

@@ -50,7 +50,7 @@ app = faulty(sound, lambda context: FAULTS.get(int(context.node_config["partitio
 
 def rows(directory: Path, name: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (directory / name).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("seconds")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(("seconds", "time"))} for line in lines]
 
 
 def summary(directory: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ TASKS = {
 }
 for name, overrides in OTHERS.items():
     TASKS[name] += f" {overrides} federation.fraction_train=0.5"
-TIMING = ("seconds",)
+TIMING = ("seconds", "time")
 CHECKPOINT_STEPS = ("fsync", "replace", "unlink")
 
 

@@ -1,0 +1,80 @@
+"""The ratios that this app wants to reach, out of the rows of all benchmarks."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.result import Table
+
+__all__ = ["bars"]
+
+Rows = list[dict[str, Any]]
+
+
+def bars(found: Mapping[str, Rows]) -> Table:
+    """A line for each ratio that can be told from `found`, the rows by benchmark."""
+    table = Table("ratio", "to reach", "measured", title="in ratios of one run")
+    lines = [*_simulation(found.get("simulation", [])), *_scale(found.get("scale", []))]
+    lines += [*_aggregation(found.get("aggregation", [])), *_deployment(found.get("deployment", []))]
+    for name, bar, value in lines:
+        table.add_row(name, bar, f"{value:.2f}")
+    return table
+
+
+def _simulation(rows: Rows) -> list[tuple[str, str, float]]:
+    median = {(row["model"], row["cohort"], row["arm"]): statistics.median(row["rounds"]) for row in rows}
+    first = {(row["model"], row["cohort"], row["arm"]): statistics.median(row["first"]) for row in rows}
+    cases = {("cnn", 10): ("1.25", "1.35"), ("2nn", 100): ("1.4", "3.5"), ("2nn", 10): ("3.0", "2.5")}
+    lines = []
+    for (model, cohort), (to_ideal, stock) in cases.items():
+        case, key = f"{model.upper()}, cohort {cohort}", (model, cohort)
+        if (*key, "fedapp") not in median:
+            continue
+        ours = median[*key, "fedapp"]
+        if (*key, "ideal") in median:
+            lines.append((f"round, ours / plain loop: {case}", f"<= {to_ideal}", ours / median[*key, "ideal"]))
+        if (*key, "stock") in median:
+            lines.append((f"round, stock Flower / ours: {case}", f">= {stock}", median[*key, "stock"] / ours))
+            ratio = first[*key, "stock"] / first[*key, "fedapp"]
+            lines.append((f"command to first round, stock Flower / ours: {case}", ">= 1.0", ratio))
+        if (*key, "pfl") in median and key != ("2nn", 10):
+            lines.append((f"round, pfl / ours: {case}", ">= 1.3", median[*key, "pfl"] / ours))
+    return lines
+
+
+def _scale(rows: Rows) -> list[tuple[str, str, float]]:
+    lines = []
+    server = {(row["clients"], row["cohort"]): row["peak_bytes"]["server"] for row in rows}
+    for clients in sorted({clients for clients, _ in server}):
+        if {(clients, 10), (clients, 1000)} <= server.keys():
+            name = f"server's peak memory, cohort 1,000 / cohort 10: {clients:,} clients"
+            lines.append((name, "<= 1.1", server[clients, 1000] / server[clients, 10]))
+    each = {(row["clients"], row["cohort"]): statistics.median(row["rounds"]) / row["cohort"] for row in rows}
+    if {(100, 100), (10_000, 100)} <= each.keys():
+        name = "time per trained client, 10,000 clients / 100 clients: cohort 100"
+        lines.append((name, "<= 1.2", each[10_000, 100] / each[100, 100]))
+    return lines
+
+
+def _aggregation(rows: Rows) -> list[tuple[str, str, float]]:
+    rates: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        rates.setdefault((row["cohort"], row["arm"]), []).append(row["gigabytes_a_second"])
+    return [
+        (
+            f"aggregation, ours / Flower's: cohort {cohort}",
+            ">= 0.8",
+            statistics.median(rates[cohort, "fedapp"]) / statistics.median(flowers),
+        )
+        for (cohort, arm), flowers in rates.items()
+        if arm == "flower"
+    ]
+
+
+def _deployment(rows: Rows) -> list[tuple[str, str, float]]:
+    wanted = {"fedapp, cold": "<= 0.5", "fedapp, warm": "<= 0.2"}
+    return [
+        (f"round on devices, {row['arm']} / stock Flower", wanted[row["arm"]], row["to_stock"])
+        for row in rows
+        if row["arm"] in wanted
+    ]

@@ -1,0 +1,124 @@
+"""The command line: one subcommand a benchmark. Each module is imported only when its benchmark is asked for."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import Result
+
+__all__ = ["parse"]
+
+Run = Callable[[argparse.Namespace], Result]
+MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "stock", "pfl")
+LEAST = {"repetitions": 1, "steps": 1, "threads": 1, "cohort": 2, "clients": 2, "parameters": 10, "rounds": 2}
+ALL = ("simulation", "scale", "aggregation", "deployment")
+QUICK: dict[str, dict[str, Any]] = {
+    "simulation": {"repetitions": 1},
+    "scale": {"repetitions": 1, "clients": [100, 1000], "cohort": [10, 100], "rounds": 3},
+    "aggregation": {"repetitions": 1, "parameters": 1_000_000},
+    "deployment": {"repetitions": 1, "rounds": 3},
+}
+
+
+def parse(description: str, arguments: Sequence[str] | None) -> list[tuple[Run, argparse.Namespace]]:
+    """The benchmarks that `arguments` ask for, each with its options."""
+    parser = _parser(description)
+    options = parser.parse_args(arguments)
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path is not None and not path.resolve().parent.is_dir():
+            parser.error(f"--{name} {path}: there is no folder {path.resolve().parent}")
+    if options.benchmark != "all":
+        return [(_load(options.benchmark), _checked(parser, options))]
+    asked = []
+    for name in ALL:
+        own = parser.parse_args([name])
+        own.markdown, own.quick = options.markdown, options.quick
+        for kind in ("json", "plot"):
+            if (path := getattr(options, kind)) is not None:
+                setattr(own, kind, path.with_stem(f"{path.stem}-{name}"))
+        asked.append((_load(name), _checked(parser, own)))
+    return asked
+
+
+def _load(benchmark: str) -> Run:
+    run: Run = import_module(f"benchmarks.{benchmark.replace('-', '_')}").run
+    return run
+
+
+def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> argparse.Namespace:
+    """`options`, if their numbers are large enough; with --quick, small ones."""
+    if options.quick:
+        vars(options).update(QUICK.get(options.benchmark, {"repetitions": 1}))
+    for name, least in LEAST.items():
+        value = getattr(options, name, None)
+        value = least if value is None else value
+        for number in value if isinstance(value, list) else [value]:
+            if number < least:
+                parser.error(f"--{name} {number}: must be at least {least}")
+    return options
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=shape)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    _simulation(commands.add_parser("simulation", help="a simulated round"))
+    _scale(commands.add_parser("scale", help="many virtual clients, large cohorts: seconds, memory, bytes"))
+    _aggregation(commands.add_parser("aggregation", help="updates a second and peak memory of averaging"))
+    _deployment(commands.add_parser("deployment", help="a round with two SuperNodes, against the stock app"))
+    commands.add_parser("all", help="these four")
+    _in_process(commands.add_parser("dp-sgd", help="DP-SGD in each mode of Opacus"))
+    _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
+    _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
+    _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
+    for command in commands.choices.values():
+        _common(command)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="write every single measurement to this file")
+    parser.add_argument("--plot", type=Path, help="draw medians and ranges into this file (.png, .svg, .pdf)")
+    parser.add_argument("--quick", action="store_true", help="small and once: to see that it runs, not for figures")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+
+
+def _in_process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=7, help="of every arm, after one to warm up [7]")
+    parser.add_argument("--steps", type=int, default=10, help="of training in each repetition [10]")
+    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+
+
+def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="rounds of each cohort, of three clients each [1]")
+    parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model [1000000]")
+
+
+def _simulation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=2, help="runs of every arm, in turn [2]")
+    parser.add_argument("--model", nargs="+", choices=MODELS, help="[both, but the CNN only with cohort 10]")
+    parser.add_argument("--cohort", nargs="+", type=int, choices=COHORTS, help="[10 100]")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="[all]")
+    parser.add_argument("--pfl-python", default=sys.executable, help="a Python that has pfl, torch and safetensors")
+
+
+def _scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="runs of each size [1]")
+    parser.add_argument("--clients", nargs="+", type=int, default=[100, 1000, 10_000], help="[100 1000 10000]")
+    parser.add_argument("--cohort", nargs="+", type=int, default=[10, 100, 1000], help="up to --clients [10 100 1000]")
+    parser.add_argument("--rounds", type=int, default=6, help="of each run, the first of which is not timed [6]")
+
+
+def _aggregation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=3, help="of every arm, each in a process of its own [3]")
+    parser.add_argument("--cohort", nargs="+", type=int, default=[10, 100, 1000], help="[10 100 1000]")
+    parser.add_argument("--parameters", type=int, default=10_000_000, help="of the model [10000000]")
+
+
+def _deployment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="runs of every arm, in turn [1]")
+    parser.add_argument("--rounds", type=int, default=4, help="of each run, the first of which is not timed [4]")
