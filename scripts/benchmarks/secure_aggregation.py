@@ -51,10 +51,10 @@ class Costs:
 
 
 def run(options: Namespace) -> Result:
-    """`options.repetitions` rounds of `options.parameters` for each cohort. Each sum is checked against the plain one."""
+    """`options.repetitions` rounds of `options.parameters` for each cohort. Each sum is checked."""
     table = Table(
         *("cohort", "neighbours", "sharing, ms", "masking, ms", "revealing, ms", "server, s", "bytes, 2NN to float32"),
-        title=f"secure aggregation of {options.parameters:,} parameters, {DROPOUTS:.0%} dropouts before masking, one core",
+        title=f"secure aggregation of {options.parameters:,} parameters, {DROPOUTS:.0%} dropouts, one core",
     )
     small = sum(value.numel() for value in shared_state(MODELS["2NN"]()).values())
     rows: list[dict[str, Any]] = []
