@@ -43,6 +43,19 @@ def test_dp_sgd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert row["auto_to_best"] >= 1.0  # type: ignore[operator]
 
 
+def test_secure_aggregation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every round checks its sum; what a client sends is within what the paper's protocol sends."""
+    command(monkeypatch)
+    from benchmarks import secure_aggregation
+
+    monkeypatch.setattr(secure_aggregation, "COHORTS", ((None, 10), (4, 10), (32, 100)))
+    path = tmp_path / "figures.json"
+    assert command(monkeypatch).main(["secure-aggregation", "--parameters", "1000", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["cohort"], row["neighbours"]) for row in rows] == [(10, 9), (10, 4), (100, 32)]
+    assert all(1 < row["bytes_ratio"] < 1.3 for row in rows)
+
+
 def test_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = figures(monkeypatch, tmp_path, "ledger")
     assert len({(row["model"], row["accountant"], row["where"]) for row in rows}) == 8

@@ -72,6 +72,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("dp-sgd", help="DP-SGD in each mode of Opacus"))
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
+    _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -90,6 +91,11 @@ def _in_process(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=7, help="of every arm, after one to warm up [7]")
     parser.add_argument("--steps", type=int, default=10, help="of training in each repetition [10]")
     parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+
+
+def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="rounds of each cohort, of three clients each [1]")
+    parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model [1000000]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

@@ -56,6 +56,18 @@ def test_only_the_head_is_on_the_wire(run: tuple[Path, InProcessGrid]) -> None:
     assert found["bytes_down"] == pytest.approx(len(sent) * found["parameters_trained"] * 4, rel=0.02)  # and headers
 
 
+def test_under_secure_aggregation_only_the_head_is_masked(tmp_path: Path, run: tuple[Path, InProcessGrid]) -> None:
+    overrides = f"{RUN} secure_aggregation=secaggplus"
+    grid = InProcessGrid(overrides, 2)
+    directory = run_on(grid, tmp_path / "run", overrides)
+    masked = [message for message in grid.received if message.metadata.message_type == "train.masked"]
+    assert len(masked) == 6
+    figures = 2 * 4  # loss, validation loss and metric, what was clipped
+    for message in masked:  # and a header of numpy's
+        assert tensor_bytes(message.content) == pytest.approx(4 * (512 * 10 + 10 + figures), abs=200)
+    assert summary(directory)["test_loss"] == pytest.approx(summary(run[0])["test_loss"], abs=0.01)
+
+
 def test_the_saved_model_is_the_whole_network(run: tuple[Path, InProcessGrid]) -> None:
     directory, _ = run
     state, parts = load_file(directory / "model.safetensors"), build_parts(compose(RUN.split()))
