@@ -58,7 +58,7 @@ def adapt(
     low-rank additions to linear and convolution layers (Hu et al. 2022, by peft) and the last linear layer. full:
     everything. Raises ConfigError for what cannot be.
     """
-    _check_ranges(last_k, lora)
+    _check_ranges(last_k, lora, needed=trainable == "lora")
     if feature_norm != "none" and trainable != "head":
         raise ConfigError(f"model.feature_norm={feature_norm}: has an effect with model.trainable=head only")
     if trainable == "full":
@@ -96,10 +96,12 @@ def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
     return layers[-1]
 
 
-def _check_ranges(last_k: int, lora: Mapping[str, int | float]) -> None:
+def _check_ranges(last_k: int, lora: Mapping[str, int | float], *, needed: bool) -> None:
     """Whether they serve or not: a value that could never serve is a mistake."""
     if last_k < 1:
         raise ConfigError(f"model.last_k={last_k}: must be at least 1")
+    if not lora and not needed:
+        return
     if lora.keys() != {"rank", "alpha"}:
         raise ConfigError(f"model.lora={dict(lora)}: must have rank and alpha, and nothing else")
     if not isinstance(lora["rank"], int) or lora["rank"] < 1:
