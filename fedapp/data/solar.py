@@ -1,6 +1,7 @@
 """Photographs of solar cells from a factory, sound or defective: a data set that a Python package carries."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,7 @@ class SolarCells(DataSource):
     def pooled(self) -> Pooled:
         folder = _folder()
         rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
-        images = decode([folder / name for name, _, _ in rows], self.size, channels=1)
+        images = _photographs(tuple(folder / name for name, _, _ in rows), self.size)
         targets = torch.tensor([int(float(probability) > 0.5) for _, probability, _ in rows])
         return hold_out(
             Examples(images, targets),
@@ -55,6 +56,12 @@ class SolarCells(DataSource):
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
         return images_in(path, self.size, channels=1)
+
+
+@lru_cache(maxsize=1)
+def _photographs(files: tuple[Path, ...], size: int) -> Tensor:
+    """All of them, once in a process: decoding takes seconds."""
+    return decode(files, size, channels=1)
 
 
 def _folder() -> Path:
