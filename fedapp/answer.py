@@ -45,7 +45,6 @@ def _site(
     """The site for these settings, kept for the next message where the process lives on: in simulations, and in a warm
     worker on a device, whose data may change meanwhile."""
     config = compose(split_overrides(overrides))
-    torch.set_num_threads(config.run.threads_per_client)
     return config, build_site(config, data_path, limits, folder)
 
 
@@ -55,6 +54,7 @@ def open_site(context: Context) -> tuple[Config, Site]:
     given = str(context.run_config["overrides"])
     path = local_data_path(context.node_config)
     config, site = _site(given, path, limits, own_folder(context.node_config), data_version(path))
+    torch.set_num_threads(config.run.threads_per_client)  # another run's may have been other
     if limits.asks_for_secure_aggregation and config.secure_aggregation.name == "none":
         raise ConfigError(
             "secure_aggregation=none: this SuperNode's operator asks for secure aggregation (node-config min-cohort or"

@@ -30,11 +30,13 @@ def make_optimizer(factory: Callable[[list[nn.Parameter]], Optimizer], parameter
 def stepper(optimizer: Optimizer) -> Step:
     """A function that steps the parameters of `optimizer` by their gradients, given in the parameters' order.
 
-    None for a parameter that the loss does not depend on. torch.optim.SGD on one group of parameters steps by torch's
-    own functional form, which gives the same bits, and keeps its momentum where `state_dict` finds it. Any other
+    None for a parameter that the loss does not depend on. Plain torch.optim.SGD on one group of parameters steps by
+    torch's own functional form, which gives the same bits, and keeps its momentum where `state_dict` finds it. Any other
     optimizer is given its gradients as `.grad`.
     """
-    if type(optimizer) is SGD and len(optimizer.param_groups) == 1:
+    group = optimizer.param_groups[0]
+    asks_for_more = group.get("fused") or group.get("differentiable") or group.get("foreach") is False
+    if type(optimizer) is SGD and len(optimizer.param_groups) == 1 and not asks_for_more:
         return lambda gradients: _sgd_step(optimizer, gradients)
     return lambda gradients: _step(optimizer, gradients)
 

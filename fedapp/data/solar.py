@@ -61,7 +61,7 @@ class SolarCells(DataSource):
 @lru_cache(maxsize=1)
 def _photographs(files: tuple[Path, ...], size: int) -> Tensor:
     """All of them, once in a process: decoding takes seconds."""
-    return decode(files, size, channels=1)
+    return decode(list(files), size, channels=1)
 
 
 def _folder() -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from flwr.common.constant import PUBLIC_KEY_HEADER
 from flwr.proto.fab_pb2 import GetFabResponse
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 
@@ -42,8 +43,8 @@ LARGEST = 2**30  # bytes of a call, which is held in memory
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
 HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
-SHORTEST_POLL, LONGEST_POLL = 0.05, 1.0  # seconds between looks for one
-POLL_SHARE = 0.05  # of the time waited so far: looking late adds at most 5 % to a wait, and stays rare in long ones
+SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0  # seconds between looks for one
+POLL_SHARE = 0.05  # of the time since its last one: looking late adds at most 5 % to a wait, and is rare in long ones
 
 
 class Gateway:
@@ -53,6 +54,7 @@ class Gateway:
         self, *, upstream: str, authority: Path, certificate: Path, key: Path, signatures: Path, host: str, port: int
     ) -> None:
         self._upstream, self._signatures = upstream, signatures
+        self._last: dict[str, float] = {}  # by SuperNode, when it last got a message; it has shown its key for that
         context = ssl.create_default_context(cafile=str(authority))
         self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
         config = uvicorn.Config(
@@ -123,18 +125,23 @@ class Gateway:
     async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
         """The SuperLink's answer to a call for messages, once it has one, or says no, or `HOLD` seconds are over.
 
-        Whoever has hung up gets none: what the SuperLink has handed out it does not hand out again.
+        For whoever has hung up nothing is asked any more: what the SuperLink has handed out it hands out once.
         """
         gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
         start = time.monotonic()
+        caller = call.headers.get(PUBLIC_KEY_HEADER, "")
         try:
             while True:
                 found = await self._client.send(call)
-                waited = time.monotonic() - start
-                if found.status_code != httpx.codes.OK or PullMessagesResponse.FromString(found.content).messages_list:
+                now = time.monotonic()
+                if found.status_code != httpx.codes.OK:
                     return found
-                await asyncio.wait({gone}, timeout=min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL))
-                if waited >= HOLD or gone.done() or self._server.should_exit:
+                if PullMessagesResponse.FromString(found.content).messages_list:
+                    self._last[caller] = now
+                    return found
+                idle = now - self._last.setdefault(caller, start)
+                await asyncio.wait({gone}, timeout=min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL))
+                if now - start >= HOLD or gone.done() or self._server.should_exit:
                     return found
         finally:
             gone.cancel()

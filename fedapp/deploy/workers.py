@@ -6,12 +6,12 @@ from pathlib import Path
 
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
-from fedapp.worker.ask import FOLDER
+from fedapp.worker.ask import FOLDER, socket_path
 
 __all__ = ["Workers"]
 
 LONGEST_PATH = 100  # bytes of a socket's path, less than what systems allow
-MOST = 2  # workers: a run's bundle and the one before it; each holds its data in memory
+MOST = 2  # workers, each with its data in memory: of a bundle and the one before it. One that is idle ends itself
 
 
 class Workers:
@@ -41,11 +41,9 @@ class Workers:
         for wish in self._folder.glob("*.wanted"):
             code, path = Path(wish.read_text()), wish.with_suffix(".sock")
             wish.unlink()
-            if path in self._running and self._running[path].ended() is None:
+            self._running = {at: program for at, program in self._running.items() if program.ended() is None}
+            if path in self._running or len(self._running) >= MOST or path != socket_path(self._folder, code):
                 continue
-            self._running.pop(path, None)
-            while len(self._running) >= MOST:
-                self._running.pop(next(iter(self._running))).stop()
             environment = {**self._environment, "PYTHONPATH": str(code)}
             command = [sys.executable, "-m", "fedapp.worker", str(path)]
             self._running[path] = Program(command, home=code, environment=environment, say=self._say)

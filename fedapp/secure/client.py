@@ -22,6 +22,7 @@ from fedapp.secure.view import View, effective
 
 __all__ = ["STAGES", "Revealed", "Secrets", "Shared", "advertise", "mask", "share", "unmask"]
 
+LEAST_WORTH = 1.2  # clients of equal weight that a sum must be worth: one of two may have some nine tenths
 STAGES = ("keys", "shares", "masked", "unmask")
 SHARE_BYTES = SECRET_BYTES
 
@@ -191,16 +192,17 @@ def _sealing_key(pair: KeyPair, view: View, sender: int, receiver: int, public: 
 def check_cohort(view: View, clients: Collection[int], min_cohort: int) -> None:
     """Raises Refused where so few clients, or clients of so uneven weight, would be in a sum that it tells too much.
 
-    Half of `min_cohort` clients must count: with weights a server could leave all but one out of the sum.
+    Half of `min_cohort` clients must count, and none have more than some nine tenths of the weight: with weights a
+    server could leave all but one out of the sum.
     """
     if len(clients) < min_cohort:
         raise Refused("too few", f"{len(clients)} clients in the sum, this client asks for {min_cohort} (min-cohort)")
     worth = effective([view.by_client[client] for client in clients])
-    if worth < min_cohort / 2:
+    if worth < (least := max(LEAST_WORTH, min_cohort / 2)):
         raise Refused(
             "too few",
             f"by their weights {len(clients)} clients count as {worth:.2f} of equal weight, this client asks for"
-            f" {min_cohort / 2:g} (half of min-cohort)",
+            f" {least:g} (half of min-cohort, at least {LEAST_WORTH})",
         )
 
 

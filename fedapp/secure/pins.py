@@ -4,11 +4,12 @@ Without it a server could invent all other clients of a cohort, know their masks
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -17,6 +18,8 @@ from fedapp.secure.refusal import Refused
 from fedapp.secure.view import View
 
 __all__ = ["Identity", "Peers", "read_identity", "read_peers"]
+
+log = logging.getLogger("flwr")
 
 FINGERPRINT = 16  # bytes
 
@@ -58,13 +61,15 @@ class Peers:
 
 
 def read_identity(path: Path) -> Identity:
-    """From a private key in OpenSSH's format. Raises ConfigError for what is none."""
+    """From a private key in OpenSSH's format. Raises ConfigError for what is none, whose text may leave the device:
+    where the file lies stands in the log."""
     try:
         key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"node-config signing-key={path}: no private key in OpenSSH's format: {error}") from None
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a passphrase
+        log.error("node-config signing-key=%s: %s", path, error)
+        raise ConfigError("signing-key: no private key in OpenSSH's format (see the client's log)") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"node-config signing-key={path}: must be an ECDSA key, as provision makes them")
+        raise ConfigError("signing-key: must be an ECDSA key, as provision makes them")
     return Identity(key)
 
 
@@ -74,13 +79,15 @@ def read_peers(folder: Path) -> Peers:
     for file in sorted(folder.glob("*.pub")):
         try:
             key = serialization.load_ssh_public_key(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"node-config peers={folder}: {file.name} is no public key: {error}") from None
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            log.error("node-config peers=%s: %s: %s", folder, file.name, error)
+            raise ConfigError(f"peers: {file.name} is no public key (see the client's log)") from None
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise ConfigError(f"node-config peers={folder}: {file.name} must be an ECDSA key, as provision makes them")
+            raise ConfigError(f"peers: {file.name} must be an ECDSA key, as provision makes them")
         found[_fingerprint(key)] = key
     if len(found) < 2:
-        raise ConfigError(f"node-config peers={folder}: needs the public keys (*.pub) of two devices or more")
+        log.error("node-config peers=%s: %d public keys", folder, len(found))
+        raise ConfigError("peers: needs the public keys (*.pub) of two devices or more")
     return Peers(found)
 
 

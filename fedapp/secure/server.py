@@ -83,6 +83,8 @@ class Collector:
         """The round's view: those who sent keys, with the weights that they have among themselves."""
         self._enough(len(self._keys), "sent keys", self.minimum)
         total = sum(self._weights[client] for client in sorted(self._keys))
+        if total <= 0:
+            raise Refused("wrong cohort", "none of those who sent keys has a weight")
         members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in sorted(self._keys))
         self.view = View(self.run, self._round, self._model, tuple(members), self.settings)
         self._enough(len(self._keys), "sent keys", self.view.needed)

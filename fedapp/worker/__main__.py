@@ -1,12 +1,14 @@
 """The warm side: `python -m fedapp.worker SOCKET` answers messages, one after the other, until it is ended.
 
-Who started it has gone: it ends itself. The same code does the work as without a worker.
+Who started it has gone, or has had nothing to ask for long: it ends itself. The same code does the work as without a
+worker.
 """
 
 import logging
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -17,6 +19,7 @@ from fedapp.worker.frames import Answer, receive_question, send_answer
 log = logging.getLogger("flwr")
 
 POLL = 2.0  # seconds
+IDLE = 900.0  # seconds without a message after which a worker makes room
 
 
 def serve(path: Path) -> None:
@@ -32,7 +35,8 @@ def serve(path: Path) -> None:
         listener.listen()
         unready.replace(path)  # whoever finds it can connect
         listener.settimeout(POLL)
-        while os.getppid() == parent:
+        last = time.monotonic()
+        while os.getppid() == parent and time.monotonic() - last < IDLE:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
@@ -40,6 +44,7 @@ def serve(path: Path) -> None:
             with connection:
                 connection.settimeout(None)
                 _answer(connection)
+            last = time.monotonic()
     path.unlink(missing_ok=True)
 
 

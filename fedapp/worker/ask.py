@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,12 +37,20 @@ def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
             send_question(connection, Question(kind, content, context))
             answer = receive_answer(connection)
     except (OSError, ValueError, KeyError):  # none there, one that has gone, or what is none
-        path.with_suffix(".wanted").write_text(str(ROOT))
+        _wish(path)
         return None
     context.state = answer.state
     if answer.error:
         raise RuntimeError(answer.error)
     return answer.content
+
+
+def _wish(path: Path) -> None:
+    """Whole or not at all, since it names the code that the worker at `path` will run."""
+    unready = path.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):  # the work is done all the same
+        unready.write_text(str(ROOT))
+        unready.replace(path.with_suffix(".wanted"))
 
 
 def _is_ours(folder: Path) -> bool:

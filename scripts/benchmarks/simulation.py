@@ -68,7 +68,7 @@ def compare(work: Work, arms: Mapping[str, Arm], repetitions: int, home: Path) -
     traces: dict[str, list[Trace]] = {arm: [] for arm in arms}
     for repetition in range(repetitions):
         for arm in arms:
-            place = home / f"{arm}-{work.model}-{work.cohort}-{repetition}"
+            place = home / f"{arm.replace(', ', '-')}-{work.model}-{work.cohort}-{repetition}"
             place.mkdir()
             work.write(place)
             traces[arm].append(arms[arm](work, place, home))

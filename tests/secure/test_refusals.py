@@ -125,6 +125,7 @@ def test_a_cohort_is_no_larger_than_its_weights_make_it(keys: Played) -> None:
     members = tuple(replace(m, weight=w) for m, w in zip(keys.view.members, weights, strict=True))
     alone = replace(keys.view, members=members)
     assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, min_cohort=5)
+    assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, min_cohort=2)
 
 
 # --- a client, asked to mask -------------------------------------------------------------------------------------
