@@ -31,8 +31,8 @@ def stepper(optimizer: Optimizer) -> Step:
     """A function that steps the parameters of `optimizer` by their gradients, given in the parameters' order.
 
     None for a parameter that the loss does not depend on. Plain torch.optim.SGD on one group of parameters steps by
-    torch's own functional form, which gives the same bits, and keeps its momentum where `state_dict` finds it. Any other
-    optimizer is given its gradients as `.grad`.
+    torch's own functional form, which gives the same bits, and keeps its momentum where `state_dict` finds it. Any
+    other optimizer is given its gradients as `.grad`.
     """
     group = optimizer.param_groups[0]
     asks_for_more = group.get("fused") or group.get("differentiable") or group.get("foreach") is False
