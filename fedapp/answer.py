@@ -12,10 +12,12 @@ from flwr.app import Context, RecordDict
 from flwr.common.logger import log
 
 from fedapp.build_client import build_site
+from fedapp.build_secure import build_secure_site
 from fedapp.code_identity import code_digest, code_path
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
 from fedapp.errors import ConfigError, FedappError, FederationError
+from fedapp.federation.secure_site import SecureSite
 from fedapp.federation.site import Site
 from fedapp.keeping import Folder, keep_result, open_account, open_kept, own_folder
 from fedapp.privacy.ledger import FileLedger
@@ -23,14 +25,15 @@ from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.pinned import pin
 from fedapp.wire.census import Census, pack_census
 from fedapp.wire.instruction import unpack_instruction
-from fedapp.wire.reply import pack_reply
+from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
 __all__ = ["answer", "open_site"]
 
 
 def answer(kind: str, content: RecordDict, context: Context) -> RecordDict:
-    """The content of the reply to a message of `kind`: query, train or evaluate. Raises RuntimeError, which names the
-    kind of error and nothing else, for whatever goes wrong."""
+    """The content of the reply to a message of `kind`: query, train (or one of its stages) or evaluate.
+
+    Raises RuntimeError, which names the kind of error and nothing else, for whatever goes wrong."""
     with only_kind_of_error_leaves():
         return KINDS[kind](content, context)
 
@@ -52,6 +55,11 @@ def open_site(context: Context) -> tuple[Config, Site]:
     given = str(context.run_config["overrides"])
     path = local_data_path(context.node_config)
     config, site = _site(given, path, limits, own_folder(context.node_config), data_version(path))
+    if limits.asks_for_secure_aggregation and config.secure_aggregation.name == "none":
+        raise ConfigError(
+            "secure_aggregation=none: this SuperNode's operator asks for secure aggregation (node-config min-cohort or"
+            " peers)"
+        )
     if config.privacy.name == "none":
         if limits.keys:
             raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
@@ -93,6 +101,8 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
     """The preflight: who is hosted here, with how much data, running which code."""
     try:
         config, site = open_site(context)
+        if config.secure_aggregation.name != "none":
+            build_secure_site(config, site, own_limits(context.node_config))  # what is wrong with its keys is said now
         open_account(context, config)  # what is wrong with it is said before round 1
         check_ledger(own_limits(context.node_config).ledger)
         census = site.census(hosted_clients(context.node_config, context.node_id, config.federation.num_clients))
@@ -107,6 +117,8 @@ def _train(content: RecordDict, context: Context) -> RecordDict:
     """Evaluate the global model on each client asked for, train it there, and send back the sum of updates."""
     instruction, state = unpack_instruction(content)
     config, site = open_site(context)
+    if config.secure_aggregation.name != "none":
+        raise ConfigError("secure_aggregation: in this run nothing is sent that was not masked")
     return pack_reply(site.train(instruction, state, open_kept(context, config, instruction.run)))
 
 
@@ -116,6 +128,8 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     config, site = open_site(context)
     kept = open_kept(context, config, instruction.run)
     reply = site.evaluate(instruction, state, kept)
+    if config.secure_aggregation.name != "none":  # no single client's figures
+        reply = Reply(tuple(ClientReport(report.client, report.rejected) for report in reply.reports))
     if instruction.deliver and (folder := own_folder(context.node_config)) is not None:
         for client in instruction.clients:  # a device is one
             site.load(client, state, kept, instruction.server_round)
@@ -124,8 +138,39 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     return pack_reply(reply)
 
 
+def _secure_site(context: Context) -> tuple[Config, SecureSite]:
+    """Raises ConfigError where this run has no secure aggregation."""
+    config, site = open_site(context)
+    if config.secure_aggregation.name == "none":
+        raise ConfigError("secure_aggregation=none: there are no stages in this run")
+    return config, build_secure_site(config, site, own_limits(context.node_config))
+
+
+def _keys(content: RecordDict, context: Context) -> RecordDict:
+    return _secure_site(context)[1].keys(content, context.state)
+
+
+def _shares(content: RecordDict, context: Context) -> RecordDict:
+    return _secure_site(context)[1].shares(content, context.state)
+
+
+def _masked(content: RecordDict, context: Context) -> RecordDict:
+    """Train, and send back the sum of masked updates."""
+    config, site = _secure_site(context)
+    kept = open_kept(context, config, unpack_instruction(content)[0].run)
+    return site.masked(content, context.state, kept)
+
+
+def _unmask(content: RecordDict, context: Context) -> RecordDict:
+    return _secure_site(context)[1].unmask(content, context.state)
+
+
 KINDS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {
     "query": _query,
     "train": _train,
+    "train.keys": _keys,
+    "train.shares": _shares,
+    "train.masked": _masked,
+    "train.unmask": _unmask,
     "evaluate": _evaluate,
 }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fedapp.config import Config, instantiate
+from fedapp.data.augmentation import augmentation
 from fedapp.data.shards import Shards
 from fedapp.data.source import DataSource, Schema
 from fedapp.errors import ConfigError
@@ -66,6 +67,7 @@ def build_parts(config: Config) -> Parts:
     with seeded(config.run.seed, "model"):
         whole = build_model(config.model, schema)
     check_fits(whole, schema)
+    augmentation(config.train.augmentation, schema)  # what is wrong with it is said now
     frozen, model = split(whole)
     if schema.scaling.kind == "federated" and not all(parameter.requires_grad for parameter in whole.parameters()):
         raise ConfigError(

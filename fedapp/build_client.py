@@ -1,11 +1,16 @@
 """From config to objects, on a SuperNode."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fedapp.build import Parts, build_parts, build_shards, optimizer_factory
 from fedapp.config import Config
+from fedapp.data.augmentation import augmentation
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.errors import ConfigError
 from fedapp.federation.site import Site
@@ -35,7 +40,9 @@ def build_site(
         "task": parts.task,
         "whole": parts.whole.to(device),
         "model": parts.model,
-        "features": Features(parts.frozen, files) if parts.frozen is not None else None,
+        "features": Features(parts.frozen, files, bool(config.train.augmentation))
+        if parts.frozen is not None
+        else None,
         "backbone": parts.backbone,
         "seed": config.run.seed,
         "max_update_norm": config.strategy.max_update_norm,
@@ -69,6 +76,21 @@ def build_training(config: Config, parts: Parts, limits: OwnLimits | None = None
         local_epochs=config.train.local_epochs,
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
+        prepare=_preparation(config, parts),
         precision=config.train.precision,
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),
     )
+
+
+def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | None:
+    """Augmentation, and what the frozen part makes of its result, which is new each time; None without it."""
+    augment, frozen = augmentation(config.train.augmentation, parts.task.schema), parts.frozen
+    if augment is None or frozen is None:
+        return augment
+
+    @torch.no_grad()
+    def prepare(images: Tensor) -> Tensor:
+        features: Tensor = frozen(augment(images))
+        return features
+
+    return prepare

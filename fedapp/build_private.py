@@ -59,6 +59,11 @@ def check_privacy(config: Config, parts: Parts, limits: OwnLimits | None = None)
         raise ConfigError(
             "train.max_seconds: under privacy=dp_sgd the number of steps must not depend on the data; leave it null"
         )
+    if config.train.augmentation:
+        raise ConfigError(
+            f"train.augmentation=[{','.join(config.train.augmentation)}]: not under privacy=dp_sgd. Which change an"
+            " example gets would depend on the examples drawn beside it; leave it empty"
+        )
     if config.train.precision != "fp32":
         raise ConfigError(
             f"train.precision={config.train.precision}: under privacy=dp_sgd, clipping and noise need fp32; set that"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +39,12 @@ def check_strategy(config: Config) -> int:
             f"strategy.weighting={strategy.weighting}, strategy.weight_cap={strategy.weight_cap}:"
             f" {strategy.aggregation['_target_']} counts every client alike; use weighting=uniform and no cap"
         )
+    if rule.each and config.secure_aggregation.name != "none":
+        raise ConfigError(
+            f"secure_aggregation={config.secure_aggregation.name}: {strategy.aggregation['_target_']} looks at single"
+            " updates, and there the server sees only their sum; use strategy=fedavg (or another that averages), or"
+            " secure_aggregation=none"
+        )
     for name in ("client_lr", "server_lr"):
         _schedule(config, name)
     return rule.fewest
@@ -70,7 +77,7 @@ def _schedule(config: Config, name: str) -> LearningRateSchedule:
 def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedAvg:
     """Raises FederationError where fewer clients can take part than the strategy needs."""
     federation, strategy, shared = config.federation, config.strategy, shared_state(parts.model).keys()
-    made = WeightedFedAvg(
+    made = _kind_of_strategy(config, parts, len(roster.nodes))(
         roster,
         server_optimizer=ServerOptimizer(
             (name for name, _ in parts.model.named_parameters() if name in shared),
@@ -96,6 +103,21 @@ def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedA
             f" {len(roster.nodes)} can take part"
         )
     return made
+
+
+def _kind_of_strategy(config: Config, parts: Parts, num_clients: int) -> Callable[..., WeightedFedAvg]:
+    if config.secure_aggregation.name == "none":
+        return WeightedFedAvg
+    from fedapp.build_secure import build_settings, build_timeouts, check_secure_cohort, figure_ranges
+    from fedapp.federation.secure_strategy import SecureFedAvg
+
+    check_secure_cohort(config, num_clients)
+    return partial(
+        SecureFedAvg,
+        settings=build_settings(config),
+        timeouts=build_timeouts(config),
+        figures=figure_ranges(config, parts.task.main_metric),
+    )
 
 
 def central_test(config: Config, parts: Parts) -> Examples | None:

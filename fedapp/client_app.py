@@ -37,6 +37,30 @@ def train(message: Message, context: Context) -> Message:
     return _reply("train", message, context)
 
 
+@app.train("keys")
+def keys(message: Message, context: Context) -> Message:
+    """The first of the four stages of a round of secure aggregation."""
+    return _reply("train.keys", message, context)
+
+
+@app.train("shares")
+def shares(message: Message, context: Context) -> Message:
+    """The second one."""
+    return _reply("train.shares", message, context)
+
+
+@app.train("masked")
+def masked(message: Message, context: Context) -> Message:
+    """The third one, in which clients train."""
+    return _reply("train.masked", message, context)
+
+
+@app.train("unmask")
+def unmask(message: Message, context: Context) -> Message:
+    """The last one."""
+    return _reply("train.unmask", message, context)
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluation of the final model."""

@@ -14,6 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fedapp.build import Parts, build_parts
+from fedapp.build_secure import check_secure
 from fedapp.build_server import build_strategy, central_test, check_strategy, load_initial, output_directory, stop_rules
 from fedapp.code_identity import check_bundle
 from fedapp.config import Config, compose, split_overrides, to_yaml
@@ -57,6 +58,8 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     parts = build_parts(config)
     test = central_test(config, parts)
     privacy = privacy_of(config, parts)
+    if config.secure_aggregation.name != "none":
+        check_secure(config, parts)
     rules = stop_rules(config, parts, server_has_data=test is not None)
     about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
     # What is wrong with either is said before anything starts.

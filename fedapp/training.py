@@ -57,6 +57,7 @@ class TrainingResult:
 class LocalTraining:
     """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
 
+    `prepare`, where there is one, makes of a batch's inputs what the model takes, anew each time: augmentation.
     After `max_seconds` it stops, always after a whole step and never before the first one. With `precision` "bf16" the
     forward pass computes in bfloat16 where torch's autocast holds that to be safe; parameters and steps stay float32.
     """
@@ -66,6 +67,7 @@ class LocalTraining:
     local_epochs: int
     batch_size: int
     proximal_mu: float = 0.0
+    prepare: Callable[[Tensor], Tensor] | None = None
     max_seconds: float | None = None
     precision: str = "fp32"
     clock: Callable[[], float] = time.monotonic
@@ -73,7 +75,7 @@ class LocalTraining:
     def __call__(
         self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
     ) -> TrainingResult:
-        """Train `model` in place. Shuffling and dropout depend on `seed` alone."""
+        """Train `model` in place. Shuffling, augmentation and dropout depend on `seed` alone."""
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
@@ -88,6 +90,7 @@ class LocalTraining:
         with seeded(*seed, "dropout", devices=devices):
             for batch in self._batches(len(examples), generator(*seed, "shuffle")):
                 inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
+                inputs = self.prepare(inputs) if self.prepare is not None else inputs
                 with torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
                     loss = self.loss(model(inputs), targets)
                 step(self._gradients(loss, parameters, start))

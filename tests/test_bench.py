@@ -43,6 +43,19 @@ def test_dp_sgd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert row["auto_to_best"] >= 1.0  # type: ignore[operator]
 
 
+def test_secure_aggregation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every round checks its sum; what a client sends is within what the paper's protocol sends."""
+    command(monkeypatch)
+    from benchmarks import secure_aggregation
+
+    monkeypatch.setattr(secure_aggregation, "COHORTS", ((None, 10), (4, 10), (32, 100)))
+    path = tmp_path / "figures.json"
+    assert command(monkeypatch).main(["secure-aggregation", "--parameters", "1000", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["cohort"], row["neighbours"]) for row in rows] == [(10, 9), (10, 4), (100, 32)]
+    assert all(1 < row["bytes_ratio"] < 1.3 for row in rows)
+
+
 def test_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = figures(monkeypatch, tmp_path, "ledger")
     assert len({(row["model"], row["accountant"], row["where"]) for row in rows}) == 8
@@ -126,14 +139,14 @@ def test_every_arm_of_the_simulation_does_the_same(monkeypatch: pytest.MonkeyPat
         "fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")],
         "stock": [read_trace(0.0, stock_rounds(tmp_path, work, monkeypatch))],
     }
-    simulation.check(work, traces, tolerance=0.01)
+    simulation.check(work, traces, tolerance=0.03)
     assert traces["fedapp"][0].steps == (24, 24, 24)
     losses = traces["fedapp"][0].losses
-    assert losses[2] < losses[0] - 0.02  # so a tolerance of a hundredth tells rounds apart
+    assert losses[2] < losses[1] - 0.03 < losses[0] - 0.06  # so the tolerance tells rounds apart
     for arm, changes in (("stock", {"steps": 23}), ("ideal", {"loss": 9.9})):
         wrong = [{"time": 0.0, "loss": losses[i], "steps": 24, **(changes if i == 1 else {})} for i in range(3)]
         with pytest.raises(arms.ArmError, match=arm):
-            simulation.check(work, {**traces, arm: [read_trace(0.0, wrong)]}, tolerance=0.01)
+            simulation.check(work, {**traces, arm: [read_trace(0.0, wrong)]}, tolerance=0.03)
 
 
 def test_pfl_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -149,7 +162,7 @@ def test_pfl_does_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         found = arms.pfl(work, tmp_path, home)
     assert found.to_first_round > 0
     traces = {"fedapp": [arms.fedapp_trace(0.0, tmp_path / "run")], "pfl": [found]}
-    simulation.check(work, traces, tolerance=0.01)
+    simulation.check(work, traces, tolerance=0.03)
     assert len(read_trace(0.0, arms.lines_of(tmp_path / "pfl.jsonl")).ends) == 2
 
 
@@ -291,3 +304,38 @@ def test_deployment_compares_with_the_stock_app(
         ("fedapp, warm", 0.0667),
     ]
     assert "| round on devices, fedapp, warm / stock Flower | <= 0.2 | 0.07 |" in capsys.readouterr().out
+
+
+def test_scale_shows_every_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With runs that are made up."""
+    program = command(monkeypatch)
+    from benchmarks import scale
+    from benchmarks.work import Trace, Work
+
+    def made_up(work: Work, place: Path, home: Path, watch: Any) -> Trace:
+        (place / "run").mkdir()
+        (place / "run" / "metrics.jsonl").write_text('{"bytes_up": 1000000, "bytes_down": 500000}\n')
+        watch.peak["server"] = work.cohort << 20
+        return Trace(0.0, (5.0, 5.0 + 0.01 * work.cohort), (2.0, 1.9), (2 * work.cohort,) * 2)
+
+    monkeypatch.setattr(scale, "run_fedapp", made_up)
+    options = [
+        "--clients",
+        "100",
+        "10000",
+        "--cohort",
+        "10",
+        "1000",
+        "--rounds",
+        "2",
+        "--json",
+        str(tmp_path / "f.json"),
+    ]
+    assert program.main(["scale", "--markdown", *options]) == 0
+    rows = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert [(row["clients"], row["cohort"]) for row in rows] == [(100, 10), (10_000, 10), (10_000, 1000)]
+    shown = capsys.readouterr().out
+    assert "| 10,000 | 1,000 | 10.000 (10.000-10.000) | 10.00 | 1000 | 0 | 1.5 |" in shown
+    assert "| server's peak memory, cohort 1,000 / cohort 10: 10,000 clients | <= 1.1 | 100.00 |" in shown

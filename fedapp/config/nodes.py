@@ -4,7 +4,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
@@ -56,6 +56,11 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
         try:
             adapter.validate_json(json.dumps(value), strict=True)  # as JSON: YAML has lists, and no tuples
         except ValidationError as error:
-            wanted = getattr(hints[name], "__name__", str(hints[name])) if inspect.isclass(hints[name]) else hints[name]
-            detail = error.errors()[0]["msg"]
-            raise ConfigError(f"{key}.{name}={value!r}: expected {wanted} ({detail})") from None
+            raise ConfigError(f"{key}.{name}={value!r}: {_wanted(hints[name], error)}") from None
+
+
+def _wanted(hint: Any, error: ValidationError) -> str:
+    if get_origin(hint) is Literal:
+        return f"must be one of {', '.join(str(option) for option in get_args(hint))}"
+    name = getattr(hint, "__name__", str(hint)) if inspect.isclass(hint) else hint
+    return f"expected {name} ({error.errors()[0]['msg']})"

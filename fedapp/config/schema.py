@@ -16,8 +16,8 @@ def bounded(*, ge: float | None = None, gt: float | None = None, le: float | Non
     return field(default=MISSING, metadata={"ge": ge, "gt": gt, "le": le})
 
 
-def choice(*options: str) -> Any:
-    """A required string out of `options`."""
+def choice(*options: str | int) -> Any:
+    """A required value out of `options`."""
     return field(default=MISSING, metadata={"options": options})
 
 
@@ -55,6 +55,7 @@ class Train:
     batch_size: int = bounded(ge=1)
     max_seconds: float | None = bounded(gt=0)
     proximal_mu: float = bounded(ge=0, le=1e6)
+    augmentation: list[str] = MISSING
     val_fraction: float = bounded(ge=0, le=0.9)
     precision: str = choice("fp32", "bf16")
 
@@ -81,8 +82,19 @@ class Run:
 
 
 @dataclass
-class Named:
-    name: str = choice("none")
+class SecureAggregation:
+    """All but `name` is of `secaggplus`, and null where that is not chosen."""
+
+    name: str = choice("none", "secaggplus")
+    neighbours: int | None = bounded(ge=2)
+    threshold: int | None = bounded(ge=2)
+    clip: float | None = bounded(gt=0, le=1e6)
+    bits: int | None = bounded(ge=4, le=32)
+    modulus_bits: int | None = choice(16, 24, 32, 40, 48, 56, 64)
+    keys_timeout: float | None = bounded(gt=0)
+    shares_timeout: float | None = bounded(gt=0)
+    masked_timeout: float | None = bounded(gt=0)
+    unmask_timeout: float | None = bounded(gt=0)
 
 
 @dataclass
@@ -117,25 +129,26 @@ class Config:
     server_lr: Any = MISSING
     strategy: Strategy = field(default_factory=Strategy)
     privacy: Privacy = field(default_factory=Privacy)
-    secure_aggregation: Named = field(default_factory=Named)
+    secure_aggregation: SecureAggregation = field(default_factory=SecureAggregation)
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)
     run: Run = field(default_factory=Run)
 
 
 def check_ranges(config: Config) -> None:
-    if config.privacy.name == "none":
-        for item in fields(config.privacy):
-            if item.name != "name" and (value := getattr(config.privacy, item.name)) is not None:
-                raise ConfigError(f"privacy.{item.name}={value}: has no effect under privacy=none; use privacy=dp_sgd")
-    for section in ("task", "federation", "train", "strategy", "run", "privacy", "secure_aggregation"):
-        for item in fields(getattr(config, section)):
-            value, rule = getattr(getattr(config, section), item.name), item.metadata
-            key = f"{section}.{item.name}"
+    for name, option in (("privacy", "dp_sgd"), ("secure_aggregation", "secaggplus")):
+        section = getattr(config, name)
+        for item in fields(section) if section.name == "none" else ():
+            if item.name != "name" and (value := getattr(section, item.name)) is not None:
+                raise ConfigError(f"{name}.{item.name}={value}: has no effect under {name}=none; use {name}={option}")
+    for section_name in ("task", "federation", "train", "strategy", "run", "privacy", "secure_aggregation"):
+        for item in fields(getattr(config, section_name)):
+            value, rule = getattr(getattr(config, section_name), item.name), item.metadata
+            key = f"{section_name}.{item.name}"
             if value is None:
                 continue
             if value not in rule.get("options", (value,)):
-                raise ConfigError(f"{key}={value}: must be one of {', '.join(rule['options'])}")
+                raise ConfigError(f"{key}={value}: must be one of {', '.join(map(str, rule['options']))}")
             # Written so that NaN, which compares false with everything, is refused.
             for holds, words in ((operator.ge, "at least"), (operator.gt, "greater than"), (operator.le, "at most")):
                 limit = rule.get(holds.__name__)

@@ -89,15 +89,20 @@ class FeatureFiles:
 
 @dataclass(frozen=True)
 class Features:
-    """By client, its features under `frozen`, 4 bytes a value; kept in memory, and in `files` where there are some."""
+    """By client, its features under `frozen`, 4 bytes a value; kept in memory, and in `files` where there are some.
+
+    With `augmented` training examples stay as they are: they look different each time, so nothing of them can be kept.
+    """
 
     frozen: nn.Module
     files: FeatureFiles | None = None
+    augmented: bool = False
     _kept: dict[int, ClientData] = field(default_factory=dict)
 
     def __call__(self, client: int, data: ClientData) -> ClientData:
         if client not in self._kept:
-            self._kept[client] = ClientData(self._of(data.train), self._of(data.validation))
+            train = data.train if self.augmented else self._of(data.train)
+            self._kept[client] = ClientData(train, self._of(data.validation))
         return self._kept[client]
 
     def _of(self, examples: Examples) -> Examples:

@@ -17,6 +17,7 @@ from fedapp.errors import ConfigError
 from fedapp.launch.guard import Guard
 from fedapp.launch.superlink import flower_environment, free_port
 from fedapp.privacy.limits import own_limits
+from fedapp.secure.pins import read_peers
 
 __all__ = ["SuperNode", "main", "node_config"]
 
@@ -105,9 +106,13 @@ def node_config(given: Namespace, site: Site) -> dict[str, bool | int | float | 
             "--data: name this site's data; or, for a demonstration with the task's own data, give"
             " --node-config partition-id=0 num-partitions=2"
         )
+    found.setdefault("signing-key", str(site.key.absolute()))  # for the keys of secure aggregation
+    if given.peers is not None:
+        found["peers"] = str(given.peers.expanduser().absolute())
+        read_peers(Path(str(found["peers"])))
     if given.ledger is not None:
         found["ledger-path"] = str(given.ledger.expanduser().absolute())
-    for option in ("max_epsilon", "max_seconds"):
+    for option in ("max_epsilon", "max_seconds", "min_cohort"):
         if (value := getattr(given, option)) is not None:
             found[option.replace("_", "-")] = value
     return found
@@ -133,6 +138,10 @@ def parser() -> ArgumentParser:
     made.add_argument("--ledger", type=Path, help="the file in which what was spent of the privacy budget is kept")
     made.add_argument("--max-epsilon", type=float, help="the most that may ever be spent of it (8)")
     made.add_argument("--max-seconds", type=float, help="a training ends after this time, with what it has")
+    made.add_argument("--min-cohort", type=int, help="take part in secure aggregation only, and in no smaller cohort")
+    made.add_argument(
+        "--peers", type=Path, metavar="FOLDER", help="only with devices whose public keys (*.pub) are there"
+    )
     made.add_argument("--trusted-entities", type=Path, metavar="FILE", help="take only apps that these signed")
     made.add_argument("--keep", type=Path, help="where features, heads and results are kept (<folder>/keep)")
     made.add_argument("--cold", action="store_true", help="no warm worker: less memory, seconds more for each message")

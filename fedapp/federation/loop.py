@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.logger import log
 from torch import Tensor, nn
 
@@ -105,11 +105,12 @@ class Federation:
         clock, strategy = Clock(self._seconds_of_checkpoint), self.strategy
         self._seconds_of_checkpoint = 0.0
         late = self.attendance.update()
-        messages = strategy.configure_train(server_round, self._arrays, self._about(), self.exchange.grid)
-        strategy.outcome.add_late(late)
-        clock.lap("other")
-        replies = clock.waiting("clients", self.exchange(messages, self.round_timeout))
-        aggregated, _ = strategy.aggregate_train(server_round, replies)
+
+        def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+            clock.lap("other")
+            return clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
+
+        aggregated = strategy.train(server_round, self._arrays, self._about(), ask, self.exchange.grid, late)
         clock.lap("aggregate")
         if aggregated is not None:
             self._arrays = aggregated
@@ -122,7 +123,7 @@ class Federation:
     def _note_round(self, clock: Clock) -> None:
         """The round that is over: into the run directory, onto the terminal, into the stop rules."""
         outcome = self.strategy.outcome
-        federated = federated_metrics(outcome.good, self.task.main_metric, self.strategy.roster.num_examples)
+        federated = outcome.federated(self.task.main_metric, self.strategy.roster.num_examples)
         times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
         figures = outcome.figures(times, self._figures, federated, self.record.epsilon_figures(outcome))
         self.record.add_round(figures, outcome)

@@ -19,7 +19,8 @@ class RoundOutcome:
     `weights`: of the clients asked, normalised over them. `reports`: by client, one for each that answered or failed.
     `strays`: rejections that belong to no client asked (a stranger's, a late or a second reply). `unused`: clients that
     did nothing wrong and yet are not in the mean, with why. `excluded`: clients that have failed once too often, with
-    the last round for which they are left out. `left_out`: how many were being left out when the round began.
+    the last round for which they are left out. `left_out`: how many were being left out when the round began. `summed`:
+    under secure aggregation, the figures that were opened together with the sum of updates, and all there are.
     """
 
     server_round: int
@@ -32,6 +33,7 @@ class RoundOutcome:
     bytes_down: int = 0
     bytes_up: int = 0
     changed: bool = False
+    summed: Mapping[str, float | None] | None = None
 
     def add_late(self, replies: Iterable[Late]) -> None:
         """Book replies to earlier rounds: an overdue one is rejected, one that was not waited for is not."""
@@ -63,6 +65,7 @@ class RoundOutcome:
             "unused": len(self.unused),
             "excluded": self.left_out,
             **epsilon,
+            **({"clipped": self.summed["clipped"]} if self.summed and "clipped" in self.summed else {}),
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
         }
@@ -85,9 +88,21 @@ class RoundOutcome:
     @property
     def train_loss(self) -> float | None:
         """Mean local training loss, weighted as the server weights clients, over those used."""
+        if self.summed is not None:
+            return self.summed.get("train_loss")
         losses = [(self.weights[r.client], r.train_loss) for r in self.used if r.train_loss is not None]
         total = math.fsum(weight for weight, _ in losses)
         return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
+
+    def federated(self, main_metric: str, num_examples: Mapping[int, int]) -> dict[str, float | None]:
+        """Figures on the clients' validation splits, as `federated_metrics` has them.
+
+        Of sums there is no spread over clients, and each counts by the weight of its update.
+        """
+        found = federated_metrics(self.good, main_metric, num_examples)
+        if self.summed is not None:
+            found |= {"val_loss": self.summed.get("val_loss"), f"val_{main_metric}": self.summed.get("val_metric")}
+        return found
 
 
 def federated_metrics(

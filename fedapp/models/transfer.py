@@ -58,6 +58,7 @@ def adapt(
     low-rank additions to linear and convolution layers (Hu et al. 2022, by peft) and the last linear layer. full:
     everything. Raises ConfigError for what cannot be.
     """
+    _check_ranges(last_k, lora)
     if feature_norm != "none" and trainable != "head":
         raise ConfigError(f"model.feature_norm={feature_norm}: has an effect with model.trainable=head only")
     if trainable == "full":
@@ -95,6 +96,18 @@ def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
     return layers[-1]
 
 
+def _check_ranges(last_k: int, lora: Mapping[str, int | float]) -> None:
+    """Whether they serve or not: a value that could never serve is a mistake."""
+    if last_k < 1:
+        raise ConfigError(f"model.last_k={last_k}: must be at least 1")
+    if lora.keys() != {"rank", "alpha"}:
+        raise ConfigError(f"model.lora={dict(lora)}: must have rank and alpha, and nothing else")
+    if not isinstance(lora["rank"], int) or lora["rank"] < 1:
+        raise ConfigError(f"model.lora.rank={lora['rank']}: must be a whole number, at least 1")
+    if not lora["alpha"] > 0:
+        raise ConfigError(f"model.lora.alpha={lora['alpha']}: must be greater than 0")
+
+
 def _unfreeze_last(net: nn.Module, count: int) -> None:
     layers = [module for module in net.modules() if any(True for _ in module.parameters(recurse=False))]
     if not 1 <= count <= len(layers):
@@ -112,10 +125,7 @@ def _with_lora(net: nn.Module, head: str, lora: Mapping[str, int | float]) -> nn
         for name, module in net.named_modules()
         if name != head and (isinstance(module, nn.Linear) or (type(module) is nn.Conv2d and module.groups == 1))
     ]
-    rank, alpha = int(lora["rank"]), float(lora["alpha"])
-    if rank < 1:
-        raise ConfigError(f"model.lora.rank={rank}: must be at least 1")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)  # type: ignore[arg-type]
+    config = LoraConfig(r=int(lora["rank"]), lora_alpha=lora["alpha"], target_modules=targets)  # type: ignore[arg-type]
     adapted: nn.Module = inject_adapter_in_model(config, net)
     adapted.get_submodule(head).requires_grad_(True)
     return adapted

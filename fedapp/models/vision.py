@@ -94,7 +94,7 @@ def _published(name: str, pretrained: bool | str, sha256: str | None, num_output
     if isinstance(pretrained, str) or not weights_wanted():
         net: nn.Module = get_model(name, weights=None, **_published_form(name, weights))
         if isinstance(pretrained, str) and weights_wanted():
-            load_into(net, read_weights(Path(pretrained).expanduser(), sha256), f"model.pretrained={pretrained}")
+            load_into(net, read_weights(Path(pretrained), sha256), f"model.pretrained={pretrained}")
     else:
         try:
             net = get_model(name, weights=weights)

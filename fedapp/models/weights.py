@@ -36,7 +36,12 @@ def weights_wanted() -> bool:
 def read_weights(path: Path, sha256: str | None = None, *, key: str = "model.pretrained") -> dict[str, Tensor]:
     """A state dict from a `.safetensors` file or a torch file. Raises ConfigError, which opens with the config's `key`,
     for whatever is no such file, and for one whose SHA-256 is not the one given."""
-    key = f"{key}={path}"
+    key, path = f"{key}={path}", path.expanduser()
+    if key.startswith("model.pretrained=") and not path.is_absolute():
+        raise ConfigError(
+            f"{key}: must be an absolute path, since server and clients start elsewhere, or true (published weights) or"
+            " false (random ones)"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,7 +1,7 @@
 """What the operator of a SuperNode decides, in its node-config: no server can change it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedapp.errors import ConfigError
@@ -21,13 +21,22 @@ ROUND_COUNTS_TO = 10
 class OwnLimits:
     """`max_epsilon`: what each client may spend. `round_counts_to`: the unit in which counts leave it. Both are None in
     a simulation, whose config decides. `ledger`: the file in which what was spent is kept. `keys`: which settings its
-    operator has given about privacy. `max_seconds`: how long a client may train in a round."""
+    operator has given about privacy. `max_seconds`: how long a client may train in a round. `min_cohort`: it
+    takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
+    device's own key, and the folder with the public keys of those that may be in a cohort with it."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
     ledger: Path | None = None
     keys: tuple[str, ...] = ()
     max_seconds: float | None = None
+    min_cohort: int | None = None
+    signing_key: Path | None = None
+    peers: Path | None = None
+
+    @property
+    def asks_for_secure_aggregation(self) -> bool:
+        return self.min_cohort is not None or self.peers is not None
 
     @property
     def of_device(self) -> bool:
@@ -39,18 +48,41 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
     """Raises ConfigError for what is no limit, and for limits on data that the server deals out."""
     keys = tuple(key for key in KEYS if key in node_config)
     max_seconds = _number(node_config, "max-seconds", 0) if "max-seconds" in node_config else None
+    signing_key, peers = (_absolute(node_config, key) for key in ("signing-key", "peers"))
+    anywhere = OwnLimits(
+        max_seconds=max_seconds, min_cohort=_min_cohort(node_config), signing_key=signing_key, peers=peers
+    )
     if "data-path" not in node_config:
         if keys:
             raise ConfigError(
                 f"node-config {', '.join(keys)}: for a device with data of its own (data-path); in a simulation the"
                 " config decides who has which data, so nothing can be promised of it"
             )
-        return OwnLimits(max_seconds=max_seconds)
+        return anywhere
     unit = _number(node_config, "round-counts-to", ROUND_COUNTS_TO)
     if unit != int(unit):
         raise ConfigError(f"node-config round-counts-to={unit}: must be a whole number")
     max_epsilon = _number(node_config, "max-epsilon", MAX_EPSILON)
-    return OwnLimits(max_epsilon, int(unit), _ledger(node_config), keys, max_seconds)
+    ledger = _ledger(node_config)
+    return replace(anywhere, max_epsilon=max_epsilon, round_counts_to=int(unit), ledger=ledger, keys=keys)
+
+
+def _min_cohort(node_config: NodeConfig) -> int | None:
+    if "min-cohort" not in node_config:
+        return None
+    number = _number(node_config, "min-cohort", 2)
+    if number != int(number) or number < 2:
+        raise ConfigError(f"node-config min-cohort={number:g}: must be a whole number, 2 or more")
+    return int(number)
+
+
+def _absolute(node_config: NodeConfig, key: str) -> Path | None:
+    given = node_config.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
+        raise ConfigError(f"node-config {key}={given}: must be an absolute path")
+    return Path(given).expanduser()
 
 
 def _ledger(node_config: NodeConfig) -> Path | None:

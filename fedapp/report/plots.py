@@ -36,7 +36,8 @@ def metric_by_round(run: RunData) -> Figure | None:
         ("clients' validation data", validation(run, name), "green", "-"),
     ]
     if name == "accuracy":
-        lines.insert(1, ("test, balanced", by_round(run, "test_balanced_accuracy"), "sky", "--"))
+        lines.insert(1, ("balanced", by_round(run, "test_balanced_accuracy"), "sky", "--"))
+        lines.insert(2, ("AUC", by_round(run, "test_auc"), "purple", "--"))
     return _lines(title_of(name), lines, share=name == "accuracy")
 
 

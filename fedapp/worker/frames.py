@@ -68,7 +68,7 @@ def receive_answer(connection: socket.socket) -> Answer:
 def _send(connection: socket.socket, header: dict[str, Any], records: Sequence[RecordDict]) -> None:
     parts = [json.dumps(header).encode(), *(recorddict_to_proto(item).SerializeToString() for item in records)]
     connection.sendall(LENGTHS.pack(*(len(part) for part in parts)))
-    for part in parts:
+    for part in filter(None, parts):  # who has all of it may answer and hang up, and then even no byte is one too many
         connection.sendall(part)
 
 

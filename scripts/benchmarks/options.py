@@ -25,7 +25,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def parse(description: str, arguments: Sequence[str] | None) -> list[tuple[Run, argparse.Namespace]]:
     """The benchmarks that `arguments` ask for, each with its options."""
-    parser = _parser(description)
+    parser = _parser(description, quick="--quick" in (sys.argv if arguments is None else arguments))
     options = parser.parse_args(arguments)
     for name in ("json", "plot"):
         path = getattr(options, name)
@@ -35,8 +35,8 @@ def parse(description: str, arguments: Sequence[str] | None) -> list[tuple[Run, 
         return [(_load(options.benchmark), _checked(parser, options))]
     asked = []
     for name in ALL:
-        own = parser.parse_args([name])
-        own.markdown, own.quick = options.markdown, options.quick
+        own = parser.parse_args([name, *(["--quick"] if options.quick else [])])
+        own.markdown = options.markdown
         for kind in ("json", "plot"):
             if (path := getattr(options, kind)) is not None:
                 setattr(own, kind, path.with_stem(f"{path.stem}-{name}"))
@@ -50,9 +50,7 @@ def _load(benchmark: str) -> Run:
 
 
 def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> argparse.Namespace:
-    """`options`, if their numbers are large enough; with --quick, small ones."""
-    if options.quick:
-        vars(options).update(QUICK.get(options.benchmark, {"repetitions": 1}))
+    """`options`, if their numbers are large enough."""
     for name, least in LEAST.items():
         value = getattr(options, name, None)
         value = least if value is None else value
@@ -62,7 +60,7 @@ def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> ar
     return options
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
+def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=shape)
     commands = parser.add_subparsers(dest="benchmark", required=True)
@@ -74,8 +72,11 @@ def _parser(description: str) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("dp-sgd", help="DP-SGD in each mode of Opacus"))
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
-    for command in commands.choices.values():
+    _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
+    for name, command in commands.choices.items():
         _common(command)
+        if quick:
+            command.set_defaults(**QUICK.get(name, {"repetitions": 1}))  # what is asked for by name still counts
     return parser
 
 
@@ -90,6 +91,11 @@ def _in_process(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=7, help="of every arm, after one to warm up [7]")
     parser.add_argument("--steps", type=int, default=10, help="of training in each repetition [10]")
     parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+
+
+def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="rounds of each cohort, of three clients each [1]")
+    parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model [1000000]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

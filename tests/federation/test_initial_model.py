@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from every_task import HEAD
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from safetensors.torch import load_file, save_file
@@ -17,10 +18,7 @@ from fedapp.wire.records import arrays_to_state
 pytestmark = pytest.mark.slow
 
 RUN = "model=mlp federation.num_clients=4 federation.num_rounds=2"
-BODY = (
-    "task=transfer data=digits task.metrics=auto model=torchvision model.name=resnet18 model.norm=batch"
-    " model.pretrained=false model.feature_norm=none federation.num_clients=2 federation.num_rounds=1"
-)
+FROZEN = f"{HEAD} federation.num_clients=20 federation.fraction_train=0.1 federation.num_rounds=1"
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
@@ -96,8 +94,8 @@ def test_a_damaged_or_pickled_file_is_refused(first: Path, tmp_path: Path) -> No
 
 
 def test_what_is_frozen_must_be_what_clients_have(tmp_path: Path) -> None:
-    first = run_in_process(tmp_path / "first", f"{BODY} model.trainable=head")
+    first = run_in_process(tmp_path / "first", FROZEN)
     go = f"run.initial_model={first}"
-    run_in_process(tmp_path / "alike", f"{BODY} model.trainable=head {go}")
+    run_in_process(tmp_path / "alike", f"{FROZEN} {go}")
     with pytest.raises(ConfigError, match=r"is frozen in this run \(model.trainable=head\) differs"):
-        run_in_process(tmp_path / "other", f"{BODY} model.trainable=head {go} run.seed=3")
+        run_in_process(tmp_path / "other", f"{FROZEN} {go} run.seed=3")

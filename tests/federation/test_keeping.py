@@ -1,6 +1,9 @@
 """What a device keeps in its own folder: features, its head, the run's result. Nothing of it is sent."""
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +15,7 @@ from flwr.app import Message
 from in_process import InProcessGrid, run_on
 from PIL import Image
 from safetensors.torch import load_file
+from torchvision.models import get_model
 
 from fedapp import answer, client_app
 from fedapp.data import features
@@ -19,6 +23,7 @@ from fedapp.data.features import FeatureFiles
 from fedapp.errors import ConfigError, FederationError, ModelError
 from fedapp.fingerprint import state_sha256
 from fedapp.keeping import own_folder
+from fedapp.seeding import seeded
 from fedapp.use.predict import predict
 from fedapp.use.saved import load_run
 
@@ -26,8 +31,8 @@ pytestmark = pytest.mark.slow
 
 BODY = (
     "task=transfer data=image_folder data.size=32 data.classes=[dark,light] task.metrics=auto model=torchvision"
-    " model.name=resnet18 model.norm=batch model.pretrained=false model.trainable=head model.feature_norm=layer"
-    " federation.num_rounds=2 federation.wait_timeout=1"
+    " model.name=shufflenet_v2_x0_5 model.norm=batch model.pretrained=false model.trainable=head"
+    " model.feature_norm=layer federation.num_rounds=2 federation.wait_timeout=1"
 )
 PERSONAL = (
     "data=image_folder data.size=8 data.channels=1 data.classes=[dark,light] model=mlp federation.personal=head"
@@ -35,11 +40,11 @@ PERSONAL = (
 )
 
 
-def make_devices(place: Path, *, keep: bool = True, **more: Any) -> list[dict[str, Any]]:
-    """Two devices with twenty images each."""
+def make_devices(place: Path, *, count: int = 2, keep: bool = True, **more: Any) -> list[dict[str, Any]]:
+    """Devices with twenty images each."""
     random = np.random.default_rng(0)
     configs = []
-    for number in range(2):
+    for number in range(count):
         site = place / f"site-{number}"
         for name, low in (("dark", 0), ("light", 100)):
             (site / "images" / name).mkdir(parents=True, exist_ok=True)
@@ -99,6 +104,13 @@ def test_features_are_computed_once_a_device_and_not_once_a_message(tmp_path: Pa
     assert computed_again == 0
 
 
+def test_under_augmentation_only_what_never_changes_is_kept(tmp_path: Path) -> None:
+    configs = make_devices(tmp_path)
+    _, computed = forgetful(tmp_path, f"{BODY} train.augmentation=[horizontal_flip]", configs, "run")
+    assert computed == 2  # each device's validation split
+    assert len(list((tmp_path / "site-0" / "keep" / "features").iterdir())) == 1
+
+
 def test_other_data_or_another_backbone_has_other_features(tmp_path: Path) -> None:
     configs, once = make_devices(tmp_path), f"{BODY} federation.num_rounds=1 federation.final_evaluation=false"
     forgetful(tmp_path, once, configs, "first")
@@ -115,7 +127,7 @@ def test_no_feature_is_sent(tmp_path: Path) -> None:
     shapes = {
         value.shape for m in grid.received for record in m.content.array_records.values() for value in record.values()
     }
-    assert shapes == {(2, 512), (2,)}  # of the head's update, one device a message
+    assert shapes == {(2, 1024), (2,)}  # of the head's update, one device a message
     kept = [load_file(path)["features"] for path in tmp_path.glob("site-*/keep/features/*")]
     sent = b"".join(
         value.data for m in grid.received for record in m.content.array_records.values() for value in record.values()
@@ -154,6 +166,65 @@ def test_a_full_disk_costs_time_and_nothing_else(tmp_path: Path, caplog: pytest.
     assert "features cannot be kept" in caplog.text
 
 
+# --- weights that a device has -----------------------------------------------------------------------------------
+
+
+class Bomb:
+    """In a pickle: leaves a file where it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+def published(*, classes: int = 1000, seed: int = 0) -> dict[str, torch.Tensor]:
+    with seeded(seed):
+        return dict(get_model("shufflenet_v2_x0_5", weights=None, num_classes=classes).state_dict())
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "another backbone": (lambda path: torch.save(published(seed=1), path), "frozen part of the model is another one"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1000]) and None, "is no whole file of weights"),
+    "wrong hash": (lambda path: torch.save(published(seed=1), path), "it is another file, or was cut short"),
+    "another head": (lambda path: torch.save(published(classes=7), path), "another network: it has fc.bias (7,), not"),
+    "a pickle": (
+        lambda path: torch.save({"fc.bias": Bomb(path.with_name("exploded"))}, path),
+        "could run code",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_device_whose_weights_are_not_the_servers_is_left_out_by_name(tmp_path: Path, damage: str) -> None:
+    """The file that it has is exchanged; the two others train on without it."""
+    spoil, reason = DAMAGES[damage]
+    weights, good = tmp_path / "weights.pt", tmp_path / "good.pt"
+    torch.save(published(), good)
+    shutil.copy(good, weights)
+    overrides = f"{BODY.replace('pretrained=false', f'pretrained={weights}')} federation.num_rounds=1"
+    if damage == "wrong hash":
+        overrides += f" model.weights_sha256={hashlib.sha256(good.read_bytes()).hexdigest()}"
+
+    def with_own_file(message: Message, context: Any) -> Any:
+        answer._site.cache_clear()
+        shutil.copy(good, weights)
+        if context.node_config["partition-id"] == 1:
+            spoil(weights)
+        try:
+            return client_app.app(message, context)
+        finally:
+            shutil.copy(good, weights)
+
+    grid = InProcessGrid(overrides, node_configs=make_devices(tmp_path, count=3), app=with_own_file)  # type: ignore[arg-type]
+    found = summary(run_on(grid, tmp_path / "run", overrides))
+    assert (found["status"], found["clients"]) == ("finished", 2)
+    assert list(found["faults"]) == ["SuperNode 101"]
+    assert reason in found["faults"]["SuperNode 101"]
+    assert not (tmp_path / "exploded").exists()
+
+
 # --- the run's result -----------------------------------------------------------------------------------------------
 
 
@@ -163,7 +234,7 @@ def test_every_device_keeps_the_result(tmp_path: Path) -> None:
     for number in range(2):
         kept = tmp_path / f"site-{number}" / "keep" / "models" / "latest"
         assert state_sha256(load_file(kept / "model.safetensors")) == summary(directory)["model_sha256"]
-        assert "resnet18" in (kept / "config.yaml").read_text()
+        assert "shufflenet_v2_x0_5" in (kept / "config.yaml").read_text()
         assert str(tmp_path) not in (kept / "config.yaml").read_text()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from every_task import HEAD as ONLY_HEAD
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from safetensors.torch import load_file
@@ -110,8 +111,7 @@ def test_under_differential_privacy(tmp_path: Path) -> None:
     "overrides",
     [
         "model=logistic_regression",
-        "task=transfer data=digits model=torchvision model.name=resnet18 model.norm=batch model.pretrained=false"
-        " model.trainable=head",
+        ONLY_HEAD,
     ],
 )
 def test_a_model_that_is_nothing_but_head_is_refused(overrides: str) -> None:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from every_task import EVERY_TASK
 from in_process import run_in_process
 
 from fedapp.build_server import output_directory
@@ -35,12 +36,8 @@ BASE = (
     " federation.patience=50 federation.num_rounds=7 federation.num_clients=6 model=logistic_regression"
     " strategy.max_update_norm=1.1 federation.exclude_after=1 federation.exclude_rounds=2 run.resume=auto"
 )
-# What holds for one task must hold for the others: only a head that travels, and heads that never do.
-OTHERS = {
-    "transfer": "task=transfer data=digits task.metrics=auto model=torchvision model.name=resnet18 model.norm=batch"
-    " model.pretrained=false model.trainable=head model.feature_norm=layer",
-    "personal heads": "model=mlp federation.personal=head",
-}
+# What holds for one task must hold for the others: only a head that travels, adapters, and heads that never do.
+OTHERS = {name: EVERY_TASK[name] for name in ("head", "lora", "personal heads")}
 TASKS = {
     "horizontal": BASE,
     **{name: BASE.replace("model=logistic_regression", "").replace("norm=1.1", "norm=4") for name in OTHERS},

@@ -2,12 +2,15 @@
 
 import json
 import random
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from every_task import EVERY_TASK, SLOW_TASKS
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process
 from safetensors.torch import load_file
@@ -20,9 +23,20 @@ from fedapp.federation.exchange import Exchange
 from fedapp.federation.preflight import preflight
 from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
+from fedapp.shared_state import load_shared, shared_state
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 SMALL = "federation.num_rounds=2 federation.num_clients=6 model=logistic_regression"
+TASKS = {
+    "horizontal": SMALL,
+    **{
+        name: f"federation.num_rounds=2 federation.num_clients=20 federation.fraction_train=0.2 {EVERY_TASK[name]}"
+        for name in SLOW_TASKS
+    },
+}
+every_task = pytest.mark.parametrize(
+    "task", ["horizontal", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TASKS)]
+)
 
 
 def summary(directory: Path) -> dict[str, Any]:
@@ -34,8 +48,19 @@ def lines(directory: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_process(tmp_path_factory.mktemp("plain") / "run", SMALL, report=True)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Of each task, a run on two SuperNodes."""
+
+    @cache
+    def run_of(task: str) -> Path:
+        return run_in_process(tmp_path_factory.mktemp("run") / "run", TASKS[task], report=task == "horizontal")
+
+    return run_of
+
+
+@pytest.fixture(scope="module")
+def plain(runs: Callable[[str], Path]) -> Path:
+    return runs("horizontal")
 
 
 def test_the_run_directory_holds_what_it_promises(plain: Path) -> None:
@@ -69,23 +94,33 @@ def test_weights_follow_the_numbers_of_examples(plain: Path) -> None:
         assert row["weight"] == pytest.approx(row["num_examples"] / total)
 
 
+@every_task
 @pytest.mark.parametrize(("nodes", "shuffle"), [(1, None), (2, 3), (4, 5), (6, 7)])
 def test_same_model_for_any_number_of_supernodes_and_any_order(
-    plain: Path, tmp_path: Path, nodes: int, shuffle: int | None
+    runs: Callable[[str], Path], tmp_path: Path, task: str, nodes: int, shuffle: int | None
 ) -> None:
-    other = run_in_process(tmp_path / "run", SMALL, nodes, shuffle=shuffle)
-    assert summary(other)["model_sha256"] == summary(plain)["model_sha256"]
-    assert summary(other)["test_loss"] == summary(plain)["test_loss"]
+    other = run_in_process(tmp_path / "run", TASKS[task], nodes, shuffle=shuffle)
+    for name in ("model_sha256", "test_loss", "final_val_accuracy_mean"):
+        assert summary(other)[name] == summary(runs(task))[name]
 
 
-def test_global_generators_change_nothing(plain: Path, tmp_path: Path) -> None:
+@every_task
+def test_global_generators_change_nothing(runs: Callable[[str], Path], tmp_path: Path, task: str) -> None:
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    again = run_in_process(tmp_path / "run", SMALL)
-    assert summary(again)["model_sha256"] == summary(plain)["model_sha256"]
+    again = run_in_process(tmp_path / "run", TASKS[task])
+    assert summary(again)["model_sha256"] == summary(runs(task))["model_sha256"]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_task
+def test_what_clients_learn_changes_the_model(runs: Callable[[str], Path], task: str) -> None:
+    config = compose(TASKS[task].split())
+    initial = state_sha256(build_parts(config).whole.state_dict())
+    assert summary(runs(task))["model_sha256"] not in (initial, None)
+    assert summary(runs(task))["rejected"] == 0
 
 
 def test_another_seed_gives_another_model(plain: Path, tmp_path: Path) -> None:
@@ -93,28 +128,48 @@ def test_another_seed_gives_another_model(plain: Path, tmp_path: Path) -> None:
     assert summary(other)["model_sha256"] != summary(plain)["model_sha256"]
 
 
-def test_one_message_a_supernode_and_round() -> None:
-    config = compose(SMALL.split())
-    grid = InProcessGrid(SMALL, 2)
+@every_task
+def test_one_message_a_supernode_and_round(task: str) -> None:
+    config = compose(TASKS[task].split())
+    grid, count = InProcessGrid(TASKS[task], 2), config.federation.num_clients
     parts = build_parts(config)
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
-    assert population.nodes == {client: 100 + client % 2 for client in range(6)}
+    population = preflight(
+        Exchange(grid),
+        min_supernodes=1,
+        wait_timeout=1,
+        timeout=9,
+        min_clients=2,
+        num_clients=count,
+        backbone=parts.backbone,
+    )
+    assert population.nodes == {client: 100 + client % 2 for client in range(count)}
     grid.sent.clear()
     strategy = build_strategy(config, parts, Roster(population))
-    arrays = state_to_arrays(parts.model.state_dict())
+    arrays = state_to_arrays(shared_state(parts.model))
     strategy.aggregate_train(1, Exchange(grid)(strategy.configure_train(1, arrays, {}, grid), 1))  # type: ignore[arg-type]
     assert [message.metadata.message_type for message in grid.sent] == ["train"] * len(grid.sent)
     assert len(grid.sent) == len({population.nodes[client] for client in strategy.outcome.weights})
     assert all(report.val_examples for report in strategy.outcome.good)
 
 
-def test_flowers_own_start_runs_this_strategy(plain: Path) -> None:
-    config = compose(SMALL.split())
-    grid, parts = InProcessGrid(SMALL, 2), build_parts(config)
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
+@every_task
+def test_flowers_own_start_runs_this_strategy(runs: Callable[[str], Path], task: str) -> None:
+    config = compose(TASKS[task].split())
+    grid, parts = InProcessGrid(TASKS[task], 2), build_parts(config)
+    count = config.federation.num_clients
+    population = preflight(
+        Exchange(grid),
+        min_supernodes=1,
+        wait_timeout=1,
+        timeout=9,
+        min_clients=2,
+        num_clients=count,
+        backbone=parts.backbone,
+    )
     strategy = build_strategy(config, parts, Roster(population))
-    result = strategy.start(grid, state_to_arrays(parts.model.state_dict()), num_rounds=2)
-    assert state_sha256(arrays_to_state(result.arrays)) == summary(plain)["model_sha256"]
+    result = strategy.start(grid, state_to_arrays(shared_state(parts.model)), num_rounds=2)
+    load_shared(parts.model, arrays_to_state(result.arrays))
+    assert state_sha256(parts.whole.state_dict()) == summary(runs(task))["model_sha256"]
 
 
 def test_target_accuracy_ends_the_run(tmp_path: Path) -> None:

@@ -115,8 +115,16 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         adapt(net(), trainable="full", **{**OPTIONS, "feature_norm": "layer"})
     with pytest.raises(ConfigError, match="no linear layer"):
         adapt(nn.Sequential(nn.Conv2d(1, 2, 3)), trainable="head", **OPTIONS)
-    with pytest.raises(ConfigError, match=r"model.lora.rank=0"):
-        adapt(net(), trainable="lora", **{**OPTIONS, "lora": {"rank": 0, "alpha": 1}})
+    with pytest.raises(ConfigError, match=r"model.last_k=0: must be at least 1"):
+        adapt(net(), trainable="head", **{**OPTIONS, "last_k": 0})
+    for lora, part in (
+        ({"rank": 0, "alpha": 1}, "model.lora.rank=0: must be a whole number, at least 1"),
+        ({"rank": 1.5, "alpha": 1}, "model.lora.rank=1.5: must be a whole number"),
+        ({"rank": 1, "alpha": 0}, "model.lora.alpha=0: must be greater than 0"),
+        ({"rank": 1}, "must have rank and alpha, and nothing else"),
+    ):
+        with pytest.raises(ConfigError, match=part):
+            adapt(net(), trainable="lora", **{**OPTIONS, "lora": lora})
 
 
 def test_another_models_state_is_refused() -> None:
@@ -233,6 +241,8 @@ def test_the_packages_weights_are_those_of_imagenet() -> None:
         (("data.size=40",), "sides are multiples of 32"),
         (("model.weights_sha256=00",), "model.weights_sha256=00"),
         (("model.pretrained=/nowhere.pt",), "cannot be read"),
+        (("model.pretrained=weights.pt",), "must be an absolute path"),
+        (("model.trainable=nonsense",), "model.trainable='nonsense': must be one of head, last_k, lora, full"),
         (("model.pretrained=false", "model.weights_sha256=00"), "has no effect"),
         (("model=torchvision", "model.pretrained=true"), "set model.norm=batch"),
         (("model=torchvision", "model.name=resnet18", "model.pretrained=true", "model.norm=batch"), "no network"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_task import EVERY_TASK
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from rich.console import Console
@@ -43,7 +44,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return go(tmp_path_factory.mktemp("private") / "run", f"{QUICK} federation.num_rounds=4", report=True)
 
 
-def test_epsilon_of_every_client_is_that_of_all_its_rounds(run: Path) -> None:
+def other_task(overrides: str, task: str) -> str:
+    """Of a network with BatchNorm only what lies behind it can be trained privately."""
+    changed = overrides.replace(EVERY_TASK["horizontal"], EVERY_TASK[task])
+    return f"{changed} model.last_k=1" if task == "last_k" else changed
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_epsilon_of_every_client_is_that_of_all_its_rounds(run: Path, tmp_path: Path, task: str) -> None:
+    if task != "horizontal":
+        run = go(tmp_path / "run", f"{other_task(QUICK, task)} federation.num_rounds=2")
     taken: dict[int, int] = {}
     for row in rows(run):
         if row["rejected"] is None:
@@ -103,6 +113,11 @@ def test_a_delta_that_is_too_large_is_named(tmp_path: Path) -> None:
         go(tmp_path / "run", f"{QUICK} federation.num_rounds=1 privacy.delta=0.1")
 
 
+def test_augmentation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train.augmentation=\[shift\]: not under privacy=dp_sgd"):
+        go(tmp_path / "run", f"{QUICK} train.augmentation=[shift]")
+
+
 def test_a_small_budget_ends_the_run(tmp_path: Path) -> None:
     limit = epsilon([Spending(2.0, 0.5, 2 * 3)], 1e-5, "rdp") + 1e-6
     overrides = f"{QUICK} federation.num_rounds=30 federation.fraction_train=1 privacy.target_epsilon={limit}"
@@ -115,9 +130,10 @@ def test_a_small_budget_ends_the_run(tmp_path: Path) -> None:
     assert all(row["unused"].startswith("declined") and "epsilon" not in row for row in last)
 
 
-def test_a_resumed_run_goes_on_with_what_was_spent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["horizontal", "head", "personal heads"])
+def test_a_resumed_run_goes_on_with_what_was_spent(tmp_path: Path, task: str) -> None:
     limit = epsilon([Spending(2.0, 0.5, 2 * 5)], 1e-5, "rdp") + 1e-6
-    base = f"{QUICK} federation.fraction_train=1 privacy.target_epsilon={limit} run.resume=auto"
+    base = f"{other_task(QUICK, task)} federation.fraction_train=1 privacy.target_epsilon={limit} run.resume=auto"
     go(tmp_path / "run", f"{base} federation.num_rounds=2")
     found = summary(go(tmp_path / "run", f"{base} federation.num_rounds=30"))
     assert found["rounds"] == 6

@@ -62,7 +62,7 @@ def test_balanced_accuracy_joins_accuracy(run_at: Callable[..., Path]) -> None:
     lines = [{"round": index, "test_accuracy": 0.9, "test_balanced_accuracy": 0.5} for index in range(3)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     axes = axes_of(metric_by_round(read_run(path)))
-    assert points(axes, "test, balanced") == {0: 0.5, 1: 0.5, 2: 0.5}
+    assert points(axes, "balanced") == {0: 0.5, 1: 0.5, 2: 0.5}
 
 
 def test_missing_and_infinite_values_leave_gaps(run_at: Callable[..., Path]) -> None:

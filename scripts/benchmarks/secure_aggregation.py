@@ -1,0 +1,139 @@
+"""What secure aggregation costs: bytes and seconds of one client, and of the server, by the size of the cohort."""
+
+import time
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.models import MODELS
+from benchmarks.result import Point, Result, Table
+from benchmarks.timing import Timed
+from fedapp.secure import client as protocol
+from fedapp.secure.client import Secrets
+from fedapp.secure.quantise import pack, quantise, unpack
+from fedapp.secure.server import Collector, Opened
+from fedapp.secure.settings import Settings
+from fedapp.shared_state import shared_state
+from fedapp.wire.reply import ClientReport, Reply
+from fedapp.wire.secure import (
+    Header,
+    content_bytes,
+    key_answers,
+    pack_answers,
+    pack_masked_reply,
+    revealed_answers,
+    shared_answers,
+)
+
+# Everyone as neighbour (Bonawitz et al. 2017), where what a client shares grows as the square of the cohort, and with
+# some (SecAgg+).
+COHORTS = ((None, 10), (None, 30), (None, 100), (32, 100), (32, 300))
+DROPOUTS = 0.1  # of a cohort, between sharing and masking
+MEASURED = 3  # clients of a round whose work is timed
+RUN, MODEL = "0123456789abcdef", "0" * 64
+HEADER = Header("masked", RUN, 1, (0,), bytes(32))
+
+
+@dataclass
+class Costs:
+    """Of one round: seconds of single clients by stage, of the server from the last vector to the sum, and bytes that
+    one client sends."""
+
+    share: list[float] = field(default_factory=list)
+    mask: list[float] = field(default_factory=list)
+    unmask: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    sent: int = 0
+
+
+def run(options: Namespace) -> Result:
+    """`options.repetitions` rounds of `options.parameters` for each cohort. Each sum is checked."""
+    table = Table(
+        *("cohort", "neighbours", "sharing, ms", "masking, ms", "revealing, ms", "server, s", "bytes, 2NN to float32"),
+        title=f"secure aggregation of {options.parameters:,} parameters, {DROPOUTS:.0%} dropouts, one core",
+    )
+    small = sum(value.numel() for value in shared_state(MODELS["2NN"]()).values())
+    rows: list[dict[str, Any]] = []
+    points: list[Point] = []
+    for neighbours, cohort in COHORTS:
+        settings, costs, sent = Settings(neighbours), Costs(), Costs()
+        for number in range(options.repetitions):
+            one_round(cohort, settings, options.parameters, costs, seed=number)
+        one_round(cohort, settings, small, sent, seed=0)
+        stages = {name: tuple(getattr(costs, name)) for name in ("share", "mask", "unmask", "server")}
+        row = {"cohort": cohort, "neighbours": settings.degree(cohort), "bytes_ratio": sent.sent / (4 * small)}
+        rows.append(row | stages)
+        points += [Point(f"{cohort}, {row['neighbours']}", name, values) for name, values in stages.items()]
+        share, mask, unmask, server = (Timed(values) for values in stages.values())
+        table.add_row(
+            *(str(cohort), str(row["neighbours"]), share.text, mask.text, unmask.text, f"{server.median:.2f}"),
+            f"{row['bytes_ratio']:.3f}",
+        )
+    return Result(rows, table, points, "seconds")
+
+
+def one_round(cohort: int, settings: Settings, length: int, costs: Costs, *, seed: int) -> None:
+    """A whole round, whose sum is checked. The first clients' work is timed."""
+    server = Collector(
+        settings, run=RUN, server_round=1, model=MODEL, weights=dict.fromkeys(range(cohort), 1.0), length=length
+    )
+    secrets = {}
+    for client in range(cohort):
+        secrets[client], *keys = protocol.advertise(RUN, 1, client)
+        server.add_keys(client, *keys)
+    costs.sent = content_bytes(pack_answers(HEADER, {0: key_answers(*keys, b"")}, {}))
+    _share(server, secrets, costs)
+    total = _mask(server, secrets, costs, seed)
+    opened = _open(server, secrets, costs)
+    if not np.array_equal(opened.total, total):
+        raise RuntimeError("the opened sum is not the plain one")
+
+
+def _share(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> None:
+    view = server.close_keys()
+    for client in secrets:
+        start = time.perf_counter()
+        secrets[client], shared = protocol.share(secrets[client], view)
+        if client < MEASURED:
+            costs.share.append(time.perf_counter() - start)
+        server.add_shares(client, shared)
+    costs.sent += content_bytes(pack_answers(HEADER, {0: shared_answers(shared)}, {}))
+
+
+def _mask(server: Collector, secrets: dict[int, Secrets], costs: Costs, seed: int) -> NDArray[np.int64]:
+    """The plain sum of the vectors that were masked."""
+    random, settings = np.random.default_rng(seed), server.settings
+    update = random.normal(0, 0.1, server.length).astype(np.float32)
+    present, total = server.close_shares(), np.zeros(server.length, np.int64)
+    for client in present[: len(present) - round(DROPOUTS * len(present))]:
+        start = time.perf_counter()
+        vector = quantise(update, 1.0, settings, random)
+        secrets[client] = protocol.receive(secrets[client], server.view, present, server.sealed_for(client))
+        masked = pack(protocol.apply_masks(secrets[client], server.view, vector), settings)
+        if client < MEASURED:
+            costs.mask.append(time.perf_counter() - start)
+        total += vector
+        server.add_masked([client], unpack(masked, settings, server.length))
+    costs.sent += content_bytes(pack_masked_reply(HEADER, Reply((ClientReport(0),)), torch.from_numpy(masked)))
+    return total
+
+
+def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Opened:
+    survivors, seconds = server.close_masked(), 0.0
+    for client in survivors:
+        start = time.perf_counter()
+        revealed = protocol.unmask(secrets[client], server.view, survivors, server.dropped)
+        middle = time.perf_counter()
+        server.add_revealed(client, revealed)
+        seconds += time.perf_counter() - middle
+        if client < MEASURED:
+            costs.unmask.append(middle - start)
+    costs.sent += content_bytes(pack_answers(HEADER, {0: revealed_answers(revealed)}, {}))
+    start = time.perf_counter()
+    opened = server.open()
+    costs.server.append(seconds + time.perf_counter() - start)
+    return opened

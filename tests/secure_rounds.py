@@ -1,0 +1,84 @@
+"""A round of the protocol without federation: clients and server pass each other values."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedapp.secure import client as protocol
+from fedapp.secure.client import Secrets
+from fedapp.secure.quantise import pack, unpack
+from fedapp.secure.server import Collector
+from fedapp.secure.settings import Settings
+from fedapp.secure.view import View
+
+RUN, ROUND, MODEL = "00112233445566aa", 3, "m" * 64
+
+
+@dataclass
+class Played:
+    """A round as far as `upto`; by client what it keeps, and the masked vectors that were sent."""
+
+    server: Collector
+    secrets: dict[int, Secrets]
+    vectors: dict[int, NDArray[np.int64]]
+    masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+
+    @property
+    def view(self) -> View:
+        return self.server.view
+
+    def plain(self, clients: Collection[int]) -> NDArray[np.int64]:
+        return sum((self.vectors[client] for client in sorted(clients)), np.zeros(self.server.length, np.int64))
+
+
+def play(
+    cohort: int,
+    settings: Settings,
+    *,
+    length: int = 50,
+    seed: int = 0,
+    gone: tuple[Collection[int], ...] = ((), (), (), ()),
+    upto: str = "unmask",
+    server_round: int = ROUND,
+) -> Played:
+    """`gone`: who drops out before each of the four stages. Stops after the stage `upto`."""
+    random = np.random.default_rng(seed)
+    most = 2 ** (settings.bits - 1)
+    vectors = {client: random.integers(-most, most + 1, length) for client in range(cohort)}
+    server = Collector(
+        settings,
+        run=RUN,
+        server_round=server_round,
+        model=MODEL,
+        weights=dict.fromkeys(range(cohort), 1.0),
+        length=length,
+    )
+    played = Played(server, {}, vectors)
+    away = [set().union(*gone[: number + 1]) for number in range(4)]
+    for client in set(range(cohort)) - away[0]:
+        played.secrets[client], *keys = protocol.advertise(RUN, server_round, client)
+        server.add_keys(client, *keys)
+    if upto == "keys":
+        return played
+    view = server.close_keys()
+    for client in sorted(played.secrets.keys() - away[1]):
+        played.secrets[client], shared = protocol.share(played.secrets[client], view)
+        server.add_shares(client, shared)
+    if upto == "shares":
+        return played
+    present = server.close_shares()
+    for client in sorted(set(present) - away[2]):
+        played.secrets[client], vector = protocol.mask(
+            played.secrets[client], view, present, server.sealed_for(client), vectors[client]
+        )
+        played.masked[client] = vector
+        server.add_masked([client], unpack(pack(vector, settings), settings, length))
+    if upto == "masked":
+        return played
+    survivors = server.close_masked()
+    for client in sorted(set(survivors) - away[3]):
+        revealed = protocol.unmask(played.secrets.pop(client), view, survivors, server.dropped)
+        server.add_revealed(client, revealed)
+    return played
