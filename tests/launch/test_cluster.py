@@ -30,7 +30,7 @@ def test_ray_is_given_a_number_of_cores_only_where_it_is_its_own(monkeypatch: py
 def ray(*arguments: str) -> subprocess.Popen[bytes]:
     """A Ray node of one core, as a process that stays in the foreground."""
     command = [str(Path(sys.executable).parent / "ray"), "start", *arguments, "--block", "--num-cpus=1"]
-    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--include-dashboard=false"]
+    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats"]
     output = subprocess.DEVNULL
     return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
@@ -50,7 +50,9 @@ def cluster() -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     # Paths of sockets must be short, so not below pytest's folder.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        nodes = [ray("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")]
+        nodes = [
+            ray("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false")
+        ]
         try:
             for _ in range(60):
                 if alive(address):
