@@ -10,9 +10,9 @@ from rich.console import Console
 from fedapp.errors import FederationError
 from fedapp.federation.checkpoint import checkpoint_files
 from fedapp.launch.follow import FollowedRun
-from fedapp.launch.show import Finished, RoundBar, show_summary
+from fedapp.launch.show import Finished, RoundBar, say_error, show_summary
 
-__all__ = ["attend", "say_error"]
+__all__ = ["attend"]
 
 
 def attend(
@@ -39,10 +39,6 @@ def attend(
     error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory)}"
     say_error(console, error)
     return Finished(overrides, directory, summary, error)
-
-
-def say_error(console: Console, error: str) -> None:
-    console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _how_to_go_on(directory: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 from fedapp.errors import FederationError
+from fedapp.launch.bundle import stage_app
 from fedapp.launch.superlink import CONNECTION, Connection
 
 __all__ = ["FollowedRun", "RunStatus", "quoted"]
 
-APP = Path(__file__).resolve().parents[2]
 POLL = 0.1  # seconds
 STARTED = re.compile(r"Successfully started run (\d+)")
 # What the server prints of a round and at the end (federation/loop.py, server_app.py).
@@ -69,13 +70,14 @@ class FollowedRun:
     ) -> None:
         self._connection, self._directory, self._here = connection, directory, here
         line = shlex.join([*overrides, *([f"run.output_dir={quoted(directory)}"] if here else [])])
-        self._command = ["flwr", "run", str(APP), CONNECTION, "--stream"]
+        self._own = connection.home / uuid4().hex  # what `flwr run` reads
+        self._own.mkdir()
+        self._command = ["flwr", "run", str(stage_app(self._own / "app")), CONNECTION, "--stream"]
         # A file, since Flower's own parser of key=value pairs knows no escaped quotes. TOML's strings are JSON's.
-        run_config = connection.home / f"{uuid4().hex}.toml"
+        run_config = self._own / "run.toml"
         run_config.write_text(f"overrides = {json.dumps(line, ensure_ascii=False)}\n", encoding="utf-8")
         self._command += ["--run-config", str(run_config)]
         self._command += ["--federation-config", " ".join(federation)] if federation else []
-        self._run_config = run_config
         self.log = directory / "flwr.log"
         self._log_start = 0
 
@@ -88,7 +90,7 @@ class FollowedRun:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0  # what a resumed run printed before
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._connection.environment, cwd=APP
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._connection.environment, cwd=self._own
             )
         try:
             while process.poll() is None:
@@ -101,7 +103,7 @@ class FollowedRun:
             process.wait()
             raise
         finally:
-            self._run_config.unlink(missing_ok=True)
+            shutil.rmtree(self._own, ignore_errors=True)
         return self._status()
 
     @property

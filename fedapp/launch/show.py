@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["Finished", "RoundBar", "show_summary", "show_sweep"]
+__all__ = ["Finished", "RoundBar", "say_error", "show_summary", "show_sweep"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Finished:
     directory: Path
     summary: Mapping[str, Any]
     error: str | None
+
+
+def say_error(console: Console, error: str) -> None:
+    console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 class RoundBar:

@@ -1,4 +1,7 @@
-"""One call of scripts/run.py: checks, then runs on a SuperLink that all runs of the call share."""
+"""One call of scripts/run.py: checks, then runs on a SuperLink that all runs of the call share.
+
+What imports torch is imported once the SuperLink is starting, which takes as long.
+"""
 
 import os
 from collections.abc import Sequence
@@ -8,15 +11,10 @@ from types import TracebackType
 
 from rich.console import Console
 
-from fedapp.build_server import output_directory
 from fedapp.config import Config, compose
 from fedapp.errors import FedappError
-from fedapp.launch.attend import attend, say_error
-from fedapp.launch.check import absolute_paths, check
-from fedapp.launch.follow import FollowedRun
-from fedapp.launch.show import Finished
+from fedapp.launch.show import Finished, say_error
 from fedapp.launch.superlink import LocalSuperLink
-from fedapp.training import resolve_device
 
 __all__ = ["Launcher", "federation_config"]
 
@@ -26,6 +24,8 @@ def federation_config(config: Config) -> list[str]:
 
     On a Ray cluster (RAY_ADDRESS) the cluster has as many cores as it was started with, and a worker for each.
     """
+    from fedapp.training import resolve_device
+
     cluster = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
     supernodes = config.run.num_supernodes or cores
@@ -65,6 +65,11 @@ class Launcher:
 
     def _run(self, overrides: list[str], directory: Path) -> Finished:
         superlink = self._start()
+        from fedapp.build_server import output_directory
+        from fedapp.launch.attend import attend
+        from fedapp.launch.check import absolute_paths, check
+        from fedapp.launch.follow import FollowedRun
+
         config = compose(overrides)
         sent = [*overrides, *absolute_paths(config)]
         config = compose(sent)
