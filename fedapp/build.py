@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedapp.config import Config, instantiate
 from fedapp.data.augmentation import augmentation
+from fedapp.data.flower_datasets import import_flower_datasets
+from fedapp.data.partition import columns_of, partition
 from fedapp.data.shards import Shards
-from fedapp.data.source import DataSource, Schema
+from fedapp.data.source import DataSource, Pooled, Schema
+from fedapp.data.splits import Rows, kept_split, split_key, splits_folder
 from fedapp.errors import ConfigError
 from fedapp.fingerprint import state_sha256
 from fedapp.metrics import choose
@@ -19,7 +22,8 @@ from fedapp.models.check import check_fits
 from fedapp.models.input_layer import assemble
 from fedapp.models.transfer import last_linear, split
 from fedapp.optimizer_step import make_optimizer
-from fedapp.seeding import seeded
+from fedapp.quick_import import quick_import
+from fedapp.seeding import derive_seed, seeded
 from fedapp.shared_state import frozen_state, make_personal, shared_state
 from fedapp.task import Task
 
@@ -110,13 +114,21 @@ def optimizer_factory(key: str, node: dict[str, Any]) -> Callable[..., torch.opt
     return cast(Callable[..., torch.optim.Optimizer], instantiate(key, node, partial=True))
 
 
-def build_shards(config: Config, parts: Parts, path: Path | None = None) -> Shards:
-    return Shards(
-        parts.source,
-        parts.task.schema,
-        lambda: instantiate("partition", config.partition),
-        num_clients=config.federation.num_clients,
-        val_fraction=config.train.val_fraction,
-        seed=config.run.seed,
-        path=path,
-    )
+def build_shards(config: Config, parts: Parts, path: Path | None = None, *, splits: Path | None = None) -> Shards:
+    """`splits`: the folder in which the split is kept for other processes; what the environment names unless given."""
+    num_clients, seed = config.federation.num_clients, derive_seed(config.run.seed, "partition")
+
+    def split(pooled: Pooled) -> list[Tensor]:
+        def make() -> list[Rows]:
+            with quick_import():
+                import_flower_datasets()  # the partitioners are there
+            partitioner = instantiate("partition", config.partition)
+            return [rows.numpy() for rows in partition(pooled, partitioner, num_clients, seed)]
+
+        settings = {"partition": config.partition, "num_clients": num_clients, "seed": seed}
+        folder = splits or splits_folder()
+        owners = kept_split(folder, split_key(settings, columns_of(pooled)), make) if folder is not None else make()
+        return [torch.from_numpy(rows) for rows in owners]
+
+    schema, fraction = parts.task.schema, config.train.val_fraction
+    return Shards(parts.source, schema, split, val_fraction=fraction, seed=config.run.seed, path=path)

@@ -7,6 +7,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedapp.prompt_delivery import deliver_promptly
+from fedapp.quick_import import quick_import
 from fedapp.worker.ask import ask
 
 __all__ = ["app"]
@@ -19,7 +20,8 @@ app = ClientApp()
 def _reply(kind: str, message: Message, context: Context) -> Message:
     content = ask(kind, message.content, context)
     if content is None:
-        from fedapp.answer import answer
+        with quick_import():
+            from fedapp.answer import answer
 
         content = answer(kind, message.content, context)
     return Message(content, reply_to=message)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedapp.build import build_parts
 from fedapp.config import compose, to_yaml
-from fedapp.server_app import settled
+from fedapp.run_federation import settled
 
 __all__ = ["leave", "load_script"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
     from flwr_datasets.partitioner import Partitioner  # type: ignore[import-untyped]
 
-__all__ = ["holdout", "partition"]
+__all__ = ["columns_of", "holdout", "partition"]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,13 @@ def partition(pooled: Pooled, partitioner: "Partitioner", num_clients: int, seed
             f" one. Set federation.num_clients={num_rows} or less, or give more data"
         )
     order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
-    columns = {name: values[order] for name, values in _columns(pooled).items()}
+    columns = {name: values[order] for name, values in columns_of(pooled).items()}
     owned = _load_partitions(partitioner, columns, num_clients)
     _check_owners(owned, num_rows, type(partitioner).__name__)
     return [torch.from_numpy(np.sort(rows)) for rows in owned]
 
 
-def _columns(pooled: Pooled) -> dict[str, Any]:
+def columns_of(pooled: Pooled) -> dict[str, Any]:
     """What a partitioner can split by, as one array a column."""
     targets = pooled.train.targets
     columns = {"row": np.arange(len(targets)), "target" if targets.is_floating_point() else "label": targets.numpy()}

@@ -4,18 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fedapp.data.partition import holdout, partition
-from fedapp.data.source import DataSource, Examples, Schema
+from fedapp.data.partition import holdout
+from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.errors import DataError
 from fedapp.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner  # type: ignore[import-untyped]
 
 __all__ = [
     "ClientData",
@@ -97,23 +93,22 @@ def num_partitions(node_config: NodeConfig) -> int:
 class Shards:
     """The data of clients, loaded when first asked for and split into training and validation.
 
-    Simulated data is kept once, in the order of its owners, so that each split is a view and nothing is copied.
+    `split` says which rows of pooled data each client of a simulation owns. That data is kept once, in the order of its
+    owners, so that each client's part is a view and nothing is copied.
     """
 
     def __init__(
         self,
         source: DataSource,
         schema: Schema,
-        partitioner: Callable[[], "Partitioner"],
+        split: Callable[[Pooled], list[Tensor]],
         *,
-        num_clients: int,
         val_fraction: float,
         seed: int,
         path: Path | None = None,
     ) -> None:
-        self._source, self._schema, self._partitioner = source, schema, partitioner
-        self._num_clients, self._val_fraction, self._seed = num_clients, val_fraction, seed
-        self._path = path
+        self._source, self._schema, self._split = source, schema, split
+        self._val_fraction, self._seed, self._path = val_fraction, seed, path
         self._pool: Examples | None = None
         self._spans: list[tuple[int, int, int]] = []  # of each client: training rows a..b, validation rows b..c
 
@@ -132,7 +127,7 @@ class Shards:
         else:
             pooled = self._source.pooled()
             examples, name = pooled.train, type(self._source).__name__
-            owners = partition(pooled, self._partitioner(), self._num_clients, derive_seed(self._seed, "partition"))
+            owners = self._split(pooled)
         examples.check(self._schema, name)
         order, start = [], 0
         for number, rows in enumerate(owners):

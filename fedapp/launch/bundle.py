@@ -17,7 +17,7 @@ ALWAYS = ("pyproject.toml", ".gitignore")  # what Flower makes a bundle from, be
 def stage_app(into: Path, app: Path = APP) -> Path:
     """Copy what goes into the bundle of `app` to the new folder `into`, and return the folder to run.
 
-    That is `app` itself where pyproject.toml names files of any folder: a pattern without a slash, or no pattern at all.
+    That is `app` itself where pyproject.toml names files of any folder: by a pattern without a slash, or by no pattern.
     """
     settings = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
     patterns = settings.get("fab-include", [])

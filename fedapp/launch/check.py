@@ -17,10 +17,11 @@ from fedapp.launch.follow import quoted
 __all__ = ["absolute_paths", "check", "check_config", "check_directory"]
 
 
-def check(config: Config, directory: Path) -> int:
+def check(config: Config, directory: Path, splits: Path | None = None) -> int:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
-    Returns the round after which a run is resumed, or -1 for a new one.
+    `splits`: the folder for the split of the data, which is made here. Returns the round after which a run is resumed,
+    or -1 for a new one.
     """
     federation = config.federation
     if federation.min_clients > federation.num_clients:
@@ -37,7 +38,7 @@ def check(config: Config, directory: Path) -> int:
     parts = check_config(config)
     if config.secure_aggregation.name != "none":
         check_secure_cohort(config, federation.num_clients)
-    build_shards(config, parts).of(0)
+    build_shards(config, parts, splits=splits).of(0)
     return check_directory(config, directory, parts)
 
 

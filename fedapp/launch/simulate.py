@@ -15,6 +15,7 @@ from fedapp.config import Config, compose
 from fedapp.errors import FedappError
 from fedapp.launch.show import Finished, say_error
 from fedapp.launch.superlink import LocalSuperLink
+from fedapp.quick_import import quick_import
 
 __all__ = ["Launcher", "federation_config"]
 
@@ -65,16 +66,17 @@ class Launcher:
 
     def _run(self, overrides: list[str], directory: Path) -> Finished:
         superlink = self._start()
-        from fedapp.build_server import output_directory
-        from fedapp.launch.attend import attend
-        from fedapp.launch.check import absolute_paths, check
-        from fedapp.launch.follow import FollowedRun
+        with quick_import():
+            from fedapp.build_server import output_directory
+            from fedapp.launch.attend import attend
+            from fedapp.launch.check import absolute_paths, check
+            from fedapp.launch.follow import FollowedRun
 
         config = compose(overrides)
         sent = [*overrides, *absolute_paths(config)]
         config = compose(sent)
         directory = output_directory(config, directory)
-        done = check(config, directory)
+        done = check(config, directory, superlink.splits)
         superlink.wait_until_ready()
         run = FollowedRun(superlink.connection, directory, sent, federation_config(config))
         return attend(self._console, run, overrides, directory, num_rounds=config.federation.num_rounds, after=done)

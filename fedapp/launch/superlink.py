@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from fedapp.data.splits import SPLITS
 from fedapp.errors import FederationError
 from fedapp.files import write_atomically
 from fedapp.launch.guard import Guard, end_family
@@ -93,7 +94,9 @@ class LocalSuperLink:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
-        self.environment = flower_environment(self.home)
+        self.splits = self.home / "splits"
+        self.splits.mkdir()
+        self.environment = {**flower_environment(self.home), SPLITS: str(self.splits)}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self.port = free_port()
