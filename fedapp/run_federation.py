@@ -77,7 +77,12 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         log(WARNING, "%s takes no part: %s", who, why)
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
         agree_on_scaling(parts, population)
-    roster = Roster(population, exclude_after=federation.exclude_after, exclude_rounds=federation.exclude_rounds)
+    roster = Roster(
+        population,
+        exclude_after=federation.exclude_after,
+        exclude_rounds=federation.exclude_rounds,
+        movable=population.partitions > 0 and keeps_nothing(config, parts),
+    )
     strategy = build_strategy(config, parts, roster)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory):
@@ -128,6 +133,12 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
 def settled(config: Config, parts: Parts) -> Config:
     """The config with what was found in the data written out, so that the model can be used where the data is not."""
     return replace(config, data={**config.data, **parts.source.settled()})
+
+
+def keeps_nothing(config: Config, parts: Parts) -> bool:
+    """Whether clients leave nothing on the SuperNode that does their work: no head, account, secret or features."""
+    kinds = {config.federation.personal, config.privacy.name, config.secure_aggregation.name}
+    return kinds == {"none"} and parts.frozen is None
 
 
 def agree_on_scaling(parts: Parts, population: Population) -> None:

@@ -37,6 +37,11 @@ class Attendance:
         self._open: dict[int, float] = {}  # SuperNodes that have not answered, and until when that is awaited
         self._min_clients, self._wait_timeout, self._reply_timeout = min_clients, wait_timeout, reply_timeout
 
+    @property
+    def is_simulation(self) -> bool:
+        """Whether the SuperNodes share this machine's cores with the server."""
+        return self._partitions > 0
+
     def update(self) -> list[Late]:
         """See who is there before a round, waiting for `min_clients` if need be. Returns replies to earlier rounds."""
         start, late, waiting = time.monotonic(), list[Late](), False

@@ -2,9 +2,10 @@
 
 import math
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from heapq import heapreplace
 
-__all__ = ["cohort_size", "cohort_weights", "sample_cohort"]
+__all__ = ["cohort_size", "cohort_weights", "sample_cohort", "spread"]
 
 
 def cohort_size(num_clients: int, fraction: float, minimum: int) -> int:
@@ -23,3 +24,15 @@ def cohort_weights(num_examples: Mapping[int, int], weighting: str, cap: float |
     """Each client's weight from its number of training examples, never above `cap`."""
     rule = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt}[weighting]
     return {client: min(rule(count), cap or math.inf) for client, count in num_examples.items()}
+
+
+def spread(loads: Mapping[int, int], nodes: Iterable[int]) -> dict[int, int]:
+    """A node for each client so that the nodes have about as much to do: the largest client first, each to the node
+    that has least so far (Graham 1969). `loads`: training examples by client."""
+    heap = [(0, node) for node in sorted(nodes)]
+    found = {}
+    for client in sorted(loads, key=lambda client: (-loads[client], client)):
+        load, node = heap[0]
+        found[client] = node
+        heapreplace(heap, (load + loads[client], node))
+    return found

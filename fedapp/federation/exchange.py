@@ -8,6 +8,7 @@ from itertools import islice
 from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fedapp.prompt_delivery import pause_for_reply
 from fedapp.wire.records import tensor_bytes
 
 __all__ = ["Exchange", "Late", "wait_for_supernodes"]
@@ -69,7 +70,9 @@ class Exchange:
                 for number in waiting & self._pending.keys():
                     self._pending[number].overdue = True
                 return
-            time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, timeout - waited))
+            left = timeout - waited
+            if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
+                time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
 
     def post(self, messages: Iterable[Message]) -> None:
         """Push `messages` and wait for nothing: `late` gives their replies."""

@@ -21,6 +21,7 @@ from fedapp.federation.outcome import federated_metrics, round_line
 from fedapp.federation.record import RunRecord
 from fedapp.federation.stopping import StopRules
 from fedapp.federation.strategy import WeightedFedAvg
+from fedapp.federation.threads import one_thread
 from fedapp.shared_state import load_shared, shared_state
 from fedapp.task import Task
 from fedapp.wire.records import arrays_to_state, state_to_arrays
@@ -110,7 +111,8 @@ class Federation:
             clock.lap("other")
             return clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
 
-        aggregated = strategy.train(server_round, self._arrays, self._about(), ask, self.exchange.grid, late)
+        with one_thread(self.attendance.is_simulation):
+            aggregated = strategy.train(server_round, self._arrays, self._about(), ask, self.exchange.grid, late)
         clock.lap("aggregate")
         if aggregated is not None:
             self._arrays = aggregated

@@ -19,7 +19,7 @@ State = Mapping[str, Tensor]
 def open_reply(message: Message, outcome: RoundOutcome, nodes: Mapping[int, int]) -> Reply | None:
     """The reply in a message, or None after rejecting those who should have been in it.
 
-    `nodes`: on which SuperNode each client lives.
+    `nodes`: which SuperNode was asked to do each client's work.
     """
     node = message.metadata.src_node_id
     asked = [client for client in sorted(outcome.weights) if nodes[client] == node]

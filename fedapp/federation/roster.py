@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from fedapp.federation.cohort import spread
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.federation.preflight import Population, who
 from fedapp.wire.census import Census
@@ -15,15 +16,23 @@ class Roster:
 
     A client that failed `exclude_after` times in a row is not sampled for the next `exclude_rounds` rounds; after that,
     one more failure excludes it again, and one good update clears it. `present` and `busy` are SuperNodes; None for
-    `present` means all.
+    `present` means all. `movable`: any SuperNode can do any client's work, as in simulations where it keeps nothing.
     """
 
-    def __init__(self, population: Population, *, exclude_after: int | None = None, exclude_rounds: int = 10) -> None:
+    def __init__(
+        self,
+        population: Population,
+        *,
+        exclude_after: int | None = None,
+        exclude_rounds: int = 10,
+        movable: bool = False,
+    ) -> None:
         self.nodes = dict(population.nodes)
         self.num_examples = dict(population.num_examples)
         self.faults = dict(population.faults)
         self.present: Collection[int] | None = None
         self.busy: Collection[int] = ()
+        self._movable = movable
         self._exclude_after, self._exclude_rounds = exclude_after, exclude_rounds
         self._failures: dict[int, int] = {}
         self._excluded: dict[int, int] = {}  # by client, the last round for which it is left out
@@ -54,6 +63,15 @@ class Roster:
         for tier in tiers[1:]:
             found += tier[: max(0, minimum - len(found))]
         return sorted(found)
+
+    def hosts(self, clients: Iterable[int]) -> dict[int, int]:
+        """The SuperNode that is asked to do each client's work: where it lives, or, if that does not matter, one that
+        has no more to do than the others."""
+        homes = {client: self.nodes[client] for client in clients}
+        free = {node for node in self.nodes.values() if self.present is None or node in self.present} - set(self.busy)
+        if not (self._movable and free):
+            return homes
+        return spread({client: self.num_examples[client] for client in homes}, free)
 
     def note(self, outcome: RoundOutcome) -> None:
         """Count who failed in a round that is over, and exclude who did so too often in a row."""

@@ -7,7 +7,7 @@ result does not depend on their order. Weights come from the preflight's counts,
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from logging import INFO, WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -72,6 +72,7 @@ class WeightedFedAvg(Strategy):
         self._each = probe.each
         self.min_clients = max(min_clients, probe.fewest)
         self._state: State = {}
+        self._hosts: Mapping[int, int] = {}  # of this round: the SuperNode that is asked, by client
         self.outcome = RoundOutcome(0, {})
 
     @property
@@ -129,7 +130,7 @@ class WeightedFedAvg(Strategy):
         rule = self.aggregation(template)
         if outcome.weights:  # else nobody can have been asked
             for message in replies:
-                if reply := open_reply(message, outcome, self.roster.nodes):
+                if reply := open_reply(message, outcome, self._hosts):
                     take_reply(reply, outcome, rule, template, max_norm=self.max_update_norm)
                 if self._has_enough(outcome):
                     break
@@ -170,9 +171,10 @@ class WeightedFedAvg(Strategy):
 
     def _messages(self, kind: str, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
         outcome = self.outcome
+        self._hosts = self.roster.hosts(outcome.weights)
         by_node: dict[int, list[int]] = defaultdict(list)
         for client in sorted(outcome.weights):
-            by_node[self.roster.nodes[client]].append(client)
+            by_node[self._hosts[client]].append(client)
         messages = []
         for node, clients in by_node.items():
             instruction = Instruction(
@@ -200,7 +202,7 @@ class WeightedFedAvg(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics over all clients that replied; None if nobody has a validation split."""
         for message in replies:
-            if reply := open_reply(message, self.outcome, self.roster.nodes):
+            if reply := open_reply(message, self.outcome, self._hosts):
                 self.outcome.reports.update({report.client: report for report in reply.reports})
         figures = federated_metrics(self.outcome.good, self.main_metric, self.roster.num_examples)
         return MetricRecord({k: v for k, v in figures.items() if v is not None}) or None
