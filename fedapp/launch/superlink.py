@@ -35,6 +35,7 @@ __all__ = [
 
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
+IN_MEMORY = ":flwr-in-memory:"  # in the words of flower-superlink
 # A message up to this size goes to Ray's worker with its call, and not by way of Ray's object store: 3 ms less.
 INLINE, INLINE_BYTES = "RAY_max_direct_call_object_size", 8 << 20
 
@@ -106,7 +107,7 @@ class LocalSuperLink:
 
     def start(self) -> None:
         command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(self.home / "state.db")]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--database", IN_MEMORY]  # it ends with the call
         self._guard = Guard(self.home)
         with (self.home / "superlink.log").open("wb") as log:
             self._process = subprocess.Popen(
