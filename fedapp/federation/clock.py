@@ -11,7 +11,7 @@ __all__ = ["Clock"]
 class Clock:
     """Seconds of a round by phase. What is spent waiting inside a lap can be booked on a phase of its own.
 
-    A round begins with the checkpoint of the one before it, which took `checkpoint` seconds.
+    A round begins with the checkpoint of the one before it, which held it up for `checkpoint` seconds.
     """
 
     def __init__(self, checkpoint: float = 0.0) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fedapp.data.source import Examples
 from fedapp.errors import FederationError
 from fedapp.federation.attendance import Attendance
-from fedapp.federation.checkpoint import Checkpoint, save_checkpoint
+from fedapp.federation.checkpoint import Checkpoint
+from fedapp.federation.checkpoint_writer import CheckpointWriter
 from fedapp.federation.clock import Clock
 from fedapp.federation.exchange import Exchange
 from fedapp.federation.outcome import federated_metrics, round_line
@@ -73,10 +74,20 @@ class Federation:
     _figures: Figures = field(default_factory=dict)  # central evaluation of the model as it is now
     _seconds_before: float = 0.0  # of running, before this process
     _seconds_of_checkpoint: float = 0.0
+    _checkpoints: CheckpointWriter = field(init=False)
     _name: str = field(default_factory=lambda: secrets.token_hex(8))  # of this run, however often it is resumed
+
+    def __post_init__(self) -> None:
+        self._checkpoints = CheckpointWriter(self.record.directory / "checkpoint")
 
     def run(self, resumed: Checkpoint | None = None) -> Result:
         """All rounds, or as many as the stop rules allow; from the beginning, or from a checkpoint."""
+        try:
+            return self._run(resumed)
+        finally:
+            self._checkpoints.finish()
+
+    def _run(self, resumed: Checkpoint | None) -> Result:
         if resumed is None:
             self._begin()
         else:
@@ -146,7 +157,7 @@ class Federation:
         self._save()
 
     def _save(self) -> None:
-        """The whole server state, as it is now, into the run directory."""
+        """The whole server state, as it is now, goes into the run directory."""
         start = time.perf_counter()
         done = self.rules.progress.round
         values = {
@@ -164,7 +175,7 @@ class Federation:
             values=values,
             config=self.about.get("config", {}),
         )
-        save_checkpoint(self.record.directory / "checkpoint", checkpoint)
+        self._checkpoints.write(checkpoint)
         self._seconds_of_checkpoint = time.perf_counter() - start
 
     def _restore(self, saved: Checkpoint) -> None:
