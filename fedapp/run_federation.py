@@ -81,7 +81,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         population,
         exclude_after=federation.exclude_after,
         exclude_rounds=federation.exclude_rounds,
-        movable=population.partitions > 0 and keeps_nothing(config, parts),
+        movable=0 < population.partitions < federation.num_clients and keeps_nothing(config, parts),
     )
     strategy = build_strategy(config, parts, roster)
     claim(directory, resume=config.run.resume is not None)

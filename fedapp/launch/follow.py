@@ -20,7 +20,7 @@ __all__ = ["FollowedRun", "RunStatus", "quoted"]
 
 POLL = 0.1  # seconds
 STARTED = re.compile(r"Successfully started run (\d+)")
-# What the server prints of a round and at the end (federation/loop.py, server_app.py).
+# What the server prints of a round and at the end (federation/loop.py, run_federation.py).
 ROUND = re.compile(r"\bround (\d+)/\d+  (.*)")
 FIGURE = re.compile(r"\b((?:test|val)_\w+) (\S+)")
 RUN_DIRECTORY = re.compile(r"\brun directory: (/.*)")

@@ -464,7 +464,7 @@ def test_a_model_of_another_form_is_named(stopped: Path) -> None:
         check_same_form(found, model | {"net.1.weight": torch.zeros(3, 3)})
 
     with (
-        patch("fedapp.server_app.check_same_form", other),
+        patch("fedapp.run_federation.check_same_form", other),
         pytest.raises(FederationError, match=r"model differs in net.1.weight"),
     ):
         go(stopped)
