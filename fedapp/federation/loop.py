@@ -120,10 +120,10 @@ class Federation:
 
         def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
             clock.lap("other")
-            return clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
+            with one_thread(self.attendance.is_simulation):
+                yield from clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
 
-        with one_thread(self.attendance.is_simulation):
-            aggregated = strategy.train(server_round, self._arrays, self._about(), ask, self.exchange.grid, late)
+        aggregated = strategy.train(server_round, self._arrays, self._about(), ask, self.exchange.grid, late)
         clock.lap("aggregate")
         if aggregated is not None:
             self._arrays = aggregated

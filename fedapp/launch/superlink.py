@@ -37,7 +37,7 @@ CONNECTION = "fedapp"  # the name of the connection in the config.toml written h
 START_TIMEOUT = 90.0  # seconds
 IN_MEMORY = ":flwr-in-memory:"  # in the words of flower-superlink
 # A message up to this size goes to Ray's worker with its call, and not by way of Ray's object store: 3 ms less.
-INLINE, INLINE_BYTES = "RAY_max_direct_call_object_size", 8 << 20
+INLINE, INLINE_BYTES = "RAY_max_direct_call_object_size", 2 << 20
 
 
 def flower_environment(home: Path) -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from io import BytesIO
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
@@ -30,12 +33,32 @@ LARGEST_FIGURE = 1e100
 
 def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Tensors as an ArrayRecord, in the order of the mapping."""
-    return ArrayRecord({key: Array(value.detach().cpu().numpy()) for key, value in state.items()})
+    return ArrayRecord({key: _encode(value.detach().cpu().numpy()) for key, value in state.items()})
 
 
 def arrays_to_state(arrays: ArrayRecord) -> dict[str, Tensor]:
     """The tensors of an ArrayRecord. Raises ValueError for anything but numeric arrays (no pickle)."""
-    return {key: torch.from_numpy(np.array(array.numpy(), copy=True)) for key, array in arrays.items()}
+    return {key: torch.from_numpy(_decode(array)) for key, array in arrays.items()}
+
+
+def _encode(values: NDArray[np.generic]) -> Array:
+    """What Flower makes of an array, NumPy's own format, in a third of the time: each value is copied once."""
+    values = np.asarray(values, order="C")
+    header = BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(values))
+    data = b"".join((header.getvalue(), values.reshape(-1).view(np.uint8).data))
+    return Array(dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", data=data)
+
+
+def _decode(array: Array) -> NDArray[np.generic]:
+    """A copy of the values, by NumPy's reader of headers; what it would not read at once is left to Flower."""
+    stream = BytesIO(array.data)
+    if array.stype == "numpy.ndarray" and npy.read_magic(stream) == (1, 0):
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+        start, count = stream.tell(), math.prod(shape)
+        if not (fortran_order or dtype.hasobject) and len(array.data) == start + count * dtype.itemsize:
+            return np.frombuffer(array.data, dtype, count, start).reshape(shape).copy()
+    return np.array(array.numpy(), copy=True)
 
 
 def tensor_bytes(content: RecordDict) -> int:
