@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.arms import ArmError, command, environment, fedapp_trace, stock_lines, workplace
 from benchmarks.result import Point, Result, Table, median_and_range
 from benchmarks.simulation import compare
-from benchmarks.stock import flwr_run
+from benchmarks.stock import flwr_run, stock_environment
 from benchmarks.work import Trace, Work, read_trace
 from fedapp.launch.superlink import free_port, wait_for_health, write_connection
 
@@ -56,7 +56,7 @@ def stock(work: Work, place: Path, home: Path) -> Trace:
     """A SuperLink, two SuperNodes, one run."""
     start, port, own = time.time(), free_port(), place / "flwr"
     own.mkdir()
-    settings = environment(own)
+    settings = stock_environment(environment(own))
     write_connection(own, {"address": f"127.0.0.1:{port}", "insecure": True})
     superlink = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
     with ExitStack() as stack:
