@@ -74,7 +74,7 @@ class Launcher:
 
         config = compose(overrides)
         sent = [*overrides, *absolute_paths(config)]
-        config = compose(sent)
+        config = compose(sent) if len(sent) > len(overrides) else config
         directory = output_directory(config, directory)
         done = check(config, directory, superlink.splits)
         superlink.wait_until_ready()

@@ -36,8 +36,13 @@ __all__ = [
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
 IN_MEMORY = ":flwr-in-memory:"  # in the words of flower-superlink
-# A message up to this size goes to Ray's worker with its call, and not by way of Ray's object store: 3 ms less.
-INLINE, INLINE_BYTES = "RAY_max_direct_call_object_size", 2 << 20
+RAY_SETTINGS = {
+    # A message up to this size goes to a worker with its call, not by way of the object store: 3 ms less. Larger ones
+    # take longer so.
+    "RAY_max_direct_call_object_size": str(2 << 20),
+    # Ray starts workers before it knows what environment they need, and then others: half a second of all cores.
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -99,7 +104,7 @@ class LocalSuperLink:
         self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
         self.splits = self.home / "splits"
         self.splits.mkdir()
-        self.environment = {**flower_environment(self.home), SPLITS: str(self.splits), INLINE: str(INLINE_BYTES)}
+        self.environment = {**flower_environment(self.home), SPLITS: str(self.splits), **RAY_SETTINGS}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self.port = free_port()
