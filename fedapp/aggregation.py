@@ -8,15 +8,20 @@ asked, and an update's entries must lie below 2^20 in magnitude, so that no sum 
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FRACTION_BITS", "MAX_MAGNITUDE", "WeightedSum", "normalised", "screen"]
+__all__ = ["FRACTION_BITS", "MAX_MAGNITUDE", "Screening", "WeightedSum", "examine", "normalised", "screen"]
 
 FRACTION_BITS = 42
 MAX_MAGNITUDE = 2.0**20
-BLOCK = 1 << 16  # values converted at a time: the float64 and int64 copies of a block stay in the cache
+BLOCK = 1 << 16  # values converted at a time: the float64 copy of a block stays in the cache
+TOGETHER, MOST_WAITING = 4, 1 << 26  # updates added at a time, and values: a block of totals is fetched once for all
 
 MANTISSA = 1.5 * 2.0**52  # every float64 within a quarter of this of it is a whole number
 MANTISSA_AS_INT = int(torch.tensor(MANTISSA, dtype=torch.float64).view(torch.int64))
@@ -24,34 +29,60 @@ MANTISSA_AS_INT = int(torch.tensor(MANTISSA, dtype=torch.float64).view(torch.int
 State = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Screening:
+    """Why an update cannot be used, or None if it can; and then the largest magnitude in each of its entries."""
+
+    fault: str | None
+    largest: Mapping[str, float] = field(default_factory=dict)
+
+
 def screen(update: State, template: State, *, max_norm: float | None = None) -> str | None:
-    """Why this update cannot be used, or None if it can.
+    """Why this update cannot be used, or None if it can: see `examine`."""
+    return examine(update, template, max_norm=max_norm).fault
+
+
+def examine(update: State, template: State, *, max_norm: float | None = None) -> Screening:
+    """Whether an update can be used.
 
     It must have the keys, shapes and dtypes of `template`, and only finite values that the fixed-point
     representation can hold. With `max_norm`, its L2 norm over all floating-point entries must not exceed it.
     """
     if update.keys() != template.keys():
         missing, extra = sorted(template.keys() - update.keys()), sorted(update.keys() - template.keys())
-        return f"wrong keys: missing {missing}, unexpected {extra}"
-    squares = 0.0
+        return Screening(f"wrong keys: missing {missing}, unexpected {extra}")
+    squares, largest = 0.0, {}
     for key, value in update.items():
         wanted = template[key]
         if value.shape != wanted.shape:
-            return f"wrong shape: {key} is {tuple(value.shape)}, the model has {tuple(wanted.shape)}"
+            return Screening(f"wrong shape: {key} is {tuple(value.shape)}, the model has {tuple(wanted.shape)}")
         if value.dtype != wanted.dtype:
-            return f"wrong dtype: {key} is {value.dtype}, the model has {wanted.dtype}"
-        if value.numel() == 0:
-            continue
-        low, high = torch.aminmax(value)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return f"non-finite value in {key}"
-        if max(abs(float(low)), abs(float(high))) >= MAX_MAGNITUDE:
-            return f"value out of range: {key} has magnitude {max(abs(float(low)), abs(float(high))):g}"
+            return Screening(f"wrong dtype: {key} is {value.dtype}, the model has {wanted.dtype}")
+        largest[key] = magnitude(value)
+        if not math.isfinite(largest[key]):
+            return Screening(f"non-finite value in {key}")
+        if largest[key] >= MAX_MAGNITUDE:
+            return Screening(f"value out of range: {key} has magnitude {largest[key]:g}")
         if max_norm is not None:
             squares += float(torch.linalg.vector_norm(value, dtype=torch.float64)) ** 2
     if max_norm is not None and math.sqrt(squares) > max_norm:
-        return f"update norm {math.sqrt(squares):.4g} above {max_norm:g}"
-    return None
+        return Screening(f"update norm {math.sqrt(squares):.4g} above {max_norm:g}")
+    return Screening(None, largest)
+
+
+def magnitude(value: Tensor) -> float:
+    """The largest absolute value, 0 of nothing; NaN or infinity where there is one."""
+    if not value.numel():
+        return 0.0
+    values = _as_numpy(value).reshape(-1)  # NumPy's maximum takes half as long as torch's
+    blocks = [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
+    extremes = np.array([(block.max(), block.min()) for block in blocks], dtype=np.float64)
+    return float(np.abs(extremes).max())
+
+
+def _as_numpy(value: Tensor) -> NDArray[Any]:
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
 
 
 def normalised(weights: Mapping[int, float]) -> dict[int, float]:
@@ -67,33 +98,66 @@ class WeightedSum:
     """
 
     def __init__(self, template: State) -> None:
-        self.totals = {key: torch.zeros(value.shape, dtype=torch.int64) for key, value in template.items()}
+        self._totals = {key: torch.zeros(value.shape, dtype=torch.int64) for key, value in template.items()}
+        self._size = sum(value.numel() for value in template.values())
+        self._waiting: list[tuple[State, float, Mapping[str, float] | None]] = []
+        self._offsets = 0  # how many times MANTISSA_AS_INT is in each value of the totals
         self.weights: list[float] = []
-        self._float = torch.empty(BLOCK, dtype=torch.float64)
-        self._int = torch.empty(BLOCK, dtype=torch.int64)
+        self._float = np.empty(BLOCK, dtype=np.float64)
+        self._block = torch.from_numpy(self._float)
 
-    def add(self, update: State, weight: float) -> None:
-        """Add one client's screened update with its normalised weight."""
-        for key, total in self.totals.items():
-            flat, source = total.view(-1), update[key].detach().reshape(-1)
-            for start in range(0, flat.numel(), BLOCK):
-                flat[start : start + BLOCK] += self._rounded(source[start : start + BLOCK], weight)
+    @property
+    def totals(self) -> dict[str, Tensor]:
+        """The sums so far, as int64 fixed point."""
+        self._take_in()
+        if self._offsets:
+            # Modulo 2^64, in which integers of 64 bits are added: what went over on the way comes back.
+            offset = np.int64((self._offsets * MANTISSA_AS_INT + 2**63) % 2**64 - 2**63)
+            for total in self._totals.values():
+                values = total.numpy()
+                np.subtract(values, offset, out=values)
+            self._offsets = 0
+        return self._totals
+
+    def add(self, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
+        """Add one client's screened update, which must not change from then on, with its normalised weight.
+
+        `largest`: what `examine` found of it.
+        """
+        self._waiting.append((update, weight * 2.0**FRACTION_BITS, largest))
         self.weights.append(weight)
+        count = len(self._waiting)
+        if count == TOGETHER or (count + 1) * self._size > MOST_WAITING:
+            self._take_in()
 
-    def _rounded(self, block: Tensor, weight: float) -> Tensor:
-        """`weight * block` as fixed point, valid until the next call."""
-        scaled = self._float[: block.numel()]
-        low, high = (float(bound) for bound in torch.aminmax(block))
-        scaled.copy_(block).mul_(weight * 2.0**FRACTION_BITS)
-        if max(-low, high) * weight * 2.0**FRACTION_BITS < MANTISSA / 4:
-            # Added to a float64 of this size a number is rounded to a whole one, half to even as by `round`, which then
-            # stands in the lowest bits: converting float64 to int64 takes longer than all else here.
-            return scaled.add_(MANTISSA).view(torch.int64).sub_(MANTISSA_AS_INT)
-        return self._int[: block.numel()].copy_(scaled.round_())
+    def _take_in(self) -> None:
+        """Add what waits."""
+        for key, total in self._totals.items():
+            flat = total.view(-1).numpy()
+            sources = [(update[key].detach().reshape(-1), scale, largest) for update, scale, largest in self._waiting]
+            scaled = [(u, scale, scale * (magnitude(u) if most is None else most[key])) for u, scale, most in sources]
+            for start in range(0, len(flat), BLOCK):
+                part = flat[start : start + BLOCK]
+                for source, scale, bound in scaled:
+                    np.add(part, self._fixed_point(source[start : start + BLOCK], scale, bound), out=part)
+        self._offsets += len(self._waiting)
+        self._waiting.clear()
+
+    def _fixed_point(self, block: Tensor, scale: float, bound: float) -> NDArray[np.int64]:
+        """`scale * block`, rounded half to even, plus MANTISSA_AS_INT; valid until the next call."""
+        self._block[: len(block)].copy_(block)  # torch's conversion takes less time than NumPy's
+        scaled = self._float[: len(block)]
+        np.multiply(scaled, scale, out=scaled)
+        if bound < MANTISSA / 4:
+            # Added to a float64 of this size a number is rounded to a whole one, half to even as by `rint`, which then
+            # stands in the lowest bits: converting float64 to int64 takes twice as long.
+            np.add(scaled, MANTISSA, out=scaled)
+            return scaled.view(np.int64)
+        return np.rint(scaled, out=scaled).astype(np.int64) + MANTISSA_AS_INT
 
     def add_partial(self, totals: State, weights: Iterable[float]) -> None:
         """Add a sum that was begun elsewhere, of clients with these weights (see `screen_partial`)."""
-        for key, total in self.totals.items():
+        for key, total in self._totals.items():
             total += totals[key]
         self.weights.extend(weights)
 
@@ -103,11 +167,11 @@ class WeightedSum:
         By the triangle inequality its norm is at most `max_norm` times the sum of the weights.
         """
         weights = list(weights)
-        if totals.keys() != self.totals.keys():
+        if totals.keys() != self._totals.keys():
             return "wrong keys in a partial sum"
         bound = (math.fsum(weights) * MAX_MAGNITUDE) * 2.0**FRACTION_BITS + len(weights)
         for key, value in totals.items():
-            if value.dtype != torch.int64 or value.shape != self.totals[key].shape:
+            if value.dtype != torch.int64 or value.shape != self._totals[key].shape:
                 return f"wrong dtype or shape: partial sum of {key} is {value.dtype} {tuple(value.shape)}"
             if value.numel() and max(-int(value.min()), int(value.max())) > bound:
                 return f"value out of range in the partial sum of {key}"
@@ -128,4 +192,4 @@ class WeightedSum:
         if self.weight <= 0:
             raise ValueError("a weighted mean needs at least one update of positive weight")
         scale = self.weight * 2.0**FRACTION_BITS
-        return {key: total.to(torch.float64) / scale for key, total in self.totals.items()}
+        return {key: total.to(torch.float64).div_(scale) for key, total in self.totals.items()}

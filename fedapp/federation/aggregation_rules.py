@@ -32,8 +32,8 @@ class AggregationRule(Protocol):
     fewest: int
     unused: dict[int, str]
 
-    def add(self, client: int, update: State, weight: float) -> None:
-        """Take one client's screened update with its normalised weight."""
+    def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
+        """Take one client's screened update with its normalised weight; `largest` is from its screening."""
 
     def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:
         """Take a SuperNode's sum over several clients; or say why it cannot be taken."""
@@ -52,8 +52,8 @@ class WeightedMean:
         self._sum = WeightedSum(template)
         self.unused: dict[int, str] = {}
 
-    def add(self, client: int, update: State, weight: float) -> None:
-        self._sum.add(update, weight)
+    def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
+        self._sum.add(update, weight, largest)
 
     def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:
         weights = list(weights)
@@ -76,7 +76,7 @@ class _SingleUpdates:
         self._updates: dict[int, State] = {}
         self.unused: dict[int, str] = {}
 
-    def add(self, client: int, update: State, weight: float) -> None:
+    def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
         self._updates[client] = update
 
     def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:

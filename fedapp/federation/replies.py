@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from flwr.app import Message
 from torch import Tensor
 
-from fedapp.aggregation import screen
+from fedapp.aggregation import examine
 from fedapp.federation.aggregation_rules import AggregationRule
 from fedapp.federation.outcome import RoundOutcome
 from fedapp.wire.records import tensor_bytes, text
@@ -58,12 +58,14 @@ def take_reply(
         return
     for client in good:
         update = reply.updates.get(client)
-        fault = "bad reply: no update" if update is None else screen(update, template, max_norm=max_norm)
-        if fault is None and update is not None:
-            # In the model's order: who sends it may not choose how a rule lines it up with the others'.
-            rule.add(client, {key: update[key] for key in template}, outcome.weights[client])
+        if update is None:
+            outcome.reject(client, "bad reply: no update")
+        elif (screening := examine(update, template, max_norm=max_norm)).fault is not None:
+            outcome.reject(client, text(screening.fault))
         else:
-            outcome.reject(client, text(fault))
+            # In the model's order: who sends it may not choose how a rule lines it up with the others'.
+            ordered = {key: update[key] for key in template}
+            rule.add(client, ordered, outcome.weights[client], screening.largest)
 
 
 def _take_sum(

@@ -1,6 +1,7 @@
 """Record names, and tensors and lists of numbers in Flower's records."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 
@@ -36,9 +37,14 @@ def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({key: _encode(value.detach().cpu().numpy()) for key, value in state.items()})
 
 
-def arrays_to_state(arrays: ArrayRecord) -> dict[str, Tensor]:
-    """The tensors of an ArrayRecord. Raises ValueError for anything but numeric arrays (no pickle)."""
-    return {key: torch.from_numpy(_decode(array)) for key, array in arrays.items()}
+def arrays_to_state(arrays: ArrayRecord, *, copy: bool = True) -> dict[str, Tensor]:
+    """The tensors of an ArrayRecord. Raises ValueError for anything but numeric arrays (no pickle).
+
+    Without `copy` they may share the record's memory: to be read only.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return {key: torch.from_numpy(_decode(array, copy=copy)) for key, array in arrays.items()}
 
 
 def _encode(values: NDArray[np.generic]) -> Array:
@@ -50,14 +56,15 @@ def _encode(values: NDArray[np.generic]) -> Array:
     return Array(dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", data=data)
 
 
-def _decode(array: Array) -> NDArray[np.generic]:
-    """A copy of the values, by NumPy's reader of headers; what it would not read at once is left to Flower."""
+def _decode(array: Array, *, copy: bool) -> NDArray[np.generic]:
+    """The values, by NumPy's reader of headers; what it would not read at once is left to Flower."""
     stream = BytesIO(array.data)
     if array.stype == "numpy.ndarray" and npy.read_magic(stream) == (1, 0):
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
         start, count = stream.tell(), math.prod(shape)
         if not (fortran_order or dtype.hasobject) and len(array.data) == start + count * dtype.itemsize:
-            return np.frombuffer(array.data, dtype, count, start).reshape(shape).copy()
+            values = np.frombuffer(array.data, dtype, count, start).reshape(shape)
+            return values.copy() if copy else values
     return np.array(array.numpy(), copy=True)
 
 

@@ -110,7 +110,7 @@ def pack_reply(reply: Reply) -> RecordDict:
 
 
 def unpack_reply(content: RecordDict) -> Reply:
-    """A reply as values. Raises ValueError, KeyError or TypeError where it is malformed."""
+    """A reply as values; its tensors are for reading only. Raises ValueError, KeyError or TypeError if malformed."""
     config, metrics = content.config_records[CONFIG], content.metric_records[METRICS]
     clients, reasons = numbers(config["clients"]), config["rejected"]
     columns = [numbers(metrics[name]) for name in COLUMNS]
@@ -122,7 +122,7 @@ def unpack_reply(content: RecordDict) -> Reply:
     spent = _privacy(metrics, len(clients))
     rows = zip(clients, reasons, *flags, spent, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
     reports = tuple(_report(*row) for row in rows)
-    found = {name: arrays_to_state(record) for name, record in content.array_records.items()}
+    found = {name: arrays_to_state(record, copy=False) for name, record in content.array_records.items()}
     total = found.pop(ARRAYS, {})
     return Reply(reports, {whole(int(name.removeprefix(f"{ARRAYS}-"))): found[name] for name in found}, total)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.arms import SCRIPTS, STOCK_APP, ArmError
 from benchmarks.result import Point, Result, Table, median_and_range
-from fedapp.aggregation import screen
+from fedapp.aggregation import examine
 from fedapp.federation.aggregation_rules import WeightedMean
 from fedapp.federation.exchange import LARGEST_PULL
 from fedapp.wire.records import state_to_arrays
@@ -50,9 +50,10 @@ def ours(cohort: int, parameters: int) -> tuple[float, dict[str, Any]]:
     rule = WeightedMean(template)
     for i in range(cohort):
         found = unpack_reply(replies[i % held]).updates[i % held]
-        if (fault := screen(found, template)) is not None:
-            raise ArmError(fault)
-        rule.add(i, found, 1 / cohort)
+        screening = examine(found, template)
+        if screening.fault is not None:
+            raise ArmError(screening.fault)
+        rule.add(i, found, 1 / cohort, screening.largest)
     mean = {key: value.float().numpy() for key, value in rule.mean().items()}
     return time.perf_counter() - start, mean
 

@@ -290,7 +290,7 @@ def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
         def __init__(self, template: dict[str, Tensor]) -> None:
             super().__init__(template, num_malicious=0)
 
-        def add(self, client: int, update: Mapping[str, Tensor], weight: float) -> None:
+        def add(self, client: int, update: Mapping[str, Tensor], weight: float, largest: object = None) -> None:
             seen.append(list(update))
             super().add(client, update, weight)
 
