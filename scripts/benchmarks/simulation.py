@@ -16,7 +16,9 @@ from benchmarks.work import Trace, Work
 __all__ = ["ROUNDS", "check", "compare", "run"]
 
 Arm = Callable[[Work, Path, Path], Trace]
-LOSSES_AGREE = 0.1  # of a round, in nats: arms differ in cohorts and in the order of examples
+# In nats: arms differ in the order of examples, and the stock app draws cohorts of its own in every run, by which the
+# loss of a single round is now and then 0.1 off while it falls steeply.
+LOSSES_AGREE = 0.1  # over all rounds
 
 WARMUP = 2
 ROUNDS = {("2nn", 10): 22, ("2nn", 100): 10, ("cnn", 10): 8, ("cnn", 100): 5}  # by model and cohort, with warm-up
@@ -85,8 +87,11 @@ def check(work: Work, traces: Mapping[str, Sequence[Trace]], tolerance: float = 
         if len(trace.ends) != work.rounds or trace.steps != reference.steps:
             raise ArmError(f"{arm} did {trace.steps} steps, {first} did {reference.steps}")
         for number, (mine, other) in enumerate(zip(trace.losses, reference.losses, strict=True), start=1):
-            if not abs(mine - other) <= tolerance:
+            if not abs(mine - other) <= 3 * tolerance:
                 raise ArmError(f"round {number}: the loss is {mine:.4f} with {arm}, {other:.4f} with {first}")
+        mine, other = statistics.mean(trace.losses), statistics.mean(reference.losses)
+        if not abs(mine - other) <= tolerance:
+            raise ArmError(f"the mean loss of all rounds is {mine:.4f} with {arm}, {other:.4f} with {first}")
 
 
 def _rows(work: Work, traces: dict[str, list[Trace]]) -> list[dict[str, Any]]:

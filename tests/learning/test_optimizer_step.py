@@ -22,6 +22,8 @@ def net() -> nn.Sequential:
     ("kind", "options"),
     [
         (torch.optim.SGD, {"lr": 0.1}),
+        (torch.optim.SGD, {"lr": 0.1, "maximize": True}),
+        (torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.1}),
         (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
         (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
         (torch.optim.SGD, {"lr": 0.1, "momentum": 0.5, "dampening": 0.3, "maximize": True}),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedapp.aggregation import BLOCK, FRACTION_BITS, MAX_MAGNITUDE, WeightedSum, normalised, screen
+from fedapp.aggregation import BLOCK, FRACTION_BITS, MAX_MAGNITUDE, WeightedSum, examine, normalised, screen
 
 TEMPLATE = {"a": torch.zeros(3, 2), "b": torch.zeros(())}
 
@@ -147,3 +147,48 @@ def test_small_and_large_values_are_rounded_alike() -> None:
             total.add({"w": update}, weight)
             expected = round(float(update[0]) * (weight * 2.0**FRACTION_BITS))
             assert total.totals["w"].tolist() == [expected, 0]
+
+
+@pytest.mark.parametrize("read_after", [None, 1, 4, 6])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
+def test_the_sum_is_the_one_of_whole_numbers(count: int, known: bool, read_after: int | None) -> None:
+    """However many are added together, whether the totals are looked at on the way or not: Python's own integers."""
+    template = {"w": torch.zeros(BLOCK + 3)}
+    source = torch.Generator().manual_seed(count)
+    # Some beyond what the quick way to fixed point can hold, so that both ways meet in one sum.
+    given = [torch.randn(BLOCK + 3, generator=source) * 10.0 ** (4 * (k % 2) - 1) for k in range(count)]
+    weights = normalised({k: 1.0 + k for k in range(count)})
+    total = WeightedSum(template)
+    for k, values in enumerate(given):
+        update = {"w": values}
+        total.add(update, weights[k], examine(update, template).largest if known else None)
+        if k + 1 == read_after:
+            assert total.totals["w"].dtype == torch.int64
+    for place in (0, 1, BLOCK - 1, BLOCK, BLOCK + 2):
+        expected = sum(round(float(v[place]) * (weights[k] * 2.0**FRACTION_BITS)) for k, v in enumerate(given))
+        assert int(total.totals["w"][place]) == expected
+
+
+@pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK + 16])
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (math.nan, "non-finite value in w"),
+        (-math.inf, "non-finite value in w"),
+        (-MAX_MAGNITUDE, "value out of range: w has magnitude 1.04858e+06"),
+        (3.0, None),
+    ],
+)
+def test_every_value_is_looked_at(place: int, value: float, fault: str | None) -> None:
+    update = {"w": torch.full((2 * BLOCK + 17,), -2.0)}
+    update["w"][place] = value
+    found = examine(update, {"w": torch.zeros(2 * BLOCK + 17)})
+    assert found.fault == fault
+    assert fault is not None or found.largest == {"w": 3.0}
+
+
+def test_what_is_known_of_an_update_is_its_largest_magnitude() -> None:
+    update = {"a": torch.tensor([[1.0, -7.0]] * 3), "b": torch.tensor(-0.5)}
+    assert examine(update, TEMPLATE).largest == {"a": 7.0, "b": 0.5}
+    assert examine({"a": torch.zeros(0)}, {"a": torch.zeros(0)}).largest == {"a": 0.0}

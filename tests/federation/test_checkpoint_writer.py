@@ -1,0 +1,54 @@
+"""Checkpoints are written aside: as things were when it was asked for, one at a time, and no failure is lost."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedapp.federation import checkpoint_writer
+from fedapp.federation.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
+from fedapp.federation.checkpoint_writer import CheckpointWriter
+
+
+def checkpoint(server_round: int, values: dict[str, Any], momentum: torch.Tensor) -> Checkpoint:
+    optimizer = {"state": {0: {"momentum_buffer": momentum}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    return Checkpoint(server_round, {"w": torch.full((3,), float(server_round))}, optimizer, values, {"a": 1})
+
+
+def test_what_changes_afterwards_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go, save = threading.Event(), checkpoint_writer.save_checkpoint
+
+    def slowly(directory: Path, saved: Checkpoint) -> Path:
+        assert let_go.wait(30)
+        return save(directory, saved)
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", slowly)
+    writer, values, momentum = CheckpointWriter(tmp_path), {"totals": {"bytes": 1}}, torch.ones(3)
+    writer.write(checkpoint(1, values, momentum))
+    assert not checkpoint_files(tmp_path)  # nobody has waited for it
+    values["totals"]["bytes"] = 2
+    momentum += 1
+    let_go.set()
+    writer.finish()
+    saved = load_checkpoint(tmp_path / "round-00001.safetensors")
+    assert saved.values == {"totals": {"bytes": 1}}
+    assert torch.equal(saved.optimizer["state"][0]["momentum_buffer"], torch.ones(3))
+
+
+def test_the_last_one_is_on_the_disk_at_the_end(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
+    for number in range(5):
+        writer.write(checkpoint(number, {}, torch.ones(3)))
+    writer.finish()
+    assert [path.name for path in checkpoint_files(tmp_path)] == ["round-00004.safetensors", "round-00003.safetensors"]
+
+
+def test_a_failure_comes_with_the_next_one_and_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    writer = CheckpointWriter(tmp_path / "file" / "checkpoint")
+    writer.write(checkpoint(0, {}, torch.ones(3)))
+    with pytest.raises(OSError, match="Not a directory"):
+        writer.write(checkpoint(1, {}, torch.ones(3)))
+    writer.finish()
