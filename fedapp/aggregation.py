@@ -92,7 +92,7 @@ def normalised(weights: Mapping[int, float]) -> dict[int, float]:
 
 
 class WeightedSum:
-    """The running sum of `weight * update` over clients, in O(model) memory.
+    """The running sum of `weight * update` over clients, in O(model) memory: a few updates may wait to be added.
 
     `template` gives the keys and shapes of what is summed: the floating-point entries of a state dict.
     """

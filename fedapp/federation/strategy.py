@@ -73,6 +73,7 @@ class WeightedFedAvg(Strategy):
         self.min_clients = max(min_clients, probe.fewest)
         self._state: State = {}
         self._hosts: Mapping[int, int] = {}  # of this round: the SuperNode that is asked, by client
+        self._needed = 0  # updates of this round
         self.outcome = RoundOutcome(0, {})
 
     @property
@@ -114,7 +115,8 @@ class WeightedFedAvg(Strategy):
 
     def _begin(self, server_round: int, arrays: ArrayRecord) -> None:
         """Choose a round's cohort, and open its ledger."""
-        wanted = math.ceil(round(self.cohort_size * (1 + self.over_selection), 9))
+        self._needed = self.cohort_size
+        wanted = math.ceil(round(self._needed * (1 + self.over_selection), 9))
         free = self.roster.available(server_round, self.min_clients)
         cohort = sample_cohort(free, min(wanted, len(free)), seed=self.seed, server_round=server_round)
         self._state = arrays_to_state(arrays)
@@ -146,7 +148,7 @@ class WeightedFedAvg(Strategy):
 
     def _has_enough(self, outcome: RoundOutcome) -> bool:
         """Whether a round that asked more clients than it needs can do without the rest."""
-        return len(outcome.weights) > self.cohort_size <= len(outcome.good)
+        return len(outcome.weights) > self._needed <= len(outcome.good)
 
     def _close(self, outcome: RoundOutcome) -> None:
         """No more replies: say what became of every client asked."""

@@ -36,7 +36,7 @@ __all__ = [
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
 IN_MEMORY = ":flwr-in-memory:"  # in the words of flower-superlink
-RAY_SETTINGS = {
+RAY_SETTINGS = {  # unless the person's environment has others
     # A message up to this size goes to a worker with its call, not by way of the object store: 3 ms less. Larger ones
     # take longer so.
     "RAY_max_direct_call_object_size": str(2 << 20),
@@ -104,7 +104,7 @@ class LocalSuperLink:
         self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
         self.splits = self.home / "splits"
         self.splits.mkdir()
-        self.environment = {**flower_environment(self.home), SPLITS: str(self.splits), **RAY_SETTINGS}
+        self.environment = {**RAY_SETTINGS, **flower_environment(self.home), SPLITS: str(self.splits)}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self.port = free_port()

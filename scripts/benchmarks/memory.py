@@ -9,7 +9,7 @@ import psutil
 
 __all__ = ["MemoryWatch"]
 
-INTERVAL = 0.1  # seconds
+INTERVAL = 0.5  # seconds: to count the pages of a worker with 2 GB takes it tens of milliseconds each time
 # Of a simulation: who runs the ServerApp, and who trains. Ray names its workers so.
 ROLES: Mapping[str, tuple[str, ...]] = {"server": ("flwr-simulation",), "workers": ("ray::",)}
 
