@@ -81,7 +81,7 @@ def magnitude(value: Tensor) -> float:
 
 
 def _as_numpy(value: Tensor) -> NDArray[Any]:
-    value = value.detach()
+    value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["deliver_promptly", "pause_for_reply"]
+__all__ = ["deliver_promptly", "is_simulated", "pause_for_reply"]
 
 REPLIED = "fedapp_replied"  # an attribute of the engine's state: an event, set when a reply is stored
 ENGINE, LOOP = "flwr.server.superlink.fleet.vce.vce_api", "add_messages_to_queue"
@@ -50,6 +50,12 @@ def telling(store: Callable[[Any], Any], stored: threading.Event) -> Callable[[A
             stored.set()
 
     return store_and_tell
+
+
+def is_simulated(grid: object) -> bool:
+    """Whether SuperNodes are workers of the server's own process: its grid has the engine's state at hand then, while
+    that of a deployment asks a SuperLink."""
+    return hasattr(grid, "state")
 
 
 def pause_for_reply(grid: object, seconds: float) -> bool:

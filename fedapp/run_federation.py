@@ -22,13 +22,15 @@ from fedapp.errors import FedappError, FederationError
 from fedapp.federation.attendance import Attendance
 from fedapp.federation.exchange import Exchange
 from fedapp.federation.lock import only_writer
-from fedapp.federation.loop import Federation, Result
+from fedapp.federation.loop import Federation
 from fedapp.federation.preflight import Population, preflight
 from fedapp.federation.record import RunRecord, claim, versions
+from fedapp.federation.result import Result
 from fedapp.federation.resume import check_same_form, find_checkpoint
 from fedapp.federation.roster import Roster
 from fedapp.fingerprint import state_sha256
 from fedapp.models.input_layer import InputLayer
+from fedapp.prompt_delivery import is_simulated
 from fedapp.shared_state import load_shared, shared_state
 
 __all__ = ["run_context", "run_federation", "settled"]
@@ -81,7 +83,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
         population,
         exclude_after=federation.exclude_after,
         exclude_rounds=federation.exclude_rounds,
-        movable=0 < population.partitions < federation.num_clients and keeps_nothing(config, parts),
+        movable=is_simulated(grid) and population.partitions < federation.num_clients and keeps_nothing(config, parts),
     )
     strategy = build_strategy(config, parts, roster)
     claim(directory, resume=config.run.resume is not None)

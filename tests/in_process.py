@@ -51,6 +51,7 @@ class InProcessGrid(Grid):
         self._order = random.Random(shuffle) if shuffle is not None else None
         self._replies: dict[str, tuple[float, list[Message]]] = {}
         self._ids = itertools.count(1)
+        self.state: object = None  # a simulation's grid has one
         self.sent: list[Message] = []
         self.received: list[Message] = []
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER

@@ -76,6 +76,7 @@ LAYERS = {
         "fingerprint",
         "data",
         "models",
+        "prompt_delivery",
         "report",
         "shared_state",
     },

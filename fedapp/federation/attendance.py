@@ -9,6 +9,7 @@ from flwr.common.logger import log
 from fedapp.federation.exchange import LONGEST_POLL, Exchange, Late
 from fedapp.federation.preflight import check_backbone, check_claim, check_same_code, query
 from fedapp.federation.roster import Roster
+from fedapp.prompt_delivery import is_simulated
 from fedapp.wire.census import unpack_census
 from fedapp.wire.records import text
 
@@ -40,7 +41,7 @@ class Attendance:
     @property
     def is_simulation(self) -> bool:
         """Whether the SuperNodes share this machine's cores with the server."""
-        return self._partitions > 0
+        return is_simulated(self._exchange.grid)
 
     def update(self) -> list[Late]:
         """See who is there before a round, waiting for `min_clients` if need be. Returns replies to earlier rounds."""

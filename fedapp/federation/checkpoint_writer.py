@@ -13,7 +13,7 @@ __all__ = ["CheckpointWriter"]
 class CheckpointWriter:
     """Writes one checkpoint at a time into `directory`. Whoever uses it calls `finish` at the end.
 
-    Killed in between, a run goes on from the checkpoint before: a round later than it was by then.
+    Killed in between, a run goes on from the checkpoint before.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,6 +29,11 @@ class CheckpointWriter:
         self.finish()
         own = replace(checkpoint, optimizer=deepcopy(checkpoint.optimizer), values=deepcopy(checkpoint.values))
         self._pending = self._thread.submit(save_checkpoint, self._directory, own)
+
+    def check(self) -> None:
+        """Raise what went wrong with a checkpoint whose writing has ended, without waiting for one that goes on."""
+        if self._pending is not None and self._pending.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait until all is on the disk. Raises what went wrong."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.logger import log
-from torch import Tensor, nn
+from torch import nn
 
 from fedapp.data.source import Examples
 from fedapp.errors import FederationError
@@ -20,6 +20,7 @@ from fedapp.federation.clock import Clock
 from fedapp.federation.exchange import Exchange
 from fedapp.federation.outcome import federated_metrics, round_line
 from fedapp.federation.record import RunRecord
+from fedapp.federation.result import Figures, Result
 from fedapp.federation.stopping import StopRules
 from fedapp.federation.strategy import WeightedFedAvg
 from fedapp.federation.threads import one_thread
@@ -28,24 +29,6 @@ from fedapp.task import Task
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 __all__ = ["Federation", "Result"]
-
-Figures = dict[str, float | int | None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model.
-
-    `delivered`: how many clients have kept it.
-    """
-
-    state: dict[str, Tensor]
-    rounds: int
-    stop_reason: str
-    failed: str | None
-    test: Figures
-    final: Figures
-    delivered: int = 0
 
 
 @dataclass
@@ -101,6 +84,7 @@ class Federation:
         done = self.rules.progress.round
         if done % self.checkpoint_every:
             self._save()
+        self._checkpoints.finish()  # before clients keep a result that the server could lose
         final: Figures = {}
         delivered = 0
         if (self.final_evaluation or self.deliver) and failed is None:
@@ -116,6 +100,7 @@ class Federation:
         """One round: who is there, messages out, replies in, the next model, its evaluation, its record."""
         clock, strategy = Clock(self._seconds_of_checkpoint), self.strategy
         self._seconds_of_checkpoint = 0.0
+        self._checkpoints.check()
         late = self.attendance.update()
 
         def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
@@ -155,6 +140,7 @@ class Federation:
         self._figures = self._evaluate()
         self.record.add_round({"round": 0, "time": time.time(), **self._figures}, None)
         self._save()
+        self._checkpoints.finish()  # from now on there is always one to go on from
 
     def _save(self) -> None:
         """The whole server state, as it is now, goes into the run directory."""
