@@ -58,7 +58,7 @@ def _sgd_step(optimizer: SGD, gradients: Sequence[Tensor | None]) -> None:
     buffers = [optimizer.state[p].get("momentum_buffer") if momentum else None for p in parameters]
     begins = momentum and any(buffer is None for buffer in buffers)
     sparse = any(gradient.is_sparse for gradient in used)
-    if not (momentum or group["weight_decay"] or sparse):  # what `sgd` comes to then, without its way there
+    if used and not (momentum or group["weight_decay"] or sparse):  # what `sgd` comes to then, without its way there
         torch._foreach_add_(parameters, used, alpha=group["lr"] if group["maximize"] else -group["lr"])
         return
     sgd(

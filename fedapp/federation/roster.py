@@ -68,10 +68,10 @@ class Roster:
         """The SuperNode that is asked to do each client's work: where it lives, or, if that does not matter, one that
         has no more to do than the others."""
         homes = {client: self.nodes[client] for client in clients}
-        free = {node for node in self.nodes.values() if self.present is None or node in self.present} - set(self.busy)
-        if not (self._movable and free):
+        if not self._movable:
             return homes
-        return spread({client: self.num_examples[client] for client in homes}, free)
+        free = {node for node in self.nodes.values() if self.present is None or node in self.present} - set(self.busy)
+        return spread({client: self.num_examples[client] for client in homes}, free) if free else homes
 
     def note(self, outcome: RoundOutcome) -> None:
         """Count who failed in a round that is over, and exclude who did so too often in a row."""
