@@ -47,10 +47,10 @@ def train(message: Message, context: Context) -> Message:
 
 
 class OneBad(InProcessGrid):
-    """`CLIENTS` SuperNodes, the last of which has `fault`."""
+    """`CLIENTS` SuperNodes, the last of which has `fault`; it replies before all others, or after them."""
 
-    def __init__(self, client_app: ClientApp, fault: str, overrides: str = "") -> None:
-        self.fault = fault
+    def __init__(self, client_app: ClientApp, fault: str, overrides: str = "", *, first: bool = False) -> None:
+        self.fault, self.first = fault, first
         bad = faulty(client_app, lambda context: fault if context.node_config["partition-id"] == BAD else None)
         super().__init__(overrides, CLIENTS, app=bad, tamper=self.twice, delay=self.late)
 
@@ -63,6 +63,11 @@ class OneBad(InProcessGrid):
     def late(self, reply: Message) -> float:
         return math.inf if self.fault == "replies too late" and self.concerns(reply) else 0.0
 
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies in an order that chance has no part in: what Flower's sum becomes depends on whose comes first."""
+        replies = list(super().pull_messages(message_ids))
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id, reverse=self.first)
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
         if self.fault == "vanishes" and messages and messages[0].metadata.message_type == "train":
@@ -70,18 +75,24 @@ class OneBad(InProcessGrid):
         return super().push_messages(messages)
 
 
-def stock_model(fault: str) -> dict[str, np.ndarray]:
+def stock_model(fault: str, first: bool) -> dict[str, np.ndarray]:
     """The model of Flower's FedAvg after `ROUNDS` rounds. Raises whatever it raises."""
     initial = ArrayRecord({"weight": Array(np.zeros((10, 10), np.float32)), "bias": Array(np.zeros(10, np.float32))})
     strategy = FedAvg(fraction_evaluate=0.0)
-    result = strategy.start(OneBad(stock, fault), initial, num_rounds=ROUNDS, timeout=0.5)
+    result = strategy.start(OneBad(stock, fault, first=first), initial, num_rounds=ROUNDS, timeout=0.5)
     return {key: array.numpy() for key, array in result.arrays.items()}
 
 
 def of_flower(fault: str) -> str:
-    """What became of the run with Flower's FedAvg, in words, from its model."""
+    """What became of the runs with Flower's FedAvg in which the bad client replies last, and first."""
+    last, first = outcome(fault, first=False), outcome(fault, first=True)
+    return last if first == last else f"{last}; where it replies first, {first}"
+
+
+def outcome(fault: str, *, first: bool) -> str:
+    """What became of one run, in words, from its model."""
     try:
-        model = stock_model(fault)
+        model = stock_model(fault, first)
     except Exception as error:
         return f"the run ends: {type(error).__name__}"
     waits = (
