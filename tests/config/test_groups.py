@@ -3,12 +3,14 @@
 import csv
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra.utils import get_object
 from in_process import run_in_process
+from photographs import one_in
 from PIL import Image
 
 from fedapp.config import CONF_DIR, compose
@@ -26,10 +28,13 @@ EXTRA = {
         ("strategy/krum", "strategy/median", "strategy/multi_krum", "strategy/trimmed_mean"), "federation.num_clients=5"
     ),
     "data/solar": "data.size=32 model=logistic_regression",
+    "data/synthetic": "data.num_examples=600 data.test_examples=60",
     "task/transfer": "data.size=32",
     "model/efficientnet_lite0": "data=solar data.size=32",
     "experiment/solar_dp": "data.size=32",
     "experiment/solar_random": "data.size=32",
+    "experiment/solar_scratch": "data.size=32",
+    "experiment/bench_cnn": "data.num_examples=600 data.test_examples=60",
     "model/torchvision": "model.name=resnet18 model.norm=group",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
@@ -58,6 +63,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 image = pixels.integers(0, 128, (8, 8), dtype=np.uint8) + (0 if label == "a" else 120)
                 Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
     return {"csv": str(root / "table.csv"), "images": str(root / "images"), "hub": str(root / "hub")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def photographs() -> Iterator[None]:
+    with one_in(8):
+        yield
 
 
 def overrides_for(option: str, places: dict[str, str]) -> str:

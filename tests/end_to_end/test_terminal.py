@@ -55,7 +55,11 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
     overrides = f"{CSV}good.csv data.group=hospital partition=natural federation.num_clients=3"
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides.split()]
     command += ["federation.num_rounds=100000", "run.num_supernodes=1"]
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # Whoever starts the tests in the background has them ignore SIGINT, and what they start.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(
+        command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **heeding
+    ) as process:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not any(
             '"round": 2' in file.read_text() for file in place.rglob("metrics.jsonl")

@@ -19,7 +19,7 @@ from fedapp.wire.reply import ClientReport
 
 pytestmark = pytest.mark.slow
 
-TEN = "federation.num_clients=10 federation.fraction_train=1 federation.num_rounds=40 partition=iid"
+TEN = "federation.num_clients=10 federation.fraction_train=1 federation.num_rounds=20 optimizer.lr=0.1 partition=iid"
 HOSTILE = 3
 ROBUST = ("median", "trimmed_mean", "multi_krum")
 train_one = Site._train_one

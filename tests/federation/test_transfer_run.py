@@ -2,30 +2,29 @@
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from every_task import BODY
+from every_task import BODY, FEW_IMAGES
 from every_task import HEAD as ONLY_HEAD
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from photographs import one_in
 from PIL import Image
 from safetensors.torch import load_file
 
 from fedapp.build import build_parts
 from fedapp.config import compose
-from fedapp.data.solar import SolarCells
-from fedapp.data.source import Pooled
 from fedapp.fingerprint import state_sha256
 from fedapp.wire.records import tensor_bytes
 
 pytestmark = pytest.mark.slow
 
 # Of this network even random features tell digits apart.
-HEAD = f"{ONLY_HEAD.replace('shufflenet_v2_x0_5', 'resnet18')} federation.num_clients=4 optimizer.lr=0.01"
+DIGITS = ONLY_HEAD.replace(FEW_IMAGES, "data=digits").replace("shufflenet_v2_x0_5", "resnet18")
+HEAD = f"{DIGITS} federation.num_clients=4 optimizer.lr=0.01"
 RUN = f"{HEAD} federation.num_rounds=3"
 
 
@@ -105,15 +104,7 @@ def test_a_supernode_with_another_backbone_is_left_out_by_name(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def pooled() -> Iterator[None]:
-    """Every second photograph, decoded once for all runs."""
-    whole = SolarCells.pooled
-
-    def half(source: SolarCells) -> Pooled:
-        found = whole(source)
-        return Pooled(found.train.take(torch.arange(0, len(found.train), 2)), found.test)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(SolarCells, "pooled", cache(half))
+    with one_in(2):
         yield
 
 
