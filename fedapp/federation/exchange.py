@@ -8,6 +8,7 @@ from itertools import islice
 from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fedapp.federation.uploads import Uploads
 from fedapp.prompt_delivery import pause_for_reply
 from fedapp.wire.records import tensor_bytes
 
@@ -52,6 +53,7 @@ class Exchange:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
+        self._uploads = Uploads(grid)
         self._pending: dict[str, _Pending] = {}  # by message id
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
@@ -59,6 +61,7 @@ class Exchange:
         unsent, waiting = self._push(list(messages))
         yield from unsent
         start = time.monotonic()
+        self._uploads.until = start + timeout
         while waiting:
             for number, reply in self._pull(waiting):
                 waiting.discard(number)
