@@ -4,7 +4,7 @@ Flower 1.41 serves everything on one port, and lets whoever reaches it start run
 So the SuperLink itself listens on its own machine only, and this gateway passes on the calls that SuperNodes make,
 which Flower authenticates by their keys. It hands out app bundles with their signatures, for which Flower's SuperLink
 has no place. A SuperNode that asks for messages when there are none would ask again after 3 s only, so the gateway
-keeps it waiting until there is one (long polling).
+keeps it waiting until there is one (long polling), and likewise until all parts of a message are there.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ import uvicorn
 from flwr.common.constant import PUBLIC_KEY_HEADER
 from flwr.proto.fab_pb2 import GetFabResponse
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectResponse
 
 from fedapp.errors import FederationError
 
@@ -36,13 +37,15 @@ CALLS = (
     *("get-run", "get-fab", "push-object", "pull-object", "confirm-message-received"),
 )
 PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
-GET_FAB, PULL = "/v1/fleet/get-fab", "/v1/fleet/pull-messages"
+GET_FAB, PULL, PULL_OBJECT = "/v1/fleet/get-fab", "/v1/fleet/pull-messages", "/v1/fleet/pull-object"
 # Of one connection, not of the message (RFC 9110, 7.6.1).
 HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host"}
 LARGEST = 2**30  # bytes of a call, which is held in memory
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
 HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
+HOLD_OBJECT = 5.0  # and a call for a part of a message which is not there yet
+LARGEST_WITHOUT_CONTENT = 16  # bytes of an answer that only says whether there is such a part
 SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0  # seconds between looks for one
 POLL_SHARE = 0.05  # of the time since its last one: looking late adds at most 5 % to a wait, and is rare in long ones
 
@@ -110,6 +113,8 @@ class Gateway:
         try:
             if scope["path"] == PULL:
                 found = await self._message(call, receive)
+            elif scope["path"] == PULL_OBJECT:
+                found = await self._object(call, receive)
             else:
                 found = await self._client.send(call)
         except httpx.TransportError:
@@ -123,25 +128,54 @@ class Gateway:
         await _reply(send, found.status_code, kept, content)
 
     async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """The SuperLink's answer to a call for messages, once it has one, or says no, or `HOLD` seconds are over.
+        """The SuperLink's answer to a call for messages, once it has one, or says no, or `HOLD` seconds are over."""
+        start = time.monotonic()
+        caller = call.headers.get(PUBLIC_KEY_HEADER, "")
+
+        def there(found: httpx.Response) -> bool:
+            some = bool(PullMessagesResponse.FromString(found.content).messages_list)
+            if some:
+                self._last[caller] = time.monotonic()
+            return some
+
+        def pause() -> float:
+            idle = time.monotonic() - self._last.setdefault(caller, start)
+            return min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL)
+
+        return await self._once_there(call, receive, there, pause, HOLD)
+
+    async def _object(self, call: httpx.Request, receive: Receive) -> httpx.Response:
+        """A part of a message, once the server has uploaded it; a SuperNode would look again after 1, 2, 4... s."""
+
+        def there(found: httpx.Response) -> bool:
+            if len(found.content) > LARGEST_WITHOUT_CONTENT:
+                return True
+            answer = PullObjectResponse.FromString(found.content)
+            return answer.object_available or not answer.object_found
+
+        return await self._once_there(call, receive, there, lambda: SHORTEST_POLL, HOLD_OBJECT)
+
+    async def _once_there(
+        self,
+        call: httpx.Request,
+        receive: Receive,
+        there: Callable[[httpx.Response], bool],
+        pause: Callable[[], float],
+        hold: float,
+    ) -> httpx.Response:
+        """The answer for which `there` is true, or the last one when `hold` seconds are over.
 
         For whoever has hung up nothing is asked any more: what the SuperLink has handed out it hands out once.
         """
         gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
         start = time.monotonic()
-        caller = call.headers.get(PUBLIC_KEY_HEADER, "")
         try:
             while True:
                 found = await self._client.send(call)
-                now = time.monotonic()
-                if found.status_code != httpx.codes.OK:
+                if found.status_code != httpx.codes.OK or there(found):
                     return found
-                if PullMessagesResponse.FromString(found.content).messages_list:
-                    self._last[caller] = now
-                    return found
-                idle = now - self._last.setdefault(caller, start)
-                await asyncio.wait({gone}, timeout=min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL))
-                if now - start >= HOLD or gone.done() or self._server.should_exit:
+                await asyncio.wait({gone}, timeout=pause())
+                if time.monotonic() - start >= hold or gone.done() or self._server.should_exit:
                     return found
         finally:
             gone.cancel()
