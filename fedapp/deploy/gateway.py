@@ -67,6 +67,7 @@ class Gateway:
             ssl_certfile=certificate,
             ssl_keyfile=key,
             interface="asgi3",
+            ws="none",
             lifespan="off",
             access_log=False,
             log_level="warning",

@@ -1,9 +1,12 @@
 """Warm workers beside a SuperNode: started when a message asks for one, and ended with it."""
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fedapp.deploy import quick_clientapp
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
 from fedapp.worker.ask import FOLDER, socket_path
@@ -28,6 +31,7 @@ class Workers:
         for left in self._folder.iterdir():  # of a SuperNode that was killed
             left.unlink()
         self._environment[FOLDER] = str(self._folder)
+        self._environment["PATH"] = f"{_programs(state / 'bin')}{os.pathsep}{self._environment.get('PATH', '')}"
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -52,3 +56,14 @@ class Workers:
         for program in self._running.values():
             program.stop()
         self._running.clear()
+
+
+def _programs(folder: Path) -> Path:
+    """`folder` with the `flwr-clientapp` that a SuperNode is to start for a message, where it finds it by its name."""
+    make_private_folder(folder)
+    program = folder / "flwr-clientapp"
+    # -P: the program's folder is no place to import from.
+    line = shlex.join([sys.executable, "-P", str(Path(quick_clientapp.__file__))])
+    program.write_text(f'#!/bin/sh\nexec {line} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    return folder
