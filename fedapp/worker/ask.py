@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -11,9 +13,11 @@ from flwr.app import Context, RecordDict
 
 from fedapp.worker.frames import Question, receive_answer, send_question
 
-__all__ = ["FOLDER", "ask", "socket_path"]
+__all__ = ["FOLDER", "ask", "socket_path", "starting_mark"]
 
 FOLDER = "FEDAPP_WORKER"  # the environment variable that names the folder of sockets, set by scripts/deploy/supernode
+ANSWER = 1.0  # seconds until whoever tends the SuperNode has begun to fulfil a wish; it looks five times a second
+START = 60.0  # seconds that a worker may take to start
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,27 +26,64 @@ def socket_path(folder: Path, code: Path) -> Path:
     return folder / f"{sha256(str(code).encode()).hexdigest()[:16]}.sock"
 
 
+def starting_mark(path: Path) -> Path:
+    """Of the worker at `path`: a file that is there from its start until it can be reached, or has failed."""
+    return path.with_suffix(".starting")
+
+
 def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
     """The worker's reply to a message; None where there is no worker, or it has gone. Raises RuntimeError as it did.
 
-    Where there is none yet, a wish for it is left behind, which whoever tends the SuperNode fulfils.
+    Where there is none yet, a wish for it is left behind, which whoever tends the SuperNode fulfils. Then the message
+    waits for it: to import everything here as well would take both twice as long.
     """
     folder = Path(os.environ[FOLDER]) if os.environ.get(FOLDER) else None
     if folder is None or not _is_ours(folder):
         return None
     path = socket_path(folder, ROOT)
+    connection = _connect(path)
+    if connection is None:
+        _wish(path)
+        connection = _connect(path) if _is_started(path) else None
+    if connection is None:
+        return None
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(path))
+        with connection:
             send_question(connection, Question(kind, content, context))
             answer = receive_answer(connection)
-    except (OSError, ValueError, KeyError):  # none there, one that has gone, or what is none
+    except (OSError, ValueError, KeyError):  # one that has gone, or what is none
         _wish(path)
         return None
     context.state = answer.state
     if answer.error:
         raise RuntimeError(answer.error)
     return answer.content
+
+
+def _connect(path: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(path))
+    except OSError:  # none there
+        connection.close()
+        return None
+    return connection
+
+
+def _is_started(path: Path) -> bool:
+    """Whether a worker at `path` is there after all, having been wished for."""
+    if not _comes(starting_mark(path).exists, ANSWER):
+        return False
+    return _comes(lambda: path.exists() or not starting_mark(path).exists(), START) and path.exists()
+
+
+def _comes(what: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _wish(path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,12 @@ def test_it_is_flowers_function(change: str, imported: str) -> None:
     assert done.stdout.split(maxsplit=2) == ["flwr.supernode.cli.flwr_clientapp", "flwr_clientapp", f"{imported}\n"]
 
 
-def test_a_supernode_finds_it_by_flowers_name(tmp_path: Path) -> None:
-    state = tmp_path / "a site"
-    state.mkdir()
-    path = Workers(state, {"PATH": os.environ["PATH"]}, print).environment["PATH"]
-    found = shutil.which("flwr-clientapp", path=path)
-    assert found == str(state / "bin" / "flwr-clientapp")
-    assert Path(found).stat().st_mode & 0o777 == 0o700
-    done = subprocess.run([found, "--help"], capture_output=True, text=True, timeout=120)
+def test_a_supernode_finds_it_by_flowers_name() -> None:
+    with tempfile.TemporaryDirectory(prefix="a site ") as state:  # a short path, as sockets need
+        path = Workers(Path(state), {"PATH": os.environ["PATH"]}, print).environment["PATH"]
+        found = shutil.which("flwr-clientapp", path=path)
+        assert found == f"{state}/bin/flwr-clientapp"
+        assert Path(found).stat().st_mode & 0o777 == 0o700
+        done = subprocess.run([found, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "--runtime-api-address" in done.stdout

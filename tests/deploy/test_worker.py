@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -168,24 +170,49 @@ def test_another_runs_code_is_not_answered_by_it(worker: Path, monkeypatch: pyte
     assert ask("query", RecordDict(), context()) is None
 
 
+@contextmanager
+def tended(said: list[str], monkeypatch: pytest.MonkeyPatch, **environment: str) -> Iterator[Path]:
+    """Workers beside a SuperNode, tended as its script does; the folder of their sockets."""
+    with tempfile.TemporaryDirectory(prefix="fa-") as state:
+        workers = Workers(Path(state), {**flower_environment(Path(state)), **environment}, said.append)
+        monkeypatch.setenv(FOLDER, workers.environment[FOLDER])
+        done = threading.Event()
+
+        def tend() -> None:
+            while not done.wait(0.2):
+                workers.tend()
+
+        thread = threading.Thread(target=tend)
+        thread.start()
+        try:
+            yield Path(workers.environment[FOLDER])
+        finally:
+            done.set()
+            thread.join()
+            workers.stop()
+        assert not running(Path(workers.environment[FOLDER]))
+
+
 @pytest.mark.slow
 def test_it_is_started_when_wished_for_and_again_when_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(prefix="fa-") as state:
-        said: list[str] = []
-        workers = Workers(Path(state), flower_environment(Path(state)), said.append)
-        monkeypatch.setenv(FOLDER, workers.environment[FOLDER])
-        folder = Path(workers.environment[FOLDER])
-        try:
-            for _ in range(2):
-                assert ask("query", RecordDict(), context()) is None
-                workers.tend()
-                wait_for(lambda: ask("query", RecordDict(), context()) is not None, lambda: "\n".join(said))
-                (process,) = running(folder)
-                process.kill()
-                process.wait()
-        finally:
-            workers.stop()
-        assert not running(folder)
+    """The message that wishes for it waits, and is answered by it."""
+    said: list[str] = []
+    with tended(said, monkeypatch) as folder:
+        for _ in range(2):
+            assert ask("query", RecordDict(), context()) is not None, said
+            (process,) = running(folder)
+            process.kill()
+            process.wait()
+
+
+def test_one_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with tended(said, monkeypatch, PYTHONHOME="/nowhere"):  # so its Python ends at once
+        begin = time.monotonic()
+        assert ask("query", RecordDict(), context()) is None
+        assert ask("query", RecordDict(), context()) is None
+        assert time.monotonic() - begin < thin.START / 2
+    assert sum("did not start" in line for line in said) == 1
 
 
 def running(folder: Path) -> list[psutil.Process]:

@@ -82,7 +82,7 @@ def test_a_server_killed_and_resumed_ends_with_the_same_model(flower: Flower, tm
     """`kill -9` for the process in which the ServerApp and the SuperNodes run, in the middle of the rounds."""
     overrides = "model=logistic_regression federation.num_rounds=12 federation.fraction_train=1 run.resume=auto"
     # In process: bit for bit what Flower's processes compute, as test_same_model.py holds.
-    whole = run_in_process(tmp_path / "whole", overrides)
+    whole = run_in_process(tmp_path / "whole", overrides, num_nodes=1)
     directory = tmp_path / "run"
     killed: list[int] = []
     superlink = psutil.Process(flower.superlink.pid)
@@ -102,12 +102,12 @@ def test_a_server_killed_and_resumed_ends_with_the_same_model(flower: Flower, tm
 
     killer = threading.Thread(target=kill_after_round_4)
     killer.start()
-    _, status = flower.run(f"{overrides} run.output_dir={directory}", supernodes=2)
+    _, status = flower.run(f"{overrides} run.output_dir={directory}")
     killer.join()
     assert killed
     assert status != "finished:completed"
     assert not (directory / "summary.json").exists()
-    resumed = run_script(*overrides.split(), f"run.output_dir={directory}", cwd=tmp_path)
+    resumed = run_script(*overrides.split(), f"run.output_dir={directory}", "run.num_supernodes=1", cwd=tmp_path)
     assert resumed.code == 0, resumed.output
     assert resumed.run_dir == directory
     assert "going on after round" in (directory / "flwr.log").read_text()
