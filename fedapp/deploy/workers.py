@@ -9,7 +9,7 @@ from pathlib import Path
 from fedapp.deploy import quick_clientapp
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
-from fedapp.worker.ask import FOLDER, socket_path, starting_mark
+from fedapp.worker.ask import FOLDER, failed_mark, socket_path, starting_mark
 
 __all__ = ["Workers"]
 
@@ -24,7 +24,6 @@ class Workers:
         self._folder, self._say = state / "worker", say
         self._environment = dict(environment)
         self._running: dict[Path, Program] = {}
-        self._broken: set[Path] = set()  # ended before anybody could reach them: not to be waited for again
         if len(str(self._folder).encode()) + len("/0123456789abcdef.sock") > LONGEST_PATH:
             say(f"{self._folder}: too long a path for sockets, so every message starts a new process")
             return
@@ -44,18 +43,18 @@ class Workers:
         if FOLDER not in self._environment:
             return
         for path, program in self._running.items():
-            if (mark := starting_mark(path)).exists() and (path.exists() or program.ended() is not None):
-                if not path.exists():
-                    self._say("the warm worker did not start, so every message starts a process that does its work")
-                    self._broken.add(path)
-                mark.unlink()
+            if not starting_mark(path).exists():
+                continue
+            if path.exists():
+                starting_mark(path).unlink()
+            elif program.ended() is not None:
+                starting_mark(path).replace(failed_mark(path))
+                self._say("the warm worker did not start, so every message starts a process that does its work")
         for wish in self._folder.glob("*.wanted"):
             code, path = Path(wish.read_text()), wish.with_suffix(".sock")
             wish.unlink()
             self._running = {at: program for at, program in self._running.items() if program.ended() is None}
             if path in self._running or len(self._running) >= MOST or path != socket_path(self._folder, code):
-                continue
-            if path in self._broken:
                 continue
             path.unlink(missing_ok=True)  # of one that was killed
             starting_mark(path).touch()

@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 
 from fedapp.worker.frames import Question, receive_answer, send_question
 
-__all__ = ["FOLDER", "ask", "socket_path", "starting_mark"]
+__all__ = ["FOLDER", "ask", "failed_mark", "socket_path", "starting_mark"]
 
 FOLDER = "FEDAPP_WORKER"  # the environment variable that names the folder of sockets, set by scripts/deploy/supernode
 ANSWER = 1.0  # seconds until whoever tends the SuperNode has begun to fulfil a wish; it looks five times a second
@@ -31,6 +31,11 @@ def starting_mark(path: Path) -> Path:
     return path.with_suffix(".starting")
 
 
+def failed_mark(path: Path) -> Path:
+    """A file that is there once it ended before anybody could reach it: not to be wished for again."""
+    return path.with_suffix(".failed")
+
+
 def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
     """The worker's reply to a message; None where there is no worker, or it has gone. Raises RuntimeError as it did.
 
@@ -42,7 +47,7 @@ def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
         return None
     path = socket_path(folder, ROOT)
     connection = _connect(path)
-    if connection is None:
+    if connection is None and not failed_mark(path).exists():
         _wish(path)
         connection = _connect(path) if _is_started(path) else None
     if connection is None:
