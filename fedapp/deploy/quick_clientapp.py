@@ -2,6 +2,9 @@
 
 Those are of the SuperNode itself and take half of the second that a message begins with. Where Flower has changed,
 its command starts as it is. Run as a program; `fedapp.deploy.workers` puts it where the SuperNode finds it.
+
+It imports nothing of fedapp, `quick_import` neither: a message is answered by the fedapp of its run's bundle, and this
+is the device's.
 """
 
 import gc

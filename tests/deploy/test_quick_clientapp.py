@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedapp.deploy import quick_clientapp
 from fedapp.deploy.workers import Workers
 
 SHOW = """
@@ -46,3 +47,12 @@ def test_a_supernode_finds_it_by_flowers_name() -> None:
         done = subprocess.run([found, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "--runtime-api-address" in done.stdout
+
+
+def test_no_fedapp_is_there_before_that_of_the_bundle() -> None:
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1])['command'](); print([n for n in sys.modules if 'fedapp' in n])"
+    )
+    line = [sys.executable, "-P", "-c", code, quick_clientapp.__file__]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

@@ -38,9 +38,11 @@ def test_in_process_and_on_ray_the_model_is_the_same(default: Finished, tmp_path
     assert json.loads((directory / "summary.json").read_text())["model_sha256"] == default.summary["model_sha256"]
 
 
-def test_secure_aggregation_costs_no_accuracy(default: Finished, tmp_path: Path) -> None:
-    directory = run_in_process(tmp_path / "run", "secure_aggregation=secaggplus")
-    summary = json.loads((directory / "summary.json").read_text())
+def test_secure_aggregation_costs_no_accuracy(default: Finished, flower: Flower, tmp_path: Path) -> None:
+    overrides = f"secure_aggregation=secaggplus run.output_dir={tmp_path / 'run'}"
+    output, status = flower.run(overrides, supernodes=2)
+    assert status == "finished:completed", output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["rounds"], summary["rejected"]) == (60, 0)
     assert abs(summary["test_accuracy"] - default.summary["test_accuracy"]) <= 0.01
 
