@@ -6,9 +6,9 @@ Flower starts a process for every message, so this module imports little: what t
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedapp.prompt_delivery import deliver_promptly
-from fedapp.quick_import import quick_import
-from fedapp.worker.ask import ask
+from fedapp.client.worker.ask import ask
+from fedapp.flower.quick_import import quick_import
+from fedapp.flower.simulation import deliver_promptly
 
 __all__ = ["app"]
 
@@ -21,7 +21,7 @@ def _reply(kind: str, message: Message, context: Context) -> Message:
     content = ask(kind, message.content, context)
     if content is None:
         with quick_import():
-            from fedapp.answer import answer
+            from fedapp.client.handlers import answer
 
         content = answer(kind, message.content, context)
     return Message(content, reply_to=message)

@@ -8,7 +8,7 @@ import time
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedapp.quick_import import quick_import
+from fedapp.flower.quick_import import quick_import
 
 __all__ = ["app"]
 
@@ -20,6 +20,6 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run-config describes."""
     start = time.perf_counter()
     with quick_import():
-        from fedapp.run_federation import run_context
+        from fedapp.server.run import run_context
 
     run_context(grid, context, start)

@@ -32,7 +32,7 @@ from rich.table import Table
 from fedapp.audit.arms import Setting
 from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 
 FEW = 16
 

@@ -29,7 +29,7 @@ from benchmarks.options import parse  # noqa: E402
 from benchmarks.show import save, show  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from fedapp.errors import FedappError  # noqa: E402
+from fedapp.common.errors import FedappError  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

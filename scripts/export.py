@@ -30,10 +30,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
-from fedapp.errors import FedappError
-from fedapp.use.export import TOLERANCE, examples_to_check, export
-from fedapp.use.formats import FORMATS
-from fedapp.use.saved import load_run
+from fedapp.common.errors import FedappError
+from fedapp.inference.export import TOLERANCE, examples_to_check, export
+from fedapp.inference.formats import FORMATS
+from fedapp.inference.saved import load_run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
-from fedapp.errors import FedappError
-from fedapp.files import write_atomically
-from fedapp.training import resolve_device
-from fedapp.use.predict import predict
-from fedapp.use.saved import load_run
+from fedapp.common.errors import FedappError
+from fedapp.common.files import write_atomically
+from fedapp.inference.predict import predict
+from fedapp.inference.saved import load_run
+from fedapp.learning.training import resolve_device
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

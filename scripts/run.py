@@ -20,8 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fedapp.common.errors import FedappError
 from fedapp.config import compose
-from fedapp.errors import FedappError
 from fedapp.launch.show import Finished, show_sweep
 from fedapp.launch.simulate import Launcher
 

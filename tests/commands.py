@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedapp.launch.superlink import CONNECTION, LocalSuperLink
+from fedapp.launch.local_superlink import CONNECTION, LocalSuperLink
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 480  # seconds; on a busy machine with a cold disk a run has taken three minutes to start

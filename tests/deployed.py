@@ -110,6 +110,6 @@ def call(name: str, *arguments: str, cwd: Path | None = None) -> Finished:
 
 
 def port() -> int:
-    from fedapp.launch.superlink import free_port
+    from fedapp.launch.local_superlink import free_port
 
     return free_port()

@@ -25,7 +25,7 @@ from in_process import InProcessGrid, run_on
 from safetensors.torch import load_file
 
 from fedapp.client_app import app
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 
 CLIENTS, BAD, ROUNDS = 5, 4, 2
 FAULTS = [name for name in SPOILERS if name not in ("sleeps", "is killed")] + list(ON_THE_WAY)

@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedapp.client_app import app as client_app
 from fedapp.config import Config, compose
-from fedapp.run_federation import run_federation
+from fedapp.server.run import run_federation
 
 SERVER = 1
 
@@ -137,6 +137,6 @@ def run_on(grid: Grid, directory: Path, overrides: str, *, report: bool = False)
     config: Config = compose(overrides.split())
     with ExitStack() as stack:
         if not report:
-            stack.enter_context(patch("fedapp.run_federation.show"))
+            stack.enter_context(patch("fedapp.server.run.show"))
         run_federation(grid, config, directory, time.perf_counter(), overrides.split())
     return directory

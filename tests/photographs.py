@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from fedapp.data.solar import SolarCells
 from fedapp.data.source import Pooled
+from fedapp.data.sources.solar import SolarCells
 
 __all__ = ["one_in"]
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fedapp.build import build_parts
 from fedapp.config import compose, to_yaml
-from fedapp.run_federation import settled
+from fedapp.learning.build import build_parts
+from fedapp.server.run import settled
 
 __all__ = ["leave", "load_script"]
 

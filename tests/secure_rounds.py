@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedapp.secure import client as protocol
-from fedapp.secure.client import Secrets
-from fedapp.secure.quantise import pack, unpack
-from fedapp.secure.server import Collector
-from fedapp.secure.settings import Settings
-from fedapp.secure.view import View
+from fedapp.aggregation.secaggplus import member as protocol
+from fedapp.aggregation.secaggplus.cohort_view import CohortView
+from fedapp.aggregation.secaggplus.collector import Collector
+from fedapp.aggregation.secaggplus.member import Secrets
+from fedapp.aggregation.secaggplus.quantise import pack, unpack
+from fedapp.aggregation.secaggplus.settings import Settings
 
 RUN, ROUND, MODEL = "00112233445566aa", 3, "m" * 64
 
@@ -26,7 +26,7 @@ class Played:
     masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
 
     @property
-    def view(self) -> View:
+    def view(self) -> CohortView:
         return self.server.view
 
     def plain(self, clients: Collection[int]) -> NDArray[np.int64]:

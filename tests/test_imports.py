@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedapp.quick_import import quick_import
+from fedapp.flower.quick_import import quick_import
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,16 +8,16 @@ import torch
 
 from fedapp.audit.inversion import Inversion, invert, one_update
 from fedapp.audit.worlds import Game, Signals, play
-from fedapp.build import build_parts
-from fedapp.build_client import build_training
-from fedapp.build_private import build_private_training, check_privacy
+from fedapp.client.build import build_training
+from fedapp.common.errors import ConfigError
+from fedapp.common.seeding import generator
 from fedapp.config import compose
 from fedapp.data.features import features_of
 from fedapp.data.source import Examples
-from fedapp.errors import ConfigError
+from fedapp.learning.build import build_parts
 from fedapp.privacy.accounting import epsilon
-from fedapp.privacy.training import PrivateTraining
-from fedapp.seeding import generator
+from fedapp.privacy.build import build_private_training, check_privacy
+from fedapp.privacy.dp_training import PrivateTraining
 
 __all__ = ["Arm", "Setting", "attack_batch", "open_arm", "play_worlds"]
 

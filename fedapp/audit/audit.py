@@ -16,7 +16,7 @@ from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.bounds import Area, area_under_curve, epsilon_bound, largest_area, rates
 from fedapp.audit.inversion import Inversion
 from fedapp.audit.worlds import Signals
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["Audited", "Found", "Size", "audit", "judge", "save"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedapp.common.seeding import generator
 from fedapp.data.source import Examples
-from fedapp.seeding import generator
-from fedapp.task import Task
+from fedapp.learning.task import Task
 
 __all__ = ["Inversion", "invert", "one_update"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fedapp.common.seeding import generator
 from fedapp.data.source import Examples
-from fedapp.seeding import generator
-from fedapp.task import Task
-from fedapp.training import TrainingResult
+from fedapp.learning.task import Task
+from fedapp.learning.training import TrainingResult
 
 __all__ = ["Game", "Signals", "gradients", "membership", "play"]
 

@@ -2,7 +2,7 @@
 
 from fedapp.config.compose import CONF_DIR, compose, split_overrides, to_yaml
 from fedapp.config.nodes import instantiate
-from fedapp.config.saved import SavedConfig, read_saved
+from fedapp.config.saved_config import SavedConfig, read_saved
 from fedapp.config.schema import Config
 
 __all__ = ["CONF_DIR", "Config", "SavedConfig", "compose", "instantiate", "read_saved", "split_overrides", "to_yaml"]

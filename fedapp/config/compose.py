@@ -24,8 +24,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedapp.common.errors import ConfigError
 from fedapp.config.schema import Config, check_ranges
-from fedapp.errors import ConfigError
 
 __all__ = ["CONF_DIR", "committed_targets", "compose", "split_overrides", "to_yaml"]
 

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-from fedapp.errors import ConfigError, FedappError
+from fedapp.common.errors import ConfigError, FedappError
 
 __all__ = ["Node", "instantiate"]
 

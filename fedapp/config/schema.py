@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges"]
 

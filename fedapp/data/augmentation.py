@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.checks import known
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
 
 __all__ = ["CHANGES", "Augmentation", "augmentation"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["check_choice", "check_fraction", "check_roles", "check_size", "known", "names"]
 

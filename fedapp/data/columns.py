@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import DataError
 from fedapp.data.checks import known
 from fedapp.data.csv_file import read_cells
 from fedapp.data.source import Examples
-from fedapp.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedapp.common.errors import DataError
 from fedapp.data.checks import known
-from fedapp.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from fedapp.common.files import write_atomically
 from fedapp.data.shards import ClientData
 from fedapp.data.source import Examples
-from fedapp.files import write_atomically
 
 __all__ = ["FeatureFiles", "Features", "features_of"]
 

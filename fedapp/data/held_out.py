@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from fedapp.common.errors import DataError
 from fedapp.data.source import Examples, Pooled
-from fedapp.errors import DataError
 
 __all__ = ["hold_out"]
 

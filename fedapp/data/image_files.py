@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import DataError
 from fedapp.data.pixels import to_pixels
-from fedapp.errors import DataError
 
 __all__ = ["IMAGE_ENDINGS", "check_image", "decode", "entries", "images_in"]
 

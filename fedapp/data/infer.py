@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from fedapp.common.errors import DataError
 from fedapp.data.checks import known
 from fedapp.data.columns import parse_numbers
-from fedapp.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.checks import known
 from fedapp.data.source import Pooled
-from fedapp.errors import ConfigError
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]

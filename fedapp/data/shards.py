@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import DataError
+from fedapp.common.seeding import derive_seed
 from fedapp.data.partition import holdout
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
-from fedapp.errors import DataError
-from fedapp.seeding import derive_seed
 
 __all__ = [
     "ClientData",

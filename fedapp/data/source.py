@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedapp.errors import DataError
+from fedapp.common.errors import DataError
 
 __all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
 
@@ -146,7 +146,7 @@ class DataSource(ABC):
         each. Needs nothing but `path` where the arguments are `settled`. Raises DataError, opening with the path."""
         raise DataError(
             f"{path}: {type(self).__name__} reads no new examples from files; write its method `unlabelled`, as"
-            " fedapp/data/image_folder.py has it"
+            " fedapp/data/sources/image_folder.py has it"
         )
 
     def settled(self) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from fedapp.build_client import build_site
+from fedapp.client.build import build_site
+from fedapp.common.errors import DataError
 from fedapp.config import compose, split_overrides
 from fedapp.data.shards import hosted_clients, local_data_path
-from fedapp.errors import DataError
 from fedapp.privacy.limits import own_limits
 
 __all__ = ["check_site"]

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedapp.errors import ConfigError
-from fedapp.files import write_atomically
+from fedapp.common.errors import ConfigError
+from fedapp.common.files import write_atomically
 
 __all__ = [
     "AUTHORITY",
     "Operator",
-    "Site",
+    "SiteFolder",
     "SuperLinkFolder",
     "make_private_folder",
     "private_file",
@@ -67,7 +67,7 @@ class SuperLinkFolder:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteFolder:
     """A SuperNode's start-up folder. `superlink`: host:port. `client`: its number in the federation's reports."""
 
     folder: Path
@@ -104,9 +104,9 @@ def read_superlink(folder: Path) -> SuperLinkFolder:
     return made
 
 
-def read_site(folder: Path) -> Site:
+def read_site(folder: Path) -> SiteFolder:
     """Raises ConfigError for a folder that is incomplete, or whose key others can read."""
-    made = Site(folder, **_read(folder, "site.toml", {"name": str, "superlink": str, "client": int}))
+    made = SiteFolder(folder, **_read(folder, "site.toml", {"name": str, "superlink": str, "client": int}))
     private_file(made.key)
     return made
 

@@ -24,7 +24,7 @@ from flwr.proto.fab_pb2 import GetFabResponse
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
 
-from fedapp.errors import FederationError
+from fedapp.common.errors import FederationError
 
 __all__ = ["Gateway"]
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = [
     "check_host",

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedapp.common.errors import ConfigError, DataError
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import make_private_folder, read_operator, read_site, read_superlink
-from fedapp.deploy.register import Federation
+from fedapp.deploy.register import Register
 from fedapp.deploy.run import prepare, run_prepared
 from fedapp.deploy.superlink import DeployedSuperLink
 from fedapp.deploy.supernode import NodeConfig, SuperNode
-from fedapp.errors import ConfigError, DataError
 from fedapp.launch.guard import Guard
-from fedapp.launch.superlink import free_port
+from fedapp.launch.local_superlink import free_port
 
 __all__ = ["main"]
 
@@ -43,7 +43,7 @@ def parser() -> ArgumentParser:
 class LocalFederation:
     """A SuperLink and SuperNodes that run from provisioned folders, and keep their state and logs below `home`."""
 
-    def __init__(self, federation: Federation, configs: Sequence[NodeConfig], home: Path, *, warm: bool = True) -> None:
+    def __init__(self, federation: Register, configs: Sequence[NodeConfig], home: Path, *, warm: bool = True) -> None:
         self._log = home / "federation.log"
         self._superlink = DeployedSuperLink(
             read_superlink(federation.root / "superlink"),
@@ -118,9 +118,9 @@ def node_configs(given: Namespace) -> list[dict[str, bool | int | float | str]]:
     return configs
 
 
-def provisioned(root: Path, count: int) -> Federation:
+def provisioned(root: Path, count: int) -> Register:
     """A federation of `count` sites under `root`. Raises ConfigError where `root` holds one of other sites."""
-    federation = Federation.load(root)
+    federation = Register.load(root)
     if not federation.exists:
         federation.port, federation.control_port = free_port(), free_port()
     federation.set_up(["127.0.0.1"], timedelta(days=30))

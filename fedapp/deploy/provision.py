@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fedapp.common.errors import ConfigError
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import AUTHORITY
 from fedapp.deploy.identity import expiry
-from fedapp.deploy.register import Federation
-from fedapp.errors import ConfigError
+from fedapp.deploy.register import Register
 
 __all__ = ["main", "provision"]
 
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def provision(given: Namespace) -> Federation:
+def provision(given: Namespace) -> Register:
     """Do what the command line asks for. Raises ConfigError before anything is written if it cannot be done."""
-    federation = Federation.load(given.folder)
+    federation = Register.load(given.folder)
     if given.days < 1:
         raise ConfigError(f"--days {given.days}: must be at least 1")
     for option in ("port", "control_port"):
@@ -82,7 +82,7 @@ def provision(given: Namespace) -> Federation:
     return federation
 
 
-def show(console: Console, federation: Federation) -> None:
+def show(console: Console, federation: Register) -> None:
     """Who is there, and until when which certificate is valid."""
     table = Table("participant", "client", "identity", box=None, padding=(0, 2, 0, 0))
     for name, certificate in (("ca", "ca/" + AUTHORITY), ("superlink", "superlink/server.crt")):

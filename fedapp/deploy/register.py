@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from fedapp.common.errors import ConfigError
+from fedapp.common.files import write_atomically
 from fedapp.deploy.folders import AUTHORITY, make_private_folder, write_private, write_toml
 from fedapp.deploy.identity import (
     check_host,
@@ -15,10 +17,8 @@ from fedapp.deploy.identity import (
     new_supernode_key,
     public_key_of,
 )
-from fedapp.errors import ConfigError
-from fedapp.files import write_atomically
 
-__all__ = ["RESERVED", "Federation", "Participant"]
+__all__ = ["RESERVED", "Participant", "Register"]
 
 RESERVED = ("ca", "superlink", "operator")
 ALWAYS = ("localhost", "127.0.0.1")  # the control interface, and ServerApps, are reached there
@@ -35,7 +35,7 @@ class Participant:
 
 
 @dataclass
-class Federation:
+class Register:
     """All of a federation's folders under `root`. `hosts`: the SuperLink's names and addresses."""
 
     root: Path
@@ -46,7 +46,7 @@ class Federation:
     server_made: bool = False  # its folder may have been moved to where it is needed
 
     @classmethod
-    def load(cls, root: Path) -> "Federation":
+    def load(cls, root: Path) -> "Register":
         """The federation at `root`; an empty one where there is none yet. Raises ConfigError for a damaged register."""
         file = root / "ca" / "federation.json"
         if not file.exists():

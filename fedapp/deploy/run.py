@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedapp.build_server import output_directory
 from fedapp.config import compose
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import Operator, read_operator
 from fedapp.launch.attend import attend
 from fedapp.launch.check import absolute_paths, check_config, check_directory
 from fedapp.launch.follow import FollowedRun
+from fedapp.launch.local_superlink import Connection, flower_environment, write_connection
 from fedapp.launch.show import Finished
-from fedapp.launch.superlink import Connection, flower_environment, write_connection
+from fedapp.server.build import output_directory
 
 __all__ = ["Prepared", "main", "prepare", "run_prepared"]
 

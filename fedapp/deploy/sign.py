@@ -16,11 +16,11 @@ from pathlib import Path
 from flwr.cli.build import build_fab_from_disk
 from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 
+from fedapp.common.errors import ConfigError
+from fedapp.common.files import write_atomically
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import make_private_folder, private_file, read_superlink, write_private
 from fedapp.deploy.identity import new_signing_key, sign
-from fedapp.errors import ConfigError
-from fedapp.files import write_atomically
 
 __all__ = ["main"]
 

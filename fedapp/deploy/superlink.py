@@ -6,16 +6,16 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fedapp.common.errors import FedappError, FederationError
 from fedapp.deploy import terminal
+from fedapp.deploy.admission import Changes, admit, public_keys
 from fedapp.deploy.folders import SuperLinkFolder, make_private_folder, read_superlink
 from fedapp.deploy.gateway import Gateway
 from fedapp.deploy.identity import expiry
-from fedapp.deploy.lock import only_one
-from fedapp.deploy.nodes import Changes, admit, public_keys
+from fedapp.deploy.only_one import only_one
 from fedapp.deploy.program import Program
-from fedapp.errors import FedappError, FederationError
 from fedapp.launch.guard import Guard
-from fedapp.launch.superlink import flower_environment, wait_for_health
+from fedapp.launch.local_superlink import flower_environment, wait_for_health
 
 __all__ = ["DeployedSuperLink", "main"]
 

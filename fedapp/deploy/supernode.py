@@ -7,17 +7,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fedapp.aggregation.secaggplus.pins import read_peers
+from fedapp.common.errors import ConfigError
 from fedapp.deploy import terminal
 from fedapp.deploy.diagnosis import why_refused
-from fedapp.deploy.folders import Site, make_private_folder, read_site, write_toml
-from fedapp.deploy.lock import only_one
+from fedapp.deploy.folders import SiteFolder, make_private_folder, read_site, write_toml
+from fedapp.deploy.only_one import only_one
 from fedapp.deploy.program import Program
 from fedapp.deploy.workers import Workers
-from fedapp.errors import ConfigError
 from fedapp.launch.guard import Guard
-from fedapp.launch.superlink import flower_environment, free_port
+from fedapp.launch.local_superlink import flower_environment, free_port
 from fedapp.privacy.limits import own_limits
-from fedapp.secure.pins import read_peers
 
 __all__ = ["SuperNode", "main", "node_config"]
 
@@ -36,7 +36,7 @@ class SuperNode:
 
     def __init__(
         self,
-        site: Site,
+        site: SiteFolder,
         state: Path,
         config: NodeConfig,
         *,
@@ -85,7 +85,7 @@ class SuperNode:
             self._workers.stop()
 
 
-def node_config(given: Namespace, site: Site) -> dict[str, bool | int | float | str]:
+def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | float | str]:
     """What this SuperNode tells its ClientApps. Raises ConfigError for options that cannot be."""
     found: dict[str, bool | int | float | str] = {"site-name": site.name}
     for item in given.node_config:

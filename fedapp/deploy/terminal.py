@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 
-from fedapp.errors import ConfigError, DataError, FedappError
+from fedapp.common.errors import ConfigError, DataError, FedappError
 
 __all__ = ["ended_by_signals", "ignore_signals", "parser", "run_command", "say"]
 

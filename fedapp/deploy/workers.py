@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedapp.deploy import quick_clientapp
+from fedapp.client.worker.ask import FOLDER, failed_mark, socket_path, starting_mark
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
-from fedapp.worker.ask import FOLDER, failed_mark, socket_path, starting_mark
+from fedapp.flower import quick_clientapp
 
 __all__ = ["Workers"]
 
@@ -59,7 +59,7 @@ class Workers:
             path.unlink(missing_ok=True)  # of one that was killed
             starting_mark(path).touch()
             environment = {**self._environment, "PYTHONPATH": str(code)}
-            command = [sys.executable, "-m", "fedapp.worker", str(path)]
+            command = [sys.executable, "-m", "fedapp.client.worker", str(path)]
             self._running[path] = Program(command, home=code, environment=environment, say=self._say)
 
     def stop(self) -> None:

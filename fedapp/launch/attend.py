@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from fedapp.errors import FederationError
-from fedapp.federation.checkpoint import checkpoint_files
+from fedapp.common.errors import FederationError
 from fedapp.launch.follow import FollowedRun
 from fedapp.launch.show import Finished, RoundBar, say_error, show_summary
+from fedapp.server.run_directory.checkpoint import checkpoint_files
 
 __all__ = ["attend"]
 

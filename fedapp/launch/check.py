@@ -4,15 +4,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from fedapp.build import Parts, build_parts, build_shards
-from fedapp.build_secure import check_secure, check_secure_cohort
-from fedapp.build_server import central_test, check_strategy, load_initial, stop_rules
+from fedapp.aggregation.secaggplus.build import check_secure, check_secure_cohort
+from fedapp.common.errors import ConfigError
 from fedapp.config import Config
-from fedapp.errors import ConfigError
-from fedapp.federation.lock import LOCK, only_writer
-from fedapp.federation.record import claim
-from fedapp.federation.resume import find_checkpoint
 from fedapp.launch.follow import quoted
+from fedapp.learning.build import Parts, build_parts, build_shards
+from fedapp.server.build import central_test, check_strategy, load_initial, stop_rules
+from fedapp.server.run_directory.lock import LOCK, only_writer
+from fedapp.server.run_directory.record import claim
+from fedapp.server.run_directory.resume import find_checkpoint
 
 __all__ = ["absolute_paths", "check", "check_config", "check_directory"]
 
@@ -48,7 +48,7 @@ def check_config(config: Config) -> Parts:
     parts = build_parts(config)
     test = central_test(config, parts)
     if config.privacy.name != "none":
-        from fedapp.build_private import check_privacy  # Opacus takes 2 s to import
+        from fedapp.privacy.build import check_privacy  # Opacus takes 2 s to import
 
         check_privacy(config, parts)
     if config.secure_aggregation.name != "none":

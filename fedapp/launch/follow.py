@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fedapp.errors import FederationError
+from fedapp.common.errors import FederationError
 from fedapp.launch.bundle import stage_app
-from fedapp.launch.superlink import CONNECTION, Connection
+from fedapp.launch.local_superlink import CONNECTION, Connection
 
 __all__ = ["FollowedRun", "RunStatus", "quoted"]
 

@@ -11,11 +11,11 @@ from types import TracebackType
 
 from rich.console import Console
 
+from fedapp.common.errors import FedappError
 from fedapp.config import Config, compose
-from fedapp.errors import FedappError
+from fedapp.flower.quick_import import quick_import
+from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.launch.show import Finished, say_error
-from fedapp.launch.superlink import LocalSuperLink
-from fedapp.quick_import import quick_import
 
 __all__ = ["Launcher", "federation_config"]
 
@@ -25,7 +25,7 @@ def federation_config(config: Config) -> list[str]:
 
     On a Ray cluster (RAY_ADDRESS) the cluster has as many cores as it was started with, and a worker for each.
     """
-    from fedapp.training import resolve_device
+    from fedapp.learning.training import resolve_device
 
     cluster = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
@@ -67,10 +67,10 @@ class Launcher:
     def _run(self, overrides: list[str], directory: Path) -> Finished:
         superlink = self._start()
         with quick_import():
-            from fedapp.build_server import output_directory
             from fedapp.launch.attend import attend
             from fedapp.launch.check import absolute_paths, check
             from fedapp.launch.follow import FollowedRun
+            from fedapp.server.build import output_directory
 
         config = compose(overrides)
         sent = [*overrides, *absolute_paths(config)]

@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
-from fedapp.models.check import check_choice, check_sizes, image_shape
+from fedapp.models.fit import check_choice, check_sizes, image_shape
 from fedapp.models.normalization import group_norm
 
 __all__ = ["cnn"]

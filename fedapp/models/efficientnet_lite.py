@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
-from fedapp.models.check import image_shape
+from fedapp.models.fit import image_shape
 from fedapp.models.transfer import Trainable, adapt
 from fedapp.models.weights import load_into, package_file, read_weights, weights_wanted
 

@@ -8,8 +8,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from fedapp.common.errors import DataError
 from fedapp.data.source import Schema
-from fedapp.errors import DataError
 
 __all__ = ["InputLayer", "assemble"]
 

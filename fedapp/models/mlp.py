@@ -4,9 +4,9 @@ from math import prod
 
 from torch import nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
-from fedapp.models.check import check_sizes
+from fedapp.models.fit import check_sizes
 
 __all__ = ["mlp"]
 

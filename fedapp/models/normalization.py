@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["Copy", "exchange_batch_norm", "group_norm"]
 

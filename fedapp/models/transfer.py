@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["OnFeatures", "Trainable", "adapt", "last_linear", "split"]
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
-from fedapp.models.check import check_choice, image_shape
+from fedapp.models.fit import check_choice, image_shape
 from fedapp.models.normalization import exchange_batch_norm
 from fedapp.models.transfer import Trainable, adapt, last_linear
 from fedapp.models.weights import load_into, read_weights, weights_wanted

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["form_only", "load_into", "package_file", "read_weights", "weights_wanted"]
 

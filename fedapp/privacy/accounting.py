@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["Spending", "calibrate", "epsilon"]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import Entry, Ledger
 from fedapp.privacy.limits import LARGEST_DELTA

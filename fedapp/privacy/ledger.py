@@ -17,8 +17,8 @@ from typing import Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedapp.errors import FederationError
-from fedapp.files import sync_folder, write_atomically
+from fedapp.common.errors import FederationError
+from fedapp.common.files import sync_folder, write_atomically
 from fedapp.privacy.accounting import Spending
 
 __all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits"]
 

@@ -7,7 +7,7 @@ import torch
 from randomgen import AESCounter
 from torch import Tensor
 
-from fedapp.seeding import derive_seed
+from fedapp.common.seeding import derive_seed
 
 __all__ = ["Noise", "make_noise"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedapp.errors import ConfigError
-from fedapp.files import write_atomically
+from fedapp.common.errors import ConfigError
+from fedapp.common.files import write_atomically
 
 __all__ = ["pin"]
 

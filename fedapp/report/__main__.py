@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 from fedapp.report.page import write_report
 
 __all__ = ["main"]

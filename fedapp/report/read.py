@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 
 __all__ = ["Record", "RunData", "number", "read_run"]
 

@@ -12,9 +12,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks.work import Trace, Work, read_trace
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 from fedapp.launch.guard import Guard
-from fedapp.launch.superlink import flower_environment
+from fedapp.launch.local_superlink import flower_environment
 
 __all__ = [
     "ARMS",

@@ -17,7 +17,7 @@ from benchmarks.result import Point, Result, Table, median_and_range
 from benchmarks.simulation import compare
 from benchmarks.stock import flwr_run, stock_environment
 from benchmarks.work import Trace, Work, read_trace
-from fedapp.launch.superlink import free_port, wait_for_health, write_connection
+from fedapp.launch.local_superlink import free_port, wait_for_health, write_connection
 
 __all__ = ["run"]
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from benchmarks.models import MODELS, examples, per_example_loss, sgd
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import alternate
-from fedapp.privacy.check import choose_mode
+from fedapp.learning.training import LocalTraining
+from fedapp.privacy.dp_training import PrivateTraining
 from fedapp.privacy.noise import make_noise
-from fedapp.privacy.training import PrivateTraining
-from fedapp.training import LocalTraining
+from fedapp.privacy.trainable import choose_mode
 
 MODES = ("hooks", "functorch", "ew", "ghost")
 BATCHES = (10, 64)

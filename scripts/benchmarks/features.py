@@ -6,11 +6,11 @@ from pathlib import Path
 
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import alternate
-from fedapp.build import build_parts
-from fedapp.build_client import build_training
+from fedapp.client.build import build_training
 from fedapp.config import compose
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.data.shards import ClientData
+from fedapp.learning.build import build_parts
 
 
 def run(options: Namespace) -> Result:

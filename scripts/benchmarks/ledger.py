@@ -11,14 +11,14 @@ from torch import nn
 from benchmarks.models import MODELS, examples, per_example_loss, sgd
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
+from fedapp.common.seeding import generator
 from fedapp.privacy import accounting
 from fedapp.privacy.accounting import Spending
 from fedapp.privacy.budget import Budget
-from fedapp.privacy.check import choose_mode
+from fedapp.privacy.dp_training import PrivateTraining
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.noise import make_noise
-from fedapp.privacy.training import PrivateTraining
-from fedapp.seeding import generator
+from fedapp.privacy.trainable import choose_mode
 
 EXAMPLES, BATCH = 100, 10
 SIGMA = 2.0

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
+from fedapp.common.seeding import generator, seeded
 from fedapp.config import compose, instantiate
 from fedapp.data.source import Examples, Schema
-from fedapp.seeding import generator, seeded
 
 __all__ = ["MODELS", "examples", "per_example_loss", "sgd"]
 

@@ -8,7 +8,7 @@ from benchmarks.arms import lines_of, run_fedapp, workplace
 from benchmarks.memory import MemoryWatch
 from benchmarks.result import Point, Result, Table, median_and_range
 from benchmarks.work import Work
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
 
 __all__ = ["run"]
 

@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 from benchmarks.models import MODELS
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
-from fedapp.secure import client as protocol
-from fedapp.secure.client import Secrets
-from fedapp.secure.quantise import pack, quantise, unpack
-from fedapp.secure.server import Collector, Opened
-from fedapp.secure.settings import Settings
-from fedapp.shared_state import shared_state
-from fedapp.wire.reply import ClientReport, Reply
-from fedapp.wire.secure import (
+from fedapp.aggregation.secaggplus import member as protocol
+from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
+from fedapp.aggregation.secaggplus.member import Secrets
+from fedapp.aggregation.secaggplus.messages import (
     Header,
     content_bytes,
     key_answers,
@@ -28,6 +24,10 @@ from fedapp.wire.secure import (
     revealed_answers,
     shared_answers,
 )
+from fedapp.aggregation.secaggplus.quantise import pack, quantise, unpack
+from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.models.shared_state import shared_state
+from fedapp.wire.reply import ClientReport, Reply
 
 # Everyone as neighbour (Bonawitz et al. 2017), where what a client shares grows as the square of the cohort, and with
 # some (SecAgg+).
@@ -122,7 +122,7 @@ def _mask(server: Collector, secrets: dict[int, Secrets], costs: Costs, seed: in
     return total
 
 
-def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Opened:
+def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Unmasked:
     survivors, seconds = server.close_masked(), 0.0
     for client in survivors:
         start = time.perf_counter()

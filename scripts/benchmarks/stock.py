@@ -17,7 +17,7 @@ from typing import IO
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # not by PYTHONPATH, which Flower's processes inherit
 
 from fedapp.launch.guard import Guard
-from fedapp.launch.superlink import CONNECTION, flower_environment, free_port, write_connection
+from fedapp.launch.local_superlink import CONNECTION, flower_environment, free_port, write_connection
 
 __all__ = ["flwr_run", "main", "stock_environment"]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from stock_app.task import NETS
 
-from fedapp.build import build_parts, build_shards
 from fedapp.config import compose
-from fedapp.federation.cohort import sample_cohort
+from fedapp.learning.build import build_parts, build_shards
+from fedapp.server.population.cohort import sample_cohort
 
 __all__ = ["Trace", "Work", "read_trace"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedapp.build import build_parts, build_shards
+from fedapp.common.errors import ConfigError, DataError, FedappError
 from fedapp.config import compose, split_overrides, to_yaml
-from fedapp.errors import ConfigError, DataError, FedappError
+from fedapp.learning.build import build_parts, build_shards
 
 DEFAULTS = {
     "federation.num_clients": 20,
@@ -129,7 +129,7 @@ def test_refused_while_splitting(overrides: list[str], kind: type[Exception], pa
 
 
 def test_a_device_that_does_not_exist_is_named() -> None:
-    from fedapp.training import resolve_device
+    from fedapp.learning.training import resolve_device
 
     with pytest.raises(ConfigError, match=r"run.device=cuda:99"):
         resolve_device("cuda:99")

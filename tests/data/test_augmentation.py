@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import ConfigError
+from fedapp.common.seeding import seeded
 from fedapp.data.augmentation import CHANGES, augmentation
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
-from fedapp.seeding import seeded
 
 IMAGE = torch.arange(2 * 8 * 8, dtype=torch.uint8).reshape(1, 2, 8, 8)  # all pixels of a channel differ
 

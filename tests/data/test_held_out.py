@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from fedapp.data.embedded import Digits
+from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.held_out import hold_out
 from fedapp.data.source import Examples
-from fedapp.errors import ConfigError, DataError
+from fedapp.data.sources.embedded import Digits
 
 
 def numbered(targets: list[int] | list[float]) -> Examples:

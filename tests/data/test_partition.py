@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.partition import holdout, partition
 from fedapp.data.source import Examples, Pooled
-from fedapp.errors import ConfigError
 
 NUM_LABELS = 10
 

@@ -7,13 +7,13 @@ import pytest
 from deployed import Deployed, call
 from in_process import InProcessGrid
 
-from fedapp.build_client import build_site
+from fedapp.client.build import build_site
+from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.deploy.check_data import check_site
-from fedapp.errors import ConfigError, DataError
-from fedapp.federation.exchange import Exchange
-from fedapp.federation.preflight import preflight
 from fedapp.privacy.limits import own_limits
+from fedapp.server.exchange import Exchange
+from fedapp.server.population.preflight import preflight
 
 HEADER = "age,sex,ill\n"
 ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))

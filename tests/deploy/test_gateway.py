@@ -16,7 +16,7 @@ from flwr.proto.message_pb2 import PullObjectResponse
 from fedapp.deploy import gateway as gateway_module
 from fedapp.deploy.gateway import PULL_OBJECT, Gateway
 from fedapp.deploy.identity import new_authority, new_server_certificate
-from fedapp.launch.superlink import free_port
+from fedapp.launch.local_superlink import free_port
 
 CONTENT = b"x" * 1000
 

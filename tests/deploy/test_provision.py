@@ -14,15 +14,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from fedapp.common.errors import ConfigError
 from fedapp.deploy import folders, provision, sign
 from fedapp.deploy.identity import expiry, hosts_of
-from fedapp.deploy.register import Federation
-from fedapp.errors import ConfigError
+from fedapp.deploy.register import Register
 
 PRIVATE = {"ca.key", "server.key", "supernode.key"}
 
 
-def ask(root: Path, *arguments: str) -> Federation:
+def ask(root: Path, *arguments: str) -> Register:
     given: Namespace = provision.parser().parse_args([str(root), *arguments])
     return provision.provision(given)
 

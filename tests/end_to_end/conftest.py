@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from commands import Flower
 
-from fedapp.launch.superlink import LocalSuperLink
+from fedapp.launch.local_superlink import LocalSuperLink
 
 
 @pytest.fixture(scope="session")

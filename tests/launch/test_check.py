@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tables import CSV, make_place
 
-from fedapp.build_server import output_directory
+from fedapp.common.errors import FedappError
 from fedapp.config import compose, split_overrides
-from fedapp.errors import FedappError
 from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.follow import quoted
 from fedapp.launch.simulate import federation_config
+from fedapp.server.build import output_directory
 
 REFUSED = [
     ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedapp.optimizer_step import make_optimizer, stepper
-from fedapp.seeding import seeded
+from fedapp.common.seeding import seeded
+from fedapp.learning.optimizer_step import make_optimizer, stepper
 
 
 def net() -> nn.Sequential:
@@ -80,7 +80,7 @@ def test_plain_sgd_does_not_import_the_compiler() -> None:
     program = """
 import sys
 import torch
-from fedapp.optimizer_step import make_optimizer, stepper
+from fedapp.learning.optimizer_step import make_optimizer, stepper
 optimizer = make_optimizer(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), [torch.nn.Parameter(torch.ones(2))])
 stepper(optimizer)([torch.ones(2)])
 optimizer.load_state_dict(optimizer.state_dict())

@@ -7,10 +7,10 @@ import torch
 from sklearn import metrics as reference
 from torch import nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Examples, Schema
-from fedapp.errors import ConfigError
-from fedapp.metrics import CLASSIFICATION, REGRESSION, choose
-from fedapp.task import EVALUATION_BATCH, Task
+from fedapp.learning.metrics import CLASSIFICATION, REGRESSION, choose
+from fedapp.learning.task import EVALUATION_BATCH, Task
 
 SCORES = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3

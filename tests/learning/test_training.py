@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedapp.common.seeding import derive_seed, generator, seeded
 from fedapp.data.source import Examples, Schema
-from fedapp.metrics import choose
-from fedapp.seeding import derive_seed, generator, seeded
-from fedapp.task import Task
-from fedapp.training import LocalTraining, minibatches
+from fedapp.learning.metrics import choose
+from fedapp.learning.task import Task
+from fedapp.learning.training import LocalTraining, minibatches
 
 TABLE = Schema(input_shape=(3,), classes=("a", "b"))
 REGRESSION = Task(Schema(input_shape=(1,)), choose("auto", classification=False))

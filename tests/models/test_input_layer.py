@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedapp.common.errors import DataError
 from fedapp.data.source import Scaling, Schema
-from fedapp.errors import DataError
 from fedapp.models.input_layer import InputLayer, assemble
 from fedapp.models.linear import linear
 

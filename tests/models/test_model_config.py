@@ -7,7 +7,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from fedapp.data.source import Schema
-from fedapp.models.check import check_fits
+from fedapp.models.fit import check_fits
 from fedapp.models.input_layer import assemble
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
 from fedapp.models.cnn import cnn
 from fedapp.models.linear import linear
 from fedapp.models.mlp import mlp

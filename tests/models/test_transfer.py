@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedapp.build import build_parts
+from fedapp.common.errors import ConfigError
 from fedapp.config import compose
 from fedapp.data.features import Features, features_of
 from fedapp.data.shards import ClientData
 from fedapp.data.source import Examples
-from fedapp.errors import ConfigError
+from fedapp.learning.build import build_parts
+from fedapp.models.shared_state import frozen_state, load_shared, shared_state
 from fedapp.models.transfer import FeatureNorm, OnFeatures, adapt, split
 from fedapp.models.weights import load_into, read_weights
-from fedapp.shared_state import frozen_state, load_shared, shared_state
 
 OPTIONS: dict[str, Any] = {"last_k": 2, "lora": {"rank": 2, "alpha": 4}, "feature_norm": "none"}
 

@@ -3,10 +3,10 @@ import torch
 from opacus import GradSampleModule
 from torch import nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.errors import ConfigError
 from fedapp.models import vision
-from fedapp.models.check import check_fits
+from fedapp.models.fit import check_fits
 from fedapp.models.input_layer import assemble
 from fedapp.models.normalization import Copy
 

@@ -18,15 +18,15 @@ from scipy import integrate, stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-import fedapp.build_private
+import fedapp.privacy.build
 from fedapp.audit.arms import Setting, attack_batch, open_arm
 from fedapp.audit.attacks import ATTACKS, calibrated, likelihood_ratio
 from fedapp.audit.audit import Audited, Found, Size, judge
 from fedapp.audit.bounds import Area, area_under_curve, epsilon_bound, largest_area, lower_bound, p_value, rates
 from fedapp.audit.worlds import Game, Signals, gradients, membership, play
-from fedapp.errors import ConfigError
+from fedapp.common.errors import ConfigError
+from fedapp.learning.training import LocalTraining
 from fedapp.privacy.noise import Noise
-from fedapp.training import LocalTraining
 
 SMALL = ("experiment=audit", "federation.num_clients=3", "federation.num_rounds=5", "privacy.sample_rate=0.5")
 
@@ -209,7 +209,7 @@ def test_the_average_is_over_all_clients() -> None:
 def reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that differs from call to call but not from test run to test run, so that no test fails by chance."""
     keys = itertools.count(1)
-    monkeypatch.setattr(fedapp.build_private, "make_noise", lambda *_: Noise(next(keys)))
+    monkeypatch.setattr(fedapp.privacy.build, "make_noise", lambda *_: Noise(next(keys)))
     open_arm.cache_clear()
 
 

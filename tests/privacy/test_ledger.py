@@ -16,7 +16,7 @@ import pytest
 from flwr.app import RecordDict
 from opacus.accountants import PRVAccountant, RDPAccountant
 
-from fedapp.errors import ConfigError, FederationError
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.privacy.accounting import Spending, calibrate, epsilon
 from fedapp.privacy.budget import Budget, Declined, planned_participations, rounded_up
 from fedapp.privacy.ledger import Entry, FileLedger, Ledger, StateLedger

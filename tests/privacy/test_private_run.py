@@ -12,13 +12,13 @@ from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from rich.console import Console
 
-from fedapp.build import build_parts
-from fedapp.build_private import check_privacy
 from fedapp.client_app import app
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
-from fedapp.errors import ConfigError, FederationError
 from fedapp.launch.show import show_summary
+from fedapp.learning.build import build_parts
 from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.build import check_privacy
 from fedapp.privacy.ledger import FileLedger
 
 pytestmark = pytest.mark.slow
@@ -384,7 +384,7 @@ def test_two_runs_of_one_seed_are_two_models(tmp_path: Path) -> None:
 
 
 def test_a_client_without_an_account_does_not_train() -> None:
-    from fedapp.answer import open_site
+    from fedapp.client.handlers import open_site
     from fedapp.wire.instruction import Instruction
 
     grid = InProcessGrid(QUICK, 1)

@@ -13,7 +13,7 @@ CONFIG = """\
 task:
   name: horizontal
 data:
-  _target_: fedapp.data.embedded.Digits
+  _target_: fedapp.data.sources.embedded.Digits
 model:
   _target_: fedapp.models.cnn.cnn
 partition:

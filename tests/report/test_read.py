@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedapp.errors import FedappError
+from fedapp.common.errors import FedappError
 from fedapp.report.read import number, read_run
 
 

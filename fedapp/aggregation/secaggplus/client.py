@@ -1,0 +1,232 @@
+"""A SuperNode's side of secure aggregation: each client that it hosts keeps its own secrets and masks its own update.
+
+What goes to the server: public keys, sealed shares, the sum of masked vectors, and shares of others' secrets. Figures
+of training are part of the masked vector; of a single client the server learns whether it took part, and under
+differential privacy what it has spent.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedapp.aggregation.secaggplus import member as protocol
+from fedapp.aggregation.secaggplus.cohort_view import CohortView
+from fedapp.aggregation.secaggplus.member import Secrets
+from fedapp.aggregation.secaggplus.messages import (
+    Entries,
+    Header,
+    key_answers,
+    pack_answers,
+    pack_masked_reply,
+    revealed_answers,
+    shared_answers,
+    unpack_header,
+    unpack_masked,
+    unpack_survivors,
+    unpack_view,
+)
+from fedapp.aggregation.secaggplus.metrics import encode
+from fedapp.aggregation.secaggplus.pins import Identity, Peers
+from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.secaggplus.quantise import pack, quantise
+from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.state import begin_round, forget, keep_secrets, keep_view, kept_view, take_secrets
+from fedapp.client.site import Kept, Site, State
+from fedapp.common.seeding import derive_seed
+from fedapp.common.state_digest import state_sha256
+from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport, Reply
+
+__all__ = ["SecureSite"]
+
+log = logging.getLogger("flwr")
+
+
+class SecureSite:
+    """`site` trains. `figures`: by name, the largest value of each figure that goes along with the update.
+
+    `min_cohort`: the operator's, below which nothing is sent. `identity` signs the keys of a round; with `peers` all of
+    a cohort must have been signed by them.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        settings: Settings,
+        figures: Mapping[str, float],
+        *,
+        min_cohort: int = 2,
+        identity: Identity | None = None,
+        peers: Peers | None = None,
+    ) -> None:
+        self.site, self.settings, self.figures, self.min_cohort = site, settings, figures, min_cohort
+        self.identity, self.peers = identity, peers
+
+    # --- the four stages ----------------------------------------------------------------------------------------
+
+    def keys(self, content: RecordDict, state: RecordDict) -> RecordDict:
+        """Fresh keys of each client for this round."""
+        header = unpack_header(content)
+
+        def answer(client: int) -> Entries:
+            secrets, cipher_key, mask_key = protocol.advertise(header.run, header.server_round, client)
+            keep_secrets(state, secrets)
+            told = (header.run, header.server_round, client, cipher_key, mask_key)
+            return key_answers(cipher_key, mask_key, self.identity.sign(*told) if self.identity is not None else b"")
+
+        try:
+            _expect_stage(header, "keys")
+            begin_round(state, header.run, header.server_round)
+        except ProtocolError as error:
+            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+        return _answered(header, answer)
+
+    def shares(self, content: RecordDict, state: RecordDict) -> RecordDict:
+        """Each client's shares of its secrets, sealed for its neighbours."""
+        header = unpack_header(content)
+        view = unpack_view(content.config_records["view"], self.settings)
+
+        def answer(client: int) -> Entries:
+            secrets, shared = protocol.share(take_secrets(state, client), view, min_cohort=self.min_cohort)
+            keep_secrets(state, secrets)
+            return shared_answers(shared)
+
+        try:
+            _expect_stage(header, "shares")
+            _expect_view(header, view)
+            if self.peers is not None:
+                self.peers.check(view)
+        except ProtocolError as error:
+            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+        reply = _answered(header, answer)
+        keep_view(state, view)
+        return reply
+
+    def masked(self, content: RecordDict, state: RecordDict, kept: Kept) -> RecordDict:
+        """Train every client, and send the sum of their masked updates."""
+        header = unpack_header(content)
+        instruction, model, present, sealed = unpack_masked(content)
+        ready: dict[int, Secrets] = {}
+        reports: list[ClientReport] = []
+        view: CohortView | None = None
+        for client in instruction.clients:  # before any of them trains, and pays for it
+            try:
+                _expect_stage(header, "masked")
+                view = view or self._view_of(header, instruction, model, state)
+                secrets = take_secrets(state, client)
+                ready[client] = protocol.receive(secrets, view, present, sealed[client], min_cohort=self.min_cohort)
+            except ProtocolError as error:
+                log.error("client %d sends nothing: %s", client, error)
+                reports.append(ClientReport(client, rejected=str(error)))
+        total: NDArray[np.unsignedinteger] | None = None
+        for client, secrets in ready.items():
+            assert view is not None
+            report, vector = self._vector(client, instruction, model, kept, view)
+            reports.append(report)
+            if vector is None:
+                continue
+            masked = protocol.apply_masks(secrets, view, vector)
+            total = masked if total is None else total + masked
+            keep_secrets(state, secrets)
+        packed = torch.from_numpy(pack(total, self.settings)) if total is not None else None
+        return pack_masked_reply(header, Reply(tuple(sorted(reports, key=lambda report: report.client))), packed)
+
+    def unmask(self, content: RecordDict, state: RecordDict) -> RecordDict:
+        """Each client's shares of the secrets that open the sum. Whatever comes of it, it keeps none of them."""
+        header = unpack_header(content)
+        survivors, dropped = unpack_survivors(content)
+        try:
+            _expect_stage(header, "unmask")
+            view = kept_view(state, self.settings)
+            _expect_view(header, view)
+
+            def answer(client: int) -> Entries:
+                secrets = take_secrets(state, client)
+                return revealed_answers(protocol.unmask(secrets, view, survivors, dropped, min_cohort=self.min_cohort))
+
+            return _answered(header, answer)
+        except ProtocolError as error:
+            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+        finally:
+            forget(state)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _view_of(self, header: Header, instruction: Instruction, model: State, state: RecordDict) -> CohortView:
+        view = kept_view(state, self.settings)
+        _expect_view(header, view)
+        if (instruction.run, instruction.server_round) != (header.run, header.server_round):
+            raise ProtocolError(
+                "wrong round", "the instruction to train is about another run or round than the message"
+            )
+        if state_sha256(dict(model)) != view.model:
+            raise ProtocolError("wrong cohort", "the model is another one than the cohort has agreed on")
+        return view
+
+    def _vector(
+        self, client: int, instruction: Instruction, model: State, kept: Kept, view: CohortView
+    ) -> tuple[ClientReport, NDArray[np.int64] | None]:
+        """What may be said of a client's training, and its update with its figures, quantised."""
+        template = {key: value for key, value in model.items() if value.is_floating_point()}
+        report, update = self.site.train_one(client, instruction, model, template, kept)
+        if report.declined or report.rejected is not None:
+            if report.rejected is not None:
+                log.error("client %d sends nothing: %s", client, report.rejected)
+            why = "its update was not sent (see the client's log)"
+            rejected = why if report.rejected is not None else None
+            return ClientReport(client, rejected=rejected, declined=report.declined, privacy=report.privacy), None
+        values = flat(update, template)
+        clipped = float(np.mean(np.abs(values) > self.settings.clip)) if len(values) else 0.0
+        if clipped:
+            log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
+        found = {
+            "train_loss": report.train_loss,
+            "val_loss": report.val_loss if report.val_examples else None,
+            "val_metric": report.val_metric if report.val_examples else None,
+            "clipped": clipped,
+        }
+        values = np.concatenate([values, encode(found, self.figures, self.settings)])
+        weight = view.by_client[client].weight * len(view.members)
+        # From the run's seed, as training is: rounding hides nothing, and so the run can be repeated bit for bit.
+        random = np.random.default_rng(derive_seed(self.site.seed, "rounding", view.server_round, client))
+        return ClientReport(client, privacy=report.privacy), quantise(values, weight, self.settings, random)
+
+
+def flat(update: Mapping[str, Tensor], template: State) -> NDArray[np.float64]:
+    """An update as one vector, in the order of `template`."""
+    parts = [update[key].detach().double().reshape(-1).numpy() for key in template]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _answered(header: Header, answer: Callable[[int], Entries]) -> RecordDict:
+    """Every client's answer, or why it does not answer; it concerns that client alone."""
+    answers: dict[int, Entries] = {}
+    refused: dict[int, str] = {}
+    for client in header.clients:
+        try:
+            answers[client] = answer(client)
+        except ProtocolError as why:
+            log.error("client %d does not answer: %s", client, why)
+            refused[client] = str(why)
+    return pack_answers(header, answers, refused)
+
+
+def _expect_stage(header: Header, stage: str) -> None:
+    if header.stage != stage:
+        raise ProtocolError("wrong stage", f"a message of the stage {header.stage} in that of {stage}")
+
+
+def _expect_view(header: Header, view: CohortView) -> None:
+    if header.run != view.run:
+        raise ProtocolError("wrong run", f"this SuperNode takes part in run {view.run}, not {header.run}")
+    if header.server_round != view.server_round:
+        raise ProtocolError(
+            "wrong round", f"this SuperNode takes part in round {view.server_round}, not {header.server_round}"
+        )
+    if header.digest != view.digest:
+        raise ProtocolError("wrong cohort", "this is about another cohort, model or settings than before")

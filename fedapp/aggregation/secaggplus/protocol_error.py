@@ -1,0 +1,14 @@
+"""Why a message of the protocol is not answered."""
+
+from fedapp.common.errors import FederationError
+
+__all__ = ["ProtocolError"]
+
+
+class ProtocolError(FederationError):
+    """`kind` names what is wrong: "forged", "replayed", "truncated", "wrong stage", "wrong round", "wrong run",
+    "wrong cohort", "duplicate share", "too few", "both secrets". Holds no data, so its text may leave a client."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind

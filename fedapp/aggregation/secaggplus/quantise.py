@@ -1,0 +1,57 @@
+"""Floats as whole numbers, and whole numbers as bytes.
+
+Rounding is stochastic and unbiased: x becomes one of its two neighbours, so that the mean over many clients is right
+even where each one's share is below a unit. Values beyond the clipping range are cut by the client, and then no sum
+over the cohort can wrap (`Settings.check`).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.secaggplus.settings import Settings
+
+__all__ = ["pack", "quantise", "signed", "unpack"]
+
+Ints = NDArray[np.int64]
+
+
+def quantise(values: NDArray[Any], weight: float, settings: Settings, random: np.random.Generator) -> Ints:
+    """`weight * values` in units of `settings.step`; a weight of 1 is the cohort's mean. Raises ValueError for NaN."""
+    if not np.isfinite(values).all():
+        raise ValueError("a value that is not finite cannot be sent")
+    scaled = np.clip(values, -settings.clip, settings.clip).astype(np.float64)
+    scaled *= weight / settings.step
+    scaled += random.random(len(scaled))
+    whole: Ints = np.floor(scaled, out=scaled).astype(np.int64)
+    return whole
+
+
+def signed(vector: NDArray[Any], settings: Settings) -> Ints:
+    """Integers modulo 2^modulus_bits as the numbers around zero that they stand for."""
+    width = 8 * vector.itemsize
+    shift = width - settings.modulus_bits
+    shifted = (vector << vector.dtype.type(shift)).view(vector.dtype.str.replace("u", "i"))
+    whole: Ints = (shifted >> shift).astype(np.int64)
+    return whole
+
+
+def pack(vector: NDArray[Any], settings: Settings) -> NDArray[np.uint8]:
+    """The lowest `modulus_bits` of each value, as bytes."""
+    rows = np.ascontiguousarray(vector).view(np.uint8).reshape(len(vector), vector.itemsize)
+    return np.ascontiguousarray(rows[:, : settings.modulus_bits // 8]).reshape(-1)
+
+
+def unpack(packed: NDArray[Any], settings: Settings, length: int) -> NDArray[Any]:
+    """The reverse. Raises ProtocolError for another length or type."""
+    width = settings.modulus_bits // 8
+    if packed.dtype != np.uint8 or packed.shape != (length * width,):
+        raise ProtocolError(
+            "truncated",
+            f"a masked vector is {packed.dtype} {packed.shape}, expected {length} values of {width} bytes each",
+        )
+    vector = np.zeros(length, settings.dtype)
+    vector.view(np.uint8).reshape(length, vector.itemsize)[:, :width] = packed.reshape(length, width)
+    return vector

@@ -1,0 +1,191 @@
+"""Data sets of images or of numbers from the Hugging Face Hub, through Flower Datasets."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedapp.common.errors import ConfigError, DataError
+from fedapp.data.checks import check_fraction, check_size, known, names
+from fedapp.data.columns import Columns
+from fedapp.data.held_out import hold_out
+from fedapp.data.image_files import images_in
+from fedapp.data.pixels import PIXEL_SCALING, to_pixels
+from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
+
+__all__ = ["Hub"]
+
+
+@dataclass(frozen=True)
+class Hub(DataSource):
+    """One `image` column, or `features`: columns of numbers; downloaded once, then read from the local cache.
+
+    `dataset` and `subset` are as on the Hub; a local folder of Parquet files or images will do for `dataset`.
+    `test_split` None: `test_fraction` of the training split is held out. `classes` are given here, so that devices
+    and server know them without a download: in the order of the data set's own label numbers, or, where it names
+    its labels, in any order; None: regression. `group` names a column to split clients by, such as the writer.
+    """
+
+    dataset: str
+    label: str
+    image: str | None = None
+    features: Sequence[str] | None = None
+    classes: Sequence[str | int] | None = None
+    group: str | None = None
+    subset: str | None = None
+    train_split: str = "train"
+    test_split: str | None = "test"
+    size: int = 32
+    channels: int = 3
+    test_fraction: float = 0.2
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fraction(self.test_fraction, "data.test_fraction")
+        check_size(self.size, self.channels)
+        if (self.image is None) == (self.features is None):
+            raise ConfigError(
+                f"data.image={self.image}, data.features={self.features}: set one, the column of images or the list of"
+                " columns of numbers, and leave the other null"
+            )
+        if self.features is not None:
+            names(self.features, "data.features", at_least=1)
+        self._class_names()
+
+    def schema(self) -> Schema:
+        if self.features is not None:
+            return Schema((len(self.features),), self._class_names(), tuple(self.features), Scaling("federated"))
+        return Schema((self.channels, self.size, self.size), self._class_names(), scaling=PIXEL_SCALING)
+
+    def pooled(self) -> Pooled:
+        split = self._split(self.train_split)
+        examples = self._examples(split, self.train_split)
+        columns = {} if self.group is None else {self.group: _column(split, self.group, self._name(self.train_split))}
+        if self.test_split is not None:
+            return Pooled(examples, self.test(), columns)
+        name = self._name(self.train_split)
+        return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name=name, columns=columns)
+
+    def test(self) -> Examples | None:
+        if self.test_split is None:
+            return self.pooled().test
+        return self._examples(self._split(self.test_split), self.test_split)
+
+    def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Images, or a CSV file with a column for each of `features`."""
+        if self.features is None:
+            return images_in(path, self.size, self.channels)
+        return Columns(None, tuple(self.features), {}, (), "error", ("",)).unlabelled(path, ",")
+
+    def _class_names(self) -> tuple[str, ...]:
+        return () if self.classes is None else names(self.classes, "data.classes", at_least=2)
+
+    def _name(self, split: str) -> str:
+        return f"{self.dataset} ({split})"
+
+    def _split(self, split: str) -> "Dataset":
+        from flwr_datasets import FederatedDataset  # type: ignore[import-untyped]
+
+        try:
+            source = FederatedDataset(dataset=self.dataset, subset=self.subset, partitioners={}, shuffle=False)
+            return source.load_split(split)
+        except ConnectionError as error:
+            raise DataError(
+                f"{self.dataset}: no network, or the Hugging Face Hub cannot be reached ({_first_line(error)}), and the"
+                " data set is not in the local cache. Data that need no network: data=digits, data=breast_cancer,"
+                " data=csv, data=image_folder"
+            ) from error
+        except Exception as error:  # the loaders of `datasets` raise what their format's parser does
+            raise DataError(
+                f"{self._name(split)}: could not be loaded: {_first_line(error)}. Check data.dataset, data.subset,"
+                " data.train_split and data.test_split against its page on huggingface.co/datasets"
+            ) from error
+
+    def _examples(self, split: "Dataset", split_name: str) -> Examples:
+        name, classes = self._name(split_name), self._class_names()
+        if not len(split):
+            raise DataError(f"{name}: the split is empty")
+        if self.features is not None:
+            inputs = torch.stack([_floats(split, column, name) for column in self.features], dim=1)
+        else:
+            inputs = _images(split, str(self.image), name, self.size, self.channels)
+        targets = _class_indices(split, self.label, name, classes) if classes else _floats(split, self.label, name)
+        return Examples(inputs, targets)
+
+
+def _column(split: "Dataset", column: str, name: str) -> list[Any]:
+    _check_column(split, column, name)
+    values: list[Any] = split.select_columns([column])[:][column]
+    return values
+
+
+def _check_column(split: "Dataset", column: str, name: str) -> None:
+    if column not in split.column_names:
+        raise DataError(f"{name}: no column {column!r}; it has {known(split.column_names)}")
+
+
+def _images(split: "Dataset", column: str, name: str, size: int, channels: int) -> Tensor:
+    """(n, channels, size, size) uint8, decoded one by one: the files are kept compressed until then."""
+    import datasets
+    from PIL import Image
+
+    _check_column(split, column, name)
+    if not isinstance(split.features[column], datasets.Image):
+        raise DataError(f"{name}: column {column!r} holds {split.features[column]}, no images. Set data.image")
+    files = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    pixels = torch.empty((len(split), channels, size, size), dtype=torch.uint8)
+    for at, row in enumerate(files):
+        file = row[column]
+        try:
+            with Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"])) as image:
+                pixels[at] = to_pixels(image, size, channels)
+        except Exception as error:  # Pillow's decoders raise whatever their format's parser does
+            raise DataError(f"{name}: column {column!r}, example {at}: cannot be used as an image: {error}") from error
+    return pixels
+
+
+def _floats(split: "Dataset", column: str, name: str) -> Tensor:
+    """(n,) float32, all finite."""
+    values = _column(split, column, name)
+    kind = str(getattr(split.features[column], "dtype", split.features[column]))
+    if not kind.startswith(("int", "uint", "float", "bool")):
+        raise DataError(f"{name}: column {column!r} holds {kind}, not numbers")
+    with np.errstate(over="ignore"):
+        floats = np.array(values, dtype=np.float64).astype(np.float32)
+    bad = ~np.isfinite(floats)
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(
+            f"{name}: column {column!r}, example {at}: {values[at]} is missing, infinite or too large for a float32."
+            " Choose other columns, or export the data for data=csv, which can leave out or impute missing values"
+        )
+    return torch.from_numpy(floats)
+
+
+def _class_indices(split: "Dataset", column: str, name: str, classes: Sequence[str]) -> Tensor:
+    """(n,) int64: by name where the data set names its labels, else its label numbers as they are."""
+    values = _column(split, column, name)
+    own_names = getattr(split.features[column], "names", None) or classes
+    codes: dict[Any, int] = {text: index for index, text in enumerate(classes)}
+    codes |= {number: codes.get(text, -1) for number, text in enumerate(own_names)}
+    targets = [codes.get(value, -1) for value in values]
+    if -1 in targets:
+        at = targets.index(-1)
+        value = own_names[values[at]] if isinstance(values[at], int) and values[at] in codes else values[at]
+        raise DataError(
+            f"{name}: column {column!r}, example {at}: {value!r} is no known label; known: {known(classes)}."
+            " Correct data.classes, or choose a split with labels"
+        )
+    return torch.tensor(targets, dtype=torch.int64)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,107 @@
+"""A finished run's model, rebuilt from two files: config.yaml and model.safetensors.
+
+Neither the training data nor pretrained weights nor a network is needed, and nothing in the two files can run code.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.common.errors import FedappError, ModelError
+from fedapp.common.state_digest import state_sha256
+from fedapp.config import read_saved
+from fedapp.data.source import DataSource, Schema, check_inputs
+from fedapp.learning.build import build_model, build_source
+from fedapp.models.weights import form_only, load_into, read_weights
+
+__all__ = ["Predictor", "Saved", "load_run"]
+
+BATCH = 64  # examples at once: large images must fit into memory
+
+
+class Predictor(nn.Module):
+    """Inputs (N, *input_shape) as the data source gives them to class probabilities (N, classes), or values (N, 1)."""
+
+    def __init__(self, model: nn.Module, *, is_classification: bool) -> None:
+        super().__init__()
+        self.model, self.is_classification = model, is_classification
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.model(x)
+        return outputs.softmax(1) if self.is_classification else outputs
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run left behind. `predictor` is in evaluation mode, `sha256` is its model's, as in summary.json."""
+
+    source: DataSource
+    schema: Schema
+    predictor: Predictor
+    sha256: str
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, name: str) -> Tensor:
+        """Probabilities (n, classes), or values (n, 1), float32 on the CPU. Raises DataError, opening with `name`, for
+        inputs that do not fit the schema."""
+        check_inputs(inputs, self.schema, name)
+        device = next(self.predictor.parameters()).device
+        return torch.cat([self.predictor(chunk.to(device)).cpu() for chunk in torch.split(inputs, BATCH)])
+
+
+def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
+    """The model in `directory`. Raises ModelError or ConfigError, naming the file, for what is no finished run, a
+    model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
+    config, weights = _files(directory)
+    found = read_saved(config)
+    if found.personal != "none" and (directory / "summary.json").exists():
+        raise ModelError(
+            f"{directory}: is of a run with federation.personal={found.personal}: its clients have their own heads, and"
+            " this model has none that was trained. Use it on a device, with federation.deliver=true (models/latest in"
+            " its keep-path)"
+        )
+    try:
+        source = build_source(found.data)
+        schema = source.schema()
+        with form_only():
+            model = build_model(found.model, schema)
+    except FedappError as error:
+        raise ModelError(f"{config}: {error}") from None
+    load_into(model, read_weights(weights, key="model"), f"model={weights}")
+    sha256 = state_sha256(model.state_dict())
+    _check_same(directory / "summary.json", weights, sha256)
+    predictor = Predictor(model, is_classification=schema.is_classification)
+    return Saved(source, schema, predictor.eval().requires_grad_(False).to(device), sha256)
+
+
+def _files(directory: Path) -> tuple[Path, Path]:
+    if not directory.is_dir():
+        what = "a file" if directory.exists() else "no such folder"
+        raise ModelError(f"{directory}: {what}; give the run directory that a run prints at its end")
+    config, weights = directory / "config.yaml", directory / "model.safetensors"
+    if not config.is_file():
+        raise ModelError(f"{directory}: holds no run, there is no config.yaml; give the directory that a run prints")
+    if not weights.is_file():
+        raise ModelError(
+            f"{directory}: has no model.safetensors, since its run has not ended. Go on with it: python scripts/run.py"
+            f" <its overrides> run.resume={directory.resolve()}"
+        )
+    return config, weights
+
+
+def _check_same(summary: Path, weights: Path, found: str) -> None:
+    """The model is the one that the summary speaks of, where there is a summary."""
+    if not summary.exists():
+        return
+    try:
+        said = json.loads(summary.read_text("utf-8")).get("model_sha256")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{summary}: cannot be read ({error}); restore it, or take the model without it") from None
+    if said != found:
+        raise ModelError(
+            f"model={weights}: is not the model of this run: its model_sha256 is {found}, summary.json says {said}."
+            " It was changed or exchanged; copy both files from the run again"
+        )

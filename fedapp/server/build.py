@@ -1,0 +1,188 @@
+"""From config to objects, on the server: strategy, schedules, stop rules and where results go."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from fedapp.aggregation.rules import AggregationRule
+from fedapp.common.errors import ConfigError, FederationError
+from fedapp.config import Config, instantiate
+from fedapp.data.source import Examples
+from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
+from fedapp.learning.metrics import LOWER_IS_BETTER
+from fedapp.models.shared_state import shared_state
+from fedapp.models.weights import load_into, read_weights
+from fedapp.server.population.roster import Roster
+from fedapp.server.run_directory.resume import run_directory
+from fedapp.server.schedule import LearningRateSchedule
+from fedapp.server.server_optimizer import ServerOptimizer
+from fedapp.server.stopping import StopRules
+from fedapp.server.strategy import WeightedFedAvg
+
+__all__ = ["build_strategy", "central_test", "check_strategy", "load_initial", "output_directory", "stop_rules"]
+
+
+def check_strategy(config: Config) -> int:
+    """Refuse what `strategy` and the schedules cannot do. For the server's side only: clients never make them.
+
+    Returns how many clients a round needs for the aggregation.
+    """
+    strategy = config.strategy
+    check_optimizer("strategy.server_optimizer", strategy.server_optimizer)
+    rule = _aggregation(config)({})
+    if rule.each and (strategy.weighting != "uniform" or strategy.weight_cap is not None):
+        raise ConfigError(
+            f"strategy.weighting={strategy.weighting}, strategy.weight_cap={strategy.weight_cap}:"
+            f" {strategy.aggregation['_target_']} counts every client alike; use weighting=uniform and no cap"
+        )
+    if rule.each and config.secure_aggregation.name != "none":
+        raise ConfigError(
+            f"secure_aggregation={config.secure_aggregation.name}: {strategy.aggregation['_target_']} looks at single"
+            " updates, and there the server sees only their sum; use strategy=fedavg (or another that averages), or"
+            " secure_aggregation=none"
+        )
+    for name in ("client_lr", "server_lr"):
+        _schedule(config, name)
+    return rule.fewest
+
+
+def _aggregation(config: Config) -> Callable[[dict[str, Tensor]], AggregationRule]:
+    made = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)
+    return cast(Callable[[dict[str, Tensor]], AggregationRule], made)
+
+
+def _schedule(config: Config, name: str) -> LearningRateSchedule:
+    """The schedule `client_lr` or `server_lr`. Raises ConfigError where it gives no learning rate."""
+    node = getattr(config, name)
+    for key in ("T_max", "step_size", "total_iters"):  # torch takes negative rounds, and makes something of them
+        if not node.get(key, 1) >= 1:
+            raise ConfigError(f"{name}.{key}={node[key]}: must be at least 1")
+    try:
+        schedule = LearningRateSchedule(instantiate(name, node, partial=True))
+        factors = [schedule.factor(number) for number in range(1, min(config.federation.num_rounds, 1000) + 1)]
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(f"{name}: {node['_target_']} refused its arguments: {error}") from None
+    for number, factor in enumerate(factors, start=1):
+        if not (math.isfinite(factor) and factor >= 0):
+            raise ConfigError(
+                f"{name}: {node['_target_']} multiplies the learning rate of round {number} by {factor:g}"
+            )
+    return schedule
+
+
+def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedAvg:
+    """Raises FederationError where fewer clients can take part than the strategy needs."""
+    federation, strategy, shared = config.federation, config.strategy, shared_state(parts.model).keys()
+    made = _kind_of_strategy(config, parts, len(roster.nodes))(
+        roster,
+        server_optimizer=ServerOptimizer(
+            (name for name, _ in parts.model.named_parameters() if name in shared),
+            optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
+        ),
+        seed=config.run.seed,
+        aggregation=_aggregation(config),
+        fraction_train=federation.fraction_train,
+        over_selection=federation.over_selection,
+        min_clients=federation.min_clients,
+        weighting=strategy.weighting,
+        weight_cap=strategy.weight_cap,
+        max_update_norm=strategy.max_update_norm,
+        client_lr=_schedule(config, "client_lr").factor,
+        server_lr=_schedule(config, "server_lr").factor,
+        # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
+        message_ttl=2 * federation.round_timeout,
+        main_metric=parts.task.main_metric,
+    )
+    if len(roster.nodes) < made.min_clients:
+        raise FederationError(
+            f"strategy.aggregation: {strategy.aggregation['_target_']} needs {made.min_clients} clients a round,"
+            f" {len(roster.nodes)} can take part"
+        )
+    return made
+
+
+def _kind_of_strategy(config: Config, parts: Parts, num_clients: int) -> Callable[..., WeightedFedAvg]:
+    if config.secure_aggregation.name == "none":
+        return WeightedFedAvg
+    from fedapp.aggregation.secaggplus.build import build_settings, build_timeouts, check_secure_cohort, figure_ranges
+    from fedapp.aggregation.secaggplus.server import SecureFedAvg
+
+    check_secure_cohort(config, num_clients)
+    return partial(
+        SecureFedAvg,
+        settings=build_settings(config),
+        timeouts=build_timeouts(config),
+        figures=figure_ranges(config, parts.task.main_metric),
+    )
+
+
+def central_test(config: Config, parts: Parts) -> Examples | None:
+    """The server's held-out data. None where there is none, and where heads are the clients', so that the server has no
+    whole model to judge."""
+    if config.federation.personal != "none":
+        return None
+    test = parts.source.test()
+    return test if test is None else test.check(parts.task.schema, "the server's test data")
+
+
+def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
+    """Raises ConfigError where nobody has data for what the rules go by."""
+    federation, metric = config.federation, config.federation.patience_metric
+    known = ("loss", *(parts.task.metrics if server_has_data else [parts.task.main_metric]))
+    if metric not in known:
+        raise ConfigError(f"federation.patience_metric={metric}: must be one of {', '.join(known)}")
+    if not server_has_data and not config.train.val_fraction and (federation.patience or federation.target_accuracy):
+        raise ConfigError(
+            "federation.patience, federation.target_accuracy: nobody has data to judge the model by. Set"
+            " train.val_fraction, or give the server test data"
+        )
+    return StopRules(
+        num_rounds=federation.num_rounds,
+        target_accuracy=federation.target_accuracy,
+        patience=federation.patience,
+        patience_metric=metric,
+        lower_is_better=metric in LOWER_IS_BETTER,
+        max_seconds=federation.max_seconds,
+        max_failed_rounds=federation.max_failed_rounds,
+    )
+
+
+def load_initial(config: Config, parts: Parts) -> None:
+    """Begin with the model of an earlier run (`run.initial_model`, its directory), where one is given.
+
+    Only the server reads it: what is trained goes out with round 1, and what is frozen must be what the clients have
+    already. Raises ConfigError where it cannot serve.
+    """
+    if (given := config.run.initial_model) is None:
+        return
+    path, key = Path(given).expanduser(), f"run.initial_model={given}"
+    if not path.is_absolute():
+        raise ConfigError(f"{key}: must be an absolute path, since the server starts elsewhere")
+    if not (path / "model.safetensors").exists():
+        raise ConfigError(f"{key}: holds no model.safetensors, so it is no directory of a run that has ended")
+    backbone = parts.backbone
+    load_into(parts.whole, read_weights(path / "model.safetensors", key="run.initial_model"), key)
+    if parts.backbone != backbone:
+        raise ConfigError(
+            f"{key}: what is frozen in this run (model.trainable={config.model.get('trainable')}) differs from what"
+            " clients have, and is never sent to them; set model.trainable=full"
+        )
+
+
+def output_directory(config: Config, default: Path) -> Path:
+    """Where this run's results go. Raises ConfigError for a relative path: Flower's processes start elsewhere."""
+    resumed = run_directory(config.run.resume)
+    if config.run.output_dir is None:
+        if config.run.resume == "auto":
+            raise ConfigError("run.resume=auto: needs run.output_dir=<the run's directory>, or give it as run.resume")
+        return resumed or default
+    path = Path(config.run.output_dir).expanduser()
+    if not path.is_absolute():
+        raise ConfigError(f"run.output_dir={path}: must be an absolute path, since the server starts elsewhere")
+    if resumed is not None and resumed != path:
+        raise ConfigError(f"run.output_dir={path}: a run goes on in its own directory, {resumed}; leave output_dir out")
+    return path

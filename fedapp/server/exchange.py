@@ -1,0 +1,146 @@
+"""Messages out, replies in as they arrive, and what came too late."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from flwr.app import Error, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedapp.flower.simulation import pause_for_reply
+from fedapp.flower.uploads import Uploads
+from fedapp.wire.records import tensor_bytes
+
+__all__ = ["Exchange", "Late", "wait_for_supernodes"]
+
+SHORTEST_POLL, LONGEST_POLL = 0.002, 0.25  # seconds
+POLL_SHARE = 0.05  # of the time waited so far: polling adds at most 5 % to a wait, and stays rare in long ones
+LARGEST_PULL = 1 << 28  # bytes of replies taken from the SuperLink at a time: memory stays bounded in large cohorts
+NOT_SENT = Error(1, "the SuperLink did not take the message; is it too large?")
+
+
+@dataclass(frozen=True)
+class Late:
+    """A reply that nobody waits for any more. `overdue`: it did not come in time; else the round had no need of it.
+
+    Of all but the answer to a query (`census`) only the size is kept: updates must not pile up in memory.
+    """
+
+    node: int
+    group: str
+    overdue: bool
+    tensor_bytes: int
+    census: Message | None = None
+
+
+@dataclass
+class _Pending:
+    """A message without a reply: to whom and about what, until when one can come, and how large it may be."""
+
+    stub: Message
+    stale: float
+    reply_bytes: int
+    overdue: bool = False
+
+
+class Exchange:
+    """All messages of a run's server to its SuperNodes.
+
+    Whoever reads replies may stop before all are in: a message without a reply stays pending until its time to live
+    is over, and its SuperNode busy.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._uploads = Uploads(grid)
+        self._pending: dict[str, _Pending] = {}  # by message id
+
+    def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
+        """Push `messages`, then yield each reply once, as it comes, until all are in or `timeout` seconds are over."""
+        unsent, waiting = self._push(list(messages))
+        yield from unsent
+        start = time.monotonic()
+        self._uploads.until = start + timeout
+        while waiting:
+            for number, reply in self._pull(waiting):
+                waiting.discard(number)
+                yield reply
+            waited = time.monotonic() - start
+            if not waiting:
+                return
+            if waited >= timeout:
+                for number in waiting & self._pending.keys():
+                    self._pending[number].overdue = True
+                return
+            left = timeout - waited
+            if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
+                time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+
+    def post(self, messages: Iterable[Message]) -> None:
+        """Push `messages` and wait for nothing: `late` gives their replies."""
+        self._push(list(messages))
+
+    def late(self) -> Iterator[Late]:
+        """Replies that have come in since nobody waited for them any more."""
+        now = time.monotonic()
+        self._pending = {number: pending for number, pending in self._pending.items() if pending.stale > now}
+        overdue = {number: pending.overdue for number, pending in self._pending.items()}
+        for number, reply in self._pull(set(self._pending)):
+            size = tensor_bytes(reply.content) if reply.has_content() else 0
+            about = reply.metadata
+            census = reply if about.message_type == MessageType.QUERY else None
+            yield Late(about.src_node_id, about.group_id, overdue[number], size, census)
+
+    def busy(self) -> set[int]:
+        """SuperNodes that may still be at work on something they were asked to do."""
+        now = time.monotonic()
+        pending = [pending.stub.metadata for pending in self._pending.values() if pending.stale > now]
+        return {about.dst_node_id for about in pending if about.message_type != MessageType.QUERY}
+
+    def _push(self, messages: list[Message]) -> tuple[list[Message], set[str]]:
+        """Error replies for messages that could not be sent, and the ids of those that were."""
+        # Flower gives no ids at all when the whole push was too large, and None for a message that was.
+        ids = list(self.grid.push_messages(messages)) or [""] * len(messages)
+        now = time.monotonic()
+        unsent: list[Message] = []
+        sent: set[str] = set()
+        for number, message in zip(ids, messages, strict=True):
+            if not number:
+                unsent.append(Message(NOT_SENT, reply_to=message))
+                continue
+            sent.add(number)
+            stub = _without_content(message)
+            # A sum of updates has eight bytes a value, the model that goes out mostly four.
+            self._pending[number] = _Pending(stub, now + message.metadata.ttl, 2 * tensor_bytes(message.content))
+        return unsent, sent
+
+    def _pull(self, ids: set[str]) -> Iterator[tuple[str, Message]]:
+        """Replies that are there, each with the id of the message that it answers; not too many in memory at once."""
+        size = max((self._pending[number].reply_bytes for number in ids & self._pending.keys()), default=0)
+        left = iter(sorted(ids))
+        while chunk := list(islice(left, max(1, LARGEST_PULL // max(1, size)))):
+            for reply in self.grid.pull_messages(chunk):
+                number = reply.metadata.reply_to_message_id
+                pending = self._pending.pop(number, None)
+                if pending is not None and reply.has_error():
+                    # The SuperLink's own errors, such as for a SuperNode that has gone, bear the server's node id.
+                    reply = Message(reply.error, reply_to=pending.stub)
+                yield number, reply
+
+
+def _without_content(message: Message) -> Message:
+    """To whom and about what: old models must not stay in memory for as long as somebody owes a reply."""
+    about = message.metadata
+    return Message(RecordDict(), about.dst_node_id, about.message_type, ttl=about.ttl, group_id=about.group_id)
+
+
+def wait_for_supernodes(grid: Grid, minimum: int, timeout: float) -> list[int]:
+    """Node ids once at least `minimum` SuperNodes are there, or those that came within `timeout` seconds."""
+    start = time.monotonic()
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        waited = time.monotonic() - start
+        if len(nodes) >= minimum or waited >= timeout:
+            return nodes
+        time.sleep(min(LONGEST_POLL, timeout - waited))

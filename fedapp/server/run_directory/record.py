@@ -1,0 +1,183 @@
+"""The run directory: what a run leaves behind, written as it goes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from fedapp.common.errors import ConfigError
+from fedapp.common.files import write_atomically
+from fedapp.server.outcome import RoundOutcome
+from fedapp.server.run_directory.checkpoint import checkpoint_files
+from fedapp.server.run_directory.history import History, plain
+from fedapp.wire.reply import ClientReport
+
+if TYPE_CHECKING:
+    from fedapp.report.tensorboard import EventWriter
+
+__all__ = ["RunRecord", "claim", "versions"]
+
+PACKAGES = ("fedapp", "flwr", "torch", "torchvision", "hydra-core", "opacus", "flwr-datasets", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result depends on; fedapp's own is absent where only its bundle is there."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def claim(directory: Path, *, resume: bool = False) -> None:
+    """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not resume and ((directory / "metrics.jsonl").exists() or checkpoint_files(directory / "checkpoint")):
+            raise ConfigError(
+                f"run.output_dir={directory}: already holds a run; choose another directory, or go on with it by"
+                " run.resume=auto"
+            )
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = "it is a file" if directory.is_file() else error.strerror
+        raise ConfigError(
+            f"run.output_dir={directory}: cannot be written ({why}); choose a directory of your own"
+        ) from None
+
+
+class RunRecord:
+    """Writes config.yaml, metrics.jsonl, clients.jsonl, TensorBoard events, model.safetensors and summary.json.
+
+    Lines are written one by one: after a crash everything up to the last round is there. `num_examples` by client.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config_yaml: str,
+        num_examples: Mapping[int, int],
+        main_metric: str,
+        saved: Mapping[str, Any] | None = None,
+    ) -> None:
+        """With `saved`, a `state_dict` of an earlier process, go on from there."""
+        self.directory, self._num_examples, self._main_metric = directory, num_examples, main_metric
+        self._epsilon: dict[int, float] = {}  # by client, what it has spent
+        self.largest_delta: float | None = None
+        self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
+        self._resume_at: int | None = None
+        if saved is not None:
+            self.totals |= saved["totals"]
+            self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
+            self.largest_delta = saved["largest_delta"]
+            self._resume_at = saved["round"] + 1
+        self._history = History(directory, None if saved is None else saved["history"])
+        (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
+        self._events: EventWriter | None = None
+
+    def state_dict(self, server_round: int) -> dict[str, Any]:
+        """What a resumed run needs, as JSON holds it."""
+        return {
+            "round": server_round,
+            "totals": self.totals,
+            "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
+            "largest_delta": self.largest_delta,
+            "history": self._history.position(),
+        }
+
+    def epsilon_figures(self, outcome: RoundOutcome) -> dict[str, float]:
+        """Largest and median epsilon that clients have spent once this round is counted; nothing without privacy."""
+        now = {r.client: r.privacy.epsilon for r in outcome.reports.values() if r.privacy is not None}
+        spent = sorted((self._epsilon | now).values())
+        return {"epsilon_max": spent[-1], "epsilon_median": spent[len(spent) // 2]} if spent else {}
+
+    @property
+    def epsilons(self) -> list[float]:
+        """What each client that trained has spent so far, ascending."""
+        return sorted(self._epsilon.values())
+
+    def add_round(self, figures: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
+        """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
+        if outcome is not None:
+            for stale in ("summary.json", "report.html"):  # of a run that had ended and goes on
+                (self.directory / stale).unlink(missing_ok=True)
+            self._count(outcome)
+            self._history.append("clients.jsonl", self._rows(outcome))
+        self._history.append("metrics.jsonl", [figures])
+        if self._events is None:
+            from fedapp.report.tensorboard import EventWriter  # 1 s to import: after the first round's messages
+
+            self._events = EventWriter(self.directory / "tensorboard", resume_at=self._resume_at)
+        self._events.add_round(figures)
+
+    def add_final(self, outcome: RoundOutcome) -> None:
+        """The final federated evaluation, one line of clients.jsonl for every client."""
+        self._count(outcome)
+        rows = [self._row(outcome.server_round, outcome.reports[client], None) for client in sorted(outcome.reports)]
+        rows += _stray_rows(outcome)
+        self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
+
+    def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
+        """model.safetensors (where there is a model) and summary.json, each whole or not at all."""
+        if self._events is not None:
+            if summary.get("privacy"):
+                facts = {**summary["privacy"], "epsilon_max": summary["epsilon_max"]}
+                self._events.add_text("privacy", "  \n".join(f"{name}: {value}" for name, value in facts.items()))
+            self._events.close()
+        if state is not None:
+            content = save({name: value.contiguous() for name, value in state.items()})
+            write_atomically(self.directory / "model.safetensors", content)
+        content = (json.dumps(plain(summary), indent=2) + "\n").encode()
+        write_atomically(self.directory / "summary.json", content)
+
+    def _count(self, outcome: RoundOutcome) -> None:
+        now = {"unused": len(outcome.unused), "excluded": len(outcome.excluded)}
+        now |= {name: getattr(outcome, name) for name in ("bytes_up", "bytes_down", "rejected")}
+        for name, value in now.items():
+            self.totals[name] += value
+
+    def _rows(self, outcome: RoundOutcome) -> list[dict[str, Any]]:
+        """One for every client asked, with why it is `unused` and until when it is `excluded` where that holds."""
+        rows = []
+        for client, weight in sorted(outcome.weights.items()):
+            row = self._row(outcome.server_round, outcome.reports.get(client, ClientReport(client)), weight)
+            row |= {"unused": outcome.unused[client]} if client in outcome.unused else {}
+            if (spent := row_privacy(outcome.reports.get(client))) is not None:
+                row |= spent
+                self._epsilon[client] = spent["epsilon"]
+                self.largest_delta = max(self.largest_delta or 0.0, spent["delta"])
+            row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
+            rows.append(row)
+        return rows + _stray_rows(outcome)
+
+    def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
+        return {
+            "round": server_round,
+            "client": report.client,
+            "num_examples": self._num_examples[report.client],
+            "weight": weight,
+            "steps": report.steps,
+            "seconds": report.seconds or None,  # withheld under privacy
+            "rejected": report.rejected,
+            "train_loss": report.train_loss,
+            "val_examples": report.val_examples,
+            "val_loss": report.val_loss,
+            f"val_{self._main_metric}": report.val_metric,
+        }
+
+
+def row_privacy(report: ClientReport | None) -> dict[str, float] | None:
+    return asdict(report.privacy) if report is not None and report.privacy is not None else None
+
+
+def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:
+    return [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]

@@ -1,0 +1,121 @@
+"""When a run ends before its last round."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from fedapp.common.errors import FederationError
+
+__all__ = ["Progress", "StopRules"]
+
+
+@dataclass
+class Progress:
+    """What stop rules go by, counted over rounds. `seconds` is time spent running, over all resumptions."""
+
+    round: int = 0
+    seconds: float = 0.0
+    accuracy: float | None = None
+    rounds_to_target: int | None = None
+    best: float | None = None
+    best_round: int = 0
+    stale_rounds: int = 0
+    failed_rounds: int = 0
+    ever_changed: bool = False
+    budget_spent: bool = False
+
+
+@dataclass
+class StopRules:
+    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant;
+    `min_clients`, for messages, how many good replies a round needs."""
+
+    num_rounds: int
+    target_accuracy: float | None = None
+    patience: int | None = None
+    patience_metric: str = "loss"
+    lower_is_better: bool = True
+    max_seconds: float | None = None
+    max_failed_rounds: int = 3
+    min_clients: int = 1
+    progress: Progress = field(default_factory=Progress)
+
+    def update(
+        self, *, changed: bool, judged: Mapping[str, float | None], seconds: float, budget_spent: bool = False
+    ) -> None:
+        """Count one more round. `judged`: figures of the global model by metric; None where nobody has data for that.
+
+        `seconds`: how long the run has been running. `budget_spent`: too few clients have privacy budget left.
+        """
+        now = self.progress
+        now.round, now.seconds = now.round + 1, seconds
+        now.failed_rounds = 0 if changed else now.failed_rounds + 1
+        now.ever_changed |= changed
+        now.budget_spent = budget_spent
+        now.accuracy = judged.get("accuracy")
+        if now.rounds_to_target is None and self._on_target():
+            now.rounds_to_target = now.round
+        value = judged.get(self.patience_metric)
+        if value is not None:
+            now.stale_rounds += 1
+            if self._better(value):
+                now.best, now.best_round, now.stale_rounds = value, now.round, 0
+
+    def reason(self) -> str | None:
+        """Why the run ends here, or None.
+
+        Raises FederationError after `max_failed_rounds` rounds in a row that changed nothing, and at the end of a run
+        none of whose rounds did.
+        """
+        now = self.progress
+        if now.failed_rounds >= self.max_failed_rounds and not now.budget_spent:
+            raise FederationError(
+                f"{now.failed_rounds} rounds in a row had fewer than the {self.min_clients} good replies that a round"
+                " needs; the reasons are in clients.jsonl. The last good model is kept"
+            )
+        found = self._stop()
+        if found is not None and not now.ever_changed:
+            raise FederationError(
+                f"no round had the {self.min_clients} good replies that it needs, so the model is the initial one; the"
+                " reasons are in clients.jsonl"
+            )
+        return found
+
+    def _stop(self) -> str | None:
+        now = self.progress
+        if now.budget_spent:
+            return f"privacy budget: fewer than the {self.min_clients} clients that a round needs have budget left"
+        if self._on_target():
+            return f"target accuracy {self.target_accuracy:g} reached"
+        if self.patience is not None and now.stale_rounds >= self.patience:
+            return f"no better {self.patience_metric} in {now.stale_rounds} rounds (patience)"
+        if self.max_seconds is not None and now.seconds >= self.max_seconds:
+            return f"{self.max_seconds:g} s are over (federation.max_seconds)"
+        return "all rounds done" if now.round >= self.num_rounds else None
+
+    def _on_target(self) -> bool:
+        accuracy = self.progress.accuracy
+        return self.target_accuracy is not None and accuracy is not None and accuracy >= self.target_accuracy
+
+    def _better(self, value: float) -> bool:
+        """NaN is never better."""
+        best = self.progress.best
+        if best is None:
+            return value == value
+        return value < best if self.lower_is_better else value > best
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as JSON holds it."""
+        return {**asdict(self.progress), "patience_metric": self.patience_metric}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `saved`. A run that had ended for too many failed rounds gets as many again."""
+        self.progress = Progress(**{item.name: saved[item.name] for item in fields(Progress)})
+        if self.progress.failed_rounds >= self.max_failed_rounds:
+            self.progress.failed_rounds = 0
+        if saved["patience_metric"] != self.patience_metric:
+            self.progress.best, self.progress.best_round, self.progress.stale_rounds = None, 0, 0
+        if not self._on_target():  # it has been raised
+            self.progress.rounds_to_target = None
+        elif self.progress.rounds_to_target is None:  # it has been lowered, or is new
+            self.progress.rounds_to_target = self.progress.round

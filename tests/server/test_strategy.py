@@ -1,0 +1,321 @@
+"""The strategy against sums done by hand, and against replies that are wrong."""
+
+import copy
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message
+from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
+
+from fedapp.config import compose
+from fedapp.learning.build import optimizer_factory
+from fedapp.server.outcome import federated_metrics
+from fedapp.server.population.preflight import Population
+from fedapp.server.population.roster import Roster
+from fedapp.server.server_optimizer import ServerOptimizer
+from fedapp.server.strategy import WeightedFedAvg
+from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.records import arrays_to_state, state_to_arrays
+from fedapp.wire.reply import ClientReport, Reply, pack_reply
+
+STATE = {
+    "w": torch.tensor([1.0, -2.0]),
+    "running_mean": torch.tensor([0.5]),
+    "num_batches_tracked": torch.tensor(7),
+}
+UPDATES = {
+    0: {"w": torch.tensor([1.0, 0.0]), "running_mean": torch.tensor([1.0])},
+    1: {"w": torch.tensor([0.0, 2.0]), "running_mean": torch.tensor([3.0])},
+    2: {"w": torch.tensor([4.0, 4.0]), "running_mean": torch.tensor([0.0])},
+}
+COUNTS = {0: 10, 1: 30, 2: 60}
+
+
+@pytest.fixture(autouse=True)
+def identity() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+
+def make(**options: object) -> WeightedFedAvg:
+    """A strategy over three clients, each on a SuperNode of its own (node 100 + client)."""
+    roster = Roster(Population({c: 100 + c for c in COUNTS}, COUNTS))
+    factory = options.pop("server_optimizer", lambda p: torch.optim.SGD(p, lr=1.0))
+    optimizer = ServerOptimizer(["w"], factory)  # type: ignore[arg-type]
+    return WeightedFedAvg(roster, server_optimizer=optimizer, seed=0, **options)  # type: ignore[arg-type]
+
+
+def reply_to(message: Message, reply: Reply) -> Message:
+    return Message(pack_reply(reply), reply_to=message)
+
+
+def good_reply(message: Message, **claims: int) -> Message:
+    (client,) = unpack_instruction(message.content)[0].clients
+    report = ClientReport(client, num_examples=claims.get("num_examples", 1), steps=1, train_loss=0.5)
+    return reply_to(message, Reply((report,), {client: UPDATES[client]}))
+
+
+def one_round(
+    strategy: WeightedFedAvg, answer: Callable[[Message], list[Message]], server_round: int = 1
+) -> dict[str, Tensor] | None:
+    arrays = state_to_arrays(STATE)
+    messages = list(strategy.configure_train(server_round, arrays, ConfigRecord(), None))  # type: ignore[arg-type]
+    replies = [reply for message in messages for reply in answer(message)]
+    new, _ = strategy.aggregate_train(server_round, iter(replies))
+    return arrays_to_state(new) if new is not None else None
+
+
+def mean_of(clients: list[int], key: str) -> Tensor:
+    total = sum(COUNTS[c] for c in clients)
+    return sum((UPDATES[c][key].double() * COUNTS[c] / total for c in clients), torch.zeros(1)).float()
+
+
+def test_plain_fedavg_moves_by_the_weighted_mean() -> None:
+    new = one_round(make(), lambda m: [good_reply(m)])
+    assert new is not None
+    assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1, 2], "w"), atol=1e-7)
+    assert torch.allclose(new["running_mean"], STATE["running_mean"] + mean_of([0, 1, 2], "running_mean"), atol=1e-7)
+
+
+def test_integer_entries_keep_value_and_dtype() -> None:
+    new = one_round(make(), lambda m: [good_reply(m)])
+    assert new is not None
+    assert new["num_batches_tracked"].dtype == torch.int64
+    assert int(new["num_batches_tracked"]) == 7
+
+
+def test_weights_are_the_servers_and_not_what_a_client_claims() -> None:
+    honest = one_round(make(), lambda m: [good_reply(m)])
+    greedy = one_round(make(), lambda m: [good_reply(m, num_examples=10**12)])
+    assert honest is not None
+    assert greedy is not None
+    assert torch.equal(honest["w"], greedy["w"])
+
+
+def test_server_momentum_is_fedavgm() -> None:
+    strategy = make(server_optimizer=lambda p: torch.optim.SGD(p, lr=0.5, momentum=0.9))
+    mean = mean_of([0, 1, 2], "w")
+    first = one_round(strategy, lambda m: [good_reply(m)], 1)
+    second = one_round(strategy, lambda m: [good_reply(m)], 2)
+    assert first is not None
+    assert second is not None
+    assert torch.allclose(first["w"], STATE["w"] + 0.5 * mean, atol=1e-6)
+    assert torch.allclose(second["w"], STATE["w"] + 0.5 * (0.9 * mean + mean), atol=1e-6)
+    # Statistics are averaged, not stepped by the optimizer.
+    assert torch.allclose(first["running_mean"], STATE["running_mean"] + mean_of([0, 1, 2], "running_mean"))
+
+
+def two_rounds(option: str) -> tuple[Tensor, Tensor, Tensor]:
+    """How far the two rounds of a committed strategy move "w", and the mean update of each, all float64."""
+    strategy = make(
+        server_optimizer=optimizer_factory(
+            "server_optimizer", compose([f"strategy={option}"]).strategy.server_optimizer
+        )
+    )
+    first = one_round(strategy, lambda m: [good_reply(m)], 1)
+    second = one_round(strategy, lambda m: [good_reply(m)], 2)
+    assert first is not None
+    assert second is not None
+    start = STATE["w"].double()
+    return first["w"].double() - start, second["w"].double() - start, mean_of([0, 1, 2], "w").double()
+
+
+def test_fedavgm_by_hand() -> None:
+    first, second, mean = two_rounds("fedavgm")
+    assert torch.allclose(first, mean, atol=1e-6)
+    assert torch.allclose(second, 0.9 * mean + mean, atol=1e-6)
+
+
+def test_fedadam_by_hand() -> None:
+    first, second, mean = two_rounds("fedadam")
+    # The same pseudo-gradient twice: bias-corrected, both moments are it and its square, whatever the betas.
+    step = 0.01 * mean / (mean.abs() + 0.001)
+    assert torch.allclose(first, step, atol=1e-6)
+    assert torch.allclose(second, step, atol=1e-6)
+
+
+def test_fedadagrad_by_hand() -> None:
+    first, second, mean = two_rounds("fedadagrad")
+    assert torch.allclose(first, 0.01 * mean / (mean.abs() + 0.001), atol=1e-6)
+    assert torch.allclose(second, 0.01 * mean / ((2 * mean**2).sqrt() + 0.001), atol=1e-6)
+
+
+def with_arrays(change: dict[str, Tensor], drop: str = "") -> Callable[[Message], list[Message]]:
+    def answer(message: Message) -> list[Message]:
+        (client,) = unpack_instruction(message.content)[0].clients
+        if client != 2:
+            return [good_reply(message)]
+        arrays = {key: value for key, value in {**UPDATES[2], **change}.items() if key != drop}
+        return [reply_to(message, Reply((ClientReport(2),), {2: arrays}))]
+
+    return answer
+
+
+def only_third(bad: Callable[[Message], list[Message]]) -> Callable[[Message], list[Message]]:
+    def answer(message: Message) -> list[Message]:
+        (client,) = unpack_instruction(message.content)[0].clients
+        return bad(message) if client == 2 else [good_reply(message)]
+
+    return answer
+
+
+def spoilt(message: Message) -> list[Message]:
+    content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
+    del content["metrics"]
+    return [Message(content, reply_to=message)]
+
+
+def garbled(data: bytes) -> Callable[[Message], list[Message]]:
+    def answer(message: Message) -> list[Message]:
+        content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
+        content["arrays-2"]["w"].data = data
+        return [Message(content, reply_to=message)]
+
+    return only_third(answer)
+
+
+def figures(**changed: float) -> Callable[[Message], list[Message]]:
+    """A sound update with impossible figures beside it."""
+
+    def answer(message: Message) -> list[Message]:
+        content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
+        for name, value in changed.items():
+            content["metrics"][name.replace("_", "-")] = [value]
+        return [Message(content, reply_to=message)]
+
+    return only_third(answer)
+
+
+BAD = {
+    "NaN": (with_arrays({"w": torch.tensor([float("nan"), 0])}), "non-finite"),
+    "infinite": (with_arrays({"w": torch.tensor([float("inf"), 0])}), "non-finite"),
+    "shape": (with_arrays({"w": torch.zeros(1, 2)}), "wrong shape"),
+    "dtype": (with_arrays({"w": torch.zeros(2, dtype=torch.float64)}), "wrong dtype"),
+    "missing key": (with_arrays({}, drop="running_mean"), "wrong keys"),
+    "extra key": (with_arrays({"z": torch.zeros(1)}), "wrong keys"),
+    "huge norm": (with_arrays({"w": torch.tensor([300.0, 0.0])}), "norm"),
+    "out of range": (with_arrays({"w": torch.tensor([2.0**21, 0.0])}), "out of range"),
+    "error reply": (only_third(lambda m: [Message(Error(7, "boom"), reply_to=m)]), "boom"),
+    "silence": (only_third(lambda m: []), "no reply in time"),
+    "other client": (only_third(lambda m: [reply_to(m, Reply((ClientReport(0),), {0: UPDATES[0]}))]), "bad reply"),
+    "no metrics": (only_third(spoilt), "bad reply"),
+    "garbled array": (garbled(b"not an array"), "bad reply"),
+    "no bytes": (garbled(b""), "bad reply"),
+    "a zip file": (garbled(b"PK\x03\x04" + bytes(60)), "bad reply"),
+    "infinite count": (figures(num_examples=float("inf")), "whole number"),
+    "negative count": (figures(val_examples=-5.0), "expected a count"),
+    "half a step": (figures(steps=0.5), "whole number"),
+    "sum too large": (
+        only_third(
+            lambda m: [
+                reply_to(
+                    m,
+                    Reply(
+                        (ClientReport(2),),
+                        total={"w": torch.full((2,), 2**62), "running_mean": torch.zeros(1, dtype=torch.int64)},
+                    ),
+                )
+            ]
+        ),
+        "a sum for 1 clients",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_reply_is_rejected_alone(name: str) -> None:
+    answer, reason = BAD[name]
+    strategy = make(max_update_norm=100.0)
+    new = one_round(strategy, answer)
+    assert new is not None
+    # The good clients' average is exactly what it would have been without the bad one.
+    expected = one_round(make(), only_third(lambda m: []))
+    assert expected is not None
+    assert torch.equal(new["w"], expected["w"])
+    assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1], "w"), atol=1e-7)
+    rejected = {c: r.rejected for c, r in strategy.outcome.reports.items() if r.rejected}
+    assert list(rejected) == [2]
+    assert reason in str(rejected[2])
+
+
+def test_a_second_reply_and_one_of_another_round_are_dropped() -> None:
+    strategy = make()
+    late: list[Message] = []
+
+    def twice(message: Message) -> list[Message]:
+        late.append(good_reply(message))
+        return [good_reply(message), good_reply(message)]
+
+    new = one_round(strategy, twice, 1)
+    assert new is not None
+    assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1, 2], "w"), atol=1e-7)
+    assert len(strategy.outcome.strays) == 3
+    one_round(strategy, lambda m: [late[0], good_reply(m)] if m.metadata.dst_node_id == 100 else [good_reply(m)], 2)
+    assert len(strategy.outcome.strays) == 1
+    assert not any(report.rejected for report in strategy.outcome.reports.values())
+
+
+def test_too_few_good_replies_change_nothing() -> None:
+    strategy = make(min_clients=3)
+    assert one_round(strategy, only_third(lambda m: [])) is None
+    assert not strategy.outcome.changed
+
+
+def test_arrays_are_counted_in_bytes() -> None:
+    strategy = make()
+    one_round(strategy, lambda m: [good_reply(m)])
+    model = state_to_arrays(STATE)
+    update = state_to_arrays(UPDATES[0])
+    size: Callable[[ArrayRecord], int] = lambda record: sum(len(array.data) for array in record.values())  # noqa: E731
+    assert strategy.outcome.bytes_down == 3 * size(model)
+    assert strategy.outcome.bytes_up == 3 * size(update)
+
+
+def test_the_template_is_not_changed_by_a_round() -> None:
+    before = copy.deepcopy(STATE)
+    one_round(make(), lambda m: [good_reply(m)])
+    assert all(torch.equal(STATE[key], before[key]) for key in STATE)
+
+
+def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
+    """Krum flattens an update in the order of its keys: another order must not pass for another update."""
+    from fedapp.aggregation.rules import MultiKrum
+
+    seen: list[list[str]] = []
+
+    class Noting(MultiKrum):
+        fewest = 3
+
+        def __init__(self, template: dict[str, Tensor]) -> None:
+            super().__init__(template, num_malicious=0)
+
+        def add(self, client: int, update: Mapping[str, Tensor], weight: float, largest: object = None) -> None:
+            seen.append(list(update))
+            super().add(client, update, weight)
+
+    def turned(message: Message) -> list[Message]:
+        (client,) = unpack_instruction(message.content)[0].clients
+        return [reply_to(message, Reply((ClientReport(client),), {client: dict(reversed(UPDATES[client].items()))}))]
+
+    assert one_round(make(aggregation=Noting), only_third(turned)) is not None
+    assert seen == [["w", "running_mean"]] * 3
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"val_examples": 2**53, "val_metric": 1.0, "val_loss": 0.0},
+        {"val_examples": 5, "val_metric": 7.0, "val_loss": 0.1},
+        {"val_examples": 5, "val_metric": 0.9, "val_loss": -1e99},
+        {"val_examples": 5, "val_metric": -1.0, "val_loss": 0.1},
+    ],
+)
+def test_no_client_decides_the_federated_metrics(figures: dict[str, float]) -> None:
+    honest = [ClientReport(c, val_examples=10, val_loss=2.0, val_metric=0.5) for c in (0, 1)]
+    made_up = ClientReport(2, **figures)  # type: ignore[arg-type]
+    found = federated_metrics([*honest, made_up], "accuracy", {0: 10, 1: 10, 2: 10})
+    assert found["val_loss"] is not None
+    assert found["val_accuracy"] is not None
+    assert found["val_loss"] >= 2.0 * 20 / 30
+    assert 0.5 <= found["val_accuracy"] <= 0.5 * 20 / 30 + 10 / 30
