@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedapp.common.errors import ConfigError
 from fedapp.config.schema import Config, check_ranges
 
-__all__ = ["CONF_DIR", "committed_targets", "compose", "split_overrides", "to_yaml"]
+__all__ = ["CONF_DIR", "by_group", "committed_targets", "compose", "split_overrides", "to_yaml"]
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -100,6 +100,26 @@ def _check_nodes(node: object, key: str) -> None:
         raise ConfigError(f"{key}={node}: must be a finite number")
 
 
+DOTTED_CHOICE = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)=(\w+(?:,\w+)*)")
+
+
+def by_group(overrides: Sequence[str]) -> list[str]:
+    """Overrides such as `federation.personal=head`, where conf/federation/personal/ is a folder of options, as Hydra
+    writes them: `federation/personal=head`. All others as they are."""
+    return [
+        f"{found[1].replace('.', '/')}={found[2]}"
+        if (found := DOTTED_CHOICE.fullmatch(override)) and found[1] in _dotted_groups()
+        else override
+        for override in overrides
+    ]
+
+
+@lru_cache(maxsize=1)
+def _dotted_groups() -> frozenset[str]:
+    folders = (path.relative_to(CONF_DIR) for path in CONF_DIR.glob("*/**/") if path != CONF_DIR)
+    return frozenset(".".join(folder.parts) for folder in folders if len(folder.parts) > 1)
+
+
 def _with_target(node: object, key: str, options: str) -> object:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in {options}")
@@ -108,6 +128,7 @@ def _with_target(node: object, key: str, options: str) -> object:
 
 def compose(overrides: Sequence[str]) -> Config:
     """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
+    overrides = by_group(overrides)
     refuse_code(overrides)
     if GlobalHydra.instance().is_initialized():
         return from_hydra(_compose(overrides))
@@ -133,10 +154,34 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         lines.insert(0, f"overrides {' '.join(overrides)}:")
     known = _known_keys()
     wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
-    for key in (key for key in wrong if f"'{key}'" in text and key not in known):
+    for key in (key for key in wrong if key.rpartition(".")[2] in text and key not in known):
+        if options := _options_with(key):
+            lines.append(f"{key}: {' or '.join(options)} would take it")
         if near := difflib.get_close_matches(key, known, n=3):
             lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
     return "\n".join(lines)
+
+
+def _options_with(key: str) -> list[str]:
+    """The choices, such as privacy=dp_sgd, under which there is a key that the chosen option does not have."""
+    group, _, name = key.rpartition(".")
+    nodes = _options(group) if group in _groups() else {}
+    return [f"{group}={option}" for option, node in nodes.items() if name in node]
+
+
+def _options(group: str) -> dict[str, dict[str, Any]]:
+    """By option of a group, its keys besides `_target_`; of options without one, none."""
+    found = {}
+    for file in sorted((CONF_DIR / group.replace(".", "/")).glob("*.yaml")):
+        content = yaml.safe_load(file.read_text("utf-8"))
+        node = content.get(group, content) if isinstance(content, dict) else {}
+        if isinstance(node, dict) and "_target_" in node:
+            found[file.stem] = {name: value for name, value in node.items() if name != "_target_"}
+    return found
+
+
+def _groups() -> set[str]:
+    return {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | _dotted_groups()
 
 
 def _known_keys() -> list[str]:
@@ -152,7 +197,8 @@ def _known_keys() -> list[str]:
                 yield from flatten(value, f"{prefix}{name}.")
 
     default = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("config")))
-    return sorted({*groups, *flatten(default, "")})
+    of_options = {f"{group}.{name}" for group in _groups() for node in _options(group).values() for name in node}
+    return sorted({*groups, *flatten(default, ""), *of_options})
 
 
 def from_hydra(node: DictConfig) -> Config:
@@ -164,8 +210,10 @@ def from_hydra(node: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer"):
+    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
         _check_nodes(_with_target(getattr(config, name), name, f"conf/{name}/"), name)
+    personal = config.federation.personal
+    _check_nodes(_with_target(personal, "federation.personal", "conf/federation/personal/"), "federation.personal")
     for name in ("client_lr", "server_lr"):
         options = f"conf/lr_schedule/; choose one by lr_schedule@{name}=cosine"
         _check_nodes(_with_target(getattr(config, name), name, options), name)

@@ -18,11 +18,12 @@ PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models."}
 
 @dataclass(frozen=True)
 class SavedConfig:
-    """What of a saved config the model's use needs. `personal`: what of the model is the clients' own."""
+    """What of a saved config the model's inference needs. `personal`: what of the model is the clients' own; None where
+    the config does not say."""
 
     data: Node
     model: Node
-    personal: str
+    personal: Node | None
 
 
 def read_saved(path: Path) -> SavedConfig:
@@ -38,11 +39,13 @@ def read_saved(path: Path) -> SavedConfig:
             _refuse_code(node, f"{path}: {key}", package)
             nodes[key] = {str(name): value for name, value in node.items()}
         federation = config.get("federation")
+        personal = federation.get("personal") if isinstance(federation, dict) else None
+        if personal is not None:
+            _refuse_code(personal, f"{path}: federation.personal", PACKAGES["model"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: no config of a run: {reason}") from None
-    personal = str(federation.get("personal", "none")) if isinstance(federation, dict) else "none"
-    return SavedConfig(nodes["data"], nodes["model"], personal)
+    return SavedConfig(nodes["data"], nodes["model"], personal if isinstance(personal, dict) else None)
 
 
 def _refuse_code(node: Any, key: str, package: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import FedappError, ModelError
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import read_saved
+from fedapp.config import instantiate, read_saved
 from fedapp.data.source import DataSource, Schema, check_inputs
 from fedapp.learning.build import build_model, build_source
 from fedapp.models.weights import form_only, load_into, read_weights
@@ -57,9 +57,10 @@ def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
     model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
     config, weights = _files(directory)
     found = read_saved(config)
-    if found.personal != "none" and (directory / "summary.json").exists():
+    whole = found.personal is None or instantiate("federation.personal", found.personal).whole
+    if not whole and (directory / "summary.json").exists():
         raise ModelError(
-            f"{directory}: is of a run with federation.personal={found.personal}: its clients have their own heads, and"
+            f"{directory}: is of a run with personal heads (federation.personal): its clients have their own, and"
             " this model has none that was trained. Use it on a device, with federation.deliver=true (models/latest in"
             " its keep-path)"
         )

@@ -24,10 +24,12 @@ from fedapp.flower.quick_import import quick_import
 from fedapp.learning.metrics import choose
 from fedapp.learning.optimizer_step import make_optimizer
 from fedapp.learning.task import Task
+from fedapp.learning.training import LocalTraining
 from fedapp.models.fit import check_fits
 from fedapp.models.input_layer import assemble
-from fedapp.models.shared_state import frozen_state, make_personal, shared_state
-from fedapp.models.transfer import last_linear, split
+from fedapp.models.personal import Personal
+from fedapp.models.shared_state import frozen_state, personal_state
+from fedapp.models.transfer import split
 
 __all__ = [
     "Parts",
@@ -35,6 +37,7 @@ __all__ = [
     "build_parts",
     "build_shards",
     "build_source",
+    "build_training",
     "check_optimizer",
     "optimizer_factory",
 ]
@@ -45,6 +48,7 @@ class Parts:
     """What server and clients both have: the data set, the task, and the model at its initial state.
 
     `whole` takes examples. `model` is the part of it that is trained: all, or what works on the output of `frozen`.
+    `personal` says what of that is the clients' own.
     """
 
     source: DataSource
@@ -52,12 +56,18 @@ class Parts:
     whole: nn.Module
     frozen: nn.Module | None
     model: nn.Module
+    personal: Personal
 
     @property
     def backbone(self) -> str:
         """SHA-256 of what server and clients must have alike because it never travels; "" where all does."""
         fixed = frozen_state(self.model) | (self.frozen.state_dict() if self.frozen is not None else {})
         return state_sha256(fixed) if fixed else ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server's model is complete; not where clients have a part of their own."""
+        return not personal_state(self.model)
 
 
 def build_parts(config: Config) -> Parts:
@@ -79,16 +89,10 @@ def build_parts(config: Config) -> Parts:
         raise ConfigError(
             "data.scaling=federated: the scaling of inputs is part of what is frozen here; set model.trainable=full"
         )
-    if config.federation.personal == "head":
-        make_personal(last_linear(model)[1])
-        shared = shared_state(model)
-        if not any(name in shared for name, parameter in model.named_parameters() if parameter.requires_grad):
-            raise ConfigError(
-                "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
-                " federate; take a larger model, or model.trainable=last_k, lora or full"
-            )
+    personal: Personal = instantiate("federation.personal", config.federation.personal)
+    personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
-    return Parts(source, Task(schema, metrics), whole, frozen, model)
+    return Parts(source, Task(schema, metrics), whole, frozen, model, personal)
 
 
 def build_source(node: dict[str, Any]) -> DataSource:
@@ -118,6 +122,35 @@ def optimizer_factory(key: str, node: dict[str, Any]) -> Callable[..., torch.opt
         # Hydra's own kind of partial asks whether the class may be made each time, which takes 0.1 ms a client.
         made = functools.partial(made.func, *made.args, **made.keywords)
     return cast(Callable[..., torch.optim.Optimizer], made)
+
+
+def build_training(config: Config, parts: Parts, max_seconds: float | None = None) -> LocalTraining:
+    """Plain local training. `max_seconds`: the operator's; the shorter of it and the server's counts."""
+    bounds = [config.train.max_seconds, max_seconds]
+    return LocalTraining(
+        loss=parts.task.loss,
+        optimizer=optimizer_factory("optimizer", config.optimizer),
+        local_epochs=config.train.local_epochs,
+        batch_size=config.train.batch_size,
+        proximal_mu=config.train.proximal_mu,
+        prepare=_preparation(config, parts),
+        precision=config.train.precision,
+        max_seconds=min((bound for bound in bounds if bound is not None), default=None),
+    )
+
+
+def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | None:
+    """Augmentation, and what the frozen part makes of its result, which is new each time; None without it."""
+    augment, frozen = augmentation(config.train.augmentation, parts.task.schema), parts.frozen
+    if augment is None or frozen is None:
+        return augment
+
+    @torch.no_grad()
+    def prepare(images: Tensor) -> Tensor:
+        features: Tensor = frozen(augment(images))
+        return features
+
+    return prepare
 
 
 def build_shards(config: Config, parts: Parts, path: Path | None = None, *, splits: Path | None = None) -> Shards:
