@@ -68,6 +68,8 @@ def open_arm(setting: Setting) -> Arm:
         overrides += ["privacy=dp_sgd", *private, f"privacy.target_epsilon={setting.target_epsilon}"]
     config = compose([*overrides, "federation.fraction_train=1.0", "run.device=cpu"])
     parts = build_parts(config)
+    if parts.task.schema.vocabulary:
+        raise ConfigError("data: its inputs are tokens, and an audit reconstructs inputs that are numbers")
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
     data = parts.source.pooled().train

@@ -2,7 +2,18 @@
 
 from fedapp.config.compose import CONF_DIR, compose, split_overrides, to_yaml
 from fedapp.config.nodes import instantiate
+from fedapp.config.options import options_of
 from fedapp.config.saved_config import SavedConfig, read_saved
 from fedapp.config.schema import Config
 
-__all__ = ["CONF_DIR", "Config", "SavedConfig", "compose", "instantiate", "read_saved", "split_overrides", "to_yaml"]
+__all__ = [
+    "CONF_DIR",
+    "Config",
+    "SavedConfig",
+    "compose",
+    "instantiate",
+    "options_of",
+    "read_saved",
+    "split_overrides",
+    "to_yaml",
+]

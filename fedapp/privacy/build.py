@@ -121,15 +121,14 @@ def _budget(config: Config, own: OwnLimits) -> Budget:
 
 
 def _mode(config: Config, parts: Parts, budget: Budget) -> tuple[str, str]:
-    inputs = torch.zeros(2, *parts.task.schema.input_shape, device=next(parts.whole.parameters()).device)
+    inputs = parts.task.example_inputs(2).to(next(parts.whole.parameters()).device)
     if parts.frozen is not None:
         with torch.no_grad():
             inputs = parts.frozen(inputs)
-    targets = torch.zeros(2, dtype=torch.int64 if parts.task.schema.is_classification else torch.float32)
     return working_mode(
         _training(config, parts, budget, mode="hooks"),
         parts.model,
-        Examples(inputs, targets),
+        Examples(inputs, parts.task.example_targets(2)),
         wanted=str(config.privacy.grad_sample_mode),
         fastest=choose_mode(parts.model, config.train.batch_size),
     )

@@ -13,7 +13,7 @@ from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import Config, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
-from fedapp.learning.metrics import LOWER_IS_BETTER
+from fedapp.learning.metrics import lower_is_better
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.server.population.roster import Roster
@@ -126,7 +126,7 @@ def central_test(config: Config, parts: Parts) -> Examples | None:
     if config.federation.personal != "none":
         return None
     test = parts.source.test()
-    return test if test is None else test.check(parts.task.schema, "the server's test data")
+    return test if test is None else parts.task.check(test, "the server's test data")
 
 
 def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
@@ -145,7 +145,7 @@ def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRu
         target_accuracy=federation.target_accuracy,
         patience=federation.patience,
         patience_metric=metric,
-        lower_is_better=metric in LOWER_IS_BETTER,
+        lower_is_better=lower_is_better(metric),
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedapp.learning.metrics import LOWER_IS_BETTER, possible
+from fedapp.learning.metrics import lower_is_better, possible
 from fedapp.server.exchange import Late
 from fedapp.wire.records import text
 from fedapp.wire.reply import ClientReport
@@ -124,7 +124,7 @@ def federated_metrics(
     if not judged:
         return dict.fromkeys(names)
     total = sum(count for count, _, _ in judged)
-    values = sorted((metric for _, _, metric in judged), reverse=main_metric in LOWER_IS_BETTER)
+    values = sorted((metric for _, _, metric in judged), reverse=lower_is_better(main_metric))
     worst = values[: math.ceil(len(values) / 10)]
     figures = (
         math.fsum(count * loss for count, loss, _ in judged) / total,
