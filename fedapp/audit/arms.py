@@ -71,6 +71,8 @@ def open_arm(setting: Setting) -> Arm:
     if setting.target_epsilon is None:  # an experiment may set keys of privacy=dp_sgd
         config = replace(config, privacy={"_target_": config.privacy["_target_"]})
     parts = build_parts(config)
+    if parts.task.schema.vocabulary:
+        raise ConfigError("data: its inputs are tokens, and an audit reconstructs inputs that are numbers")
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
     data = parts.source.pooled().train

@@ -2,6 +2,7 @@
 
 from fedapp.config.compose import CONF_DIR, by_group, compose, split_overrides, to_yaml
 from fedapp.config.nodes import instantiate
+from fedapp.config.options import options_of
 from fedapp.config.saved_config import SavedConfig, read_saved
 from fedapp.config.schema import Config
 
@@ -12,6 +13,7 @@ __all__ = [
     "by_group",
     "compose",
     "instantiate",
+    "options_of",
     "read_saved",
     "split_overrides",
     "to_yaml",

@@ -217,6 +217,8 @@ def from_hydra(node: DictConfig) -> Config:
     for name in ("client_lr", "server_lr"):
         options = f"conf/lr_schedule/; choose one by lr_schedule@{name}=cosine"
         _check_nodes(_with_target(getattr(config, name), name, options), name)
+    for name in ("kind", "loss"):
+        _check_nodes(_with_target(getattr(config.task, name), f"task.{name}", f"conf/task/{name}/"), f"task.{name}")
     for name in ("aggregation", "server_optimizer"):
         key = f"strategy.{name}"
         _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)

@@ -24,6 +24,8 @@ def choice(*options: str | int) -> Any:
 @dataclass
 class Task:
     name: str = choice("horizontal", "transfer")
+    kind: Any = MISSING
+    loss: Any = MISSING
     metrics: Any = MISSING
 
 

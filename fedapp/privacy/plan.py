@@ -95,12 +95,11 @@ def _budget(privacy: "DpSgd", config: Config, limits: OwnLimits) -> Budget:
 
 def _two_examples(parts: Parts) -> Examples:
     """What the trained part of the model takes, to try a step on."""
-    inputs = torch.zeros(2, *parts.task.schema.input_shape, device=next(parts.whole.parameters()).device)
+    inputs = parts.task.example_inputs(2).to(next(parts.whole.parameters()).device)
     if parts.frozen is not None:
         with torch.no_grad():
             inputs = parts.frozen(inputs)
-    targets = torch.zeros(2, dtype=torch.int64 if parts.task.schema.is_classification else torch.float32)
-    return Examples(inputs, targets)
+    return Examples(inputs, parts.task.example_targets(2))
 
 
 def _training(privacy: "DpSgd", config: Config, parts: Parts, budget: Budget) -> PrivateTraining:

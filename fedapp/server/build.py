@@ -13,7 +13,6 @@ from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
-from fedapp.learning.metrics import LOWER_IS_BETTER
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.server.population.cohort import CohortRule
@@ -105,11 +104,11 @@ def build_strategy(
         protocol.server(config, parts),
         steps,
         optimizer,
+        parts.task,
         client_lr=_schedule(config, "client_lr").factor,
         server_lr=_schedule(config, "server_lr").factor,
         # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
         message_ttl=2 * config.federation.round_timeout,
-        main_metric=parts.task.main_metric,
     )
     if len(roster.nodes) < made.min_clients:
         raise FederationError(
@@ -125,7 +124,7 @@ def central_test(config: Config, parts: Parts) -> Examples | None:
     if not parts.is_whole:
         return None
     test = parts.source.test()
-    return test if test is None else test.check(parts.task.schema, "the server's test data")
+    return test if test is None else parts.task.check(test, "the server's test data")
 
 
 def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
@@ -144,7 +143,7 @@ def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRu
         target_accuracy=federation.target_accuracy,
         patience=federation.patience,
         patience_metric=metric,
-        lower_is_better=metric in LOWER_IS_BETTER,
+        lower_is_better=metric not in parts.task.metrics or parts.task.metrics[metric].lower_is_better,
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
         min_clients=cohort_rule(config).minimum,

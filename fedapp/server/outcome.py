@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedapp.aggregation.reply_log import ReplyLog
-from fedapp.learning.metrics import LOWER_IS_BETTER, possible
+from fedapp.learning.task import Task
 from fedapp.wire.reply import ClientReport
 
 __all__ = ["Metrics", "RoundOutcome", "federated_metrics", "round_line", "validation_metrics"]
@@ -68,20 +68,20 @@ class RoundOutcome:
 def validation_metrics(
     replies: ReplyLog,
     scalars: Mapping[str, float | None] | None,
-    main_metric: str,
+    task: Task,
     num_examples: Mapping[int, int],
 ) -> Metrics:
     """Metrics on the clients' validation splits, as `federated_metrics` has them.
 
     Of aggregated `scalars` there is no spread over clients, and each counts by the weight of its update.
     """
-    found = federated_metrics(replies.good, main_metric, num_examples)
+    found = federated_metrics(replies.good, task, num_examples)
     if scalars is not None:
-        found |= {"val_loss": scalars.get("val_loss"), f"val_{main_metric}": scalars.get("val_metric")}
+        found |= {"val_loss": scalars.get("val_loss"), f"val_{task.main_metric}": scalars.get("val_metric")}
     return found
 
 
-def federated_metrics(reports: Sequence[ClientReport], main_metric: str, num_examples: Mapping[int, int]) -> Metrics:
+def federated_metrics(reports: Sequence[ClientReport], task: Task, num_examples: Mapping[int, int]) -> Metrics:
     """Loss and main metric on the clients' validation splits.
 
     `val_<metric>` is over all validation examples; `_mean` over clients, each counting the same; `_worst_decile` the
@@ -92,13 +92,14 @@ def federated_metrics(reports: Sequence[ClientReport], main_metric: str, num_exa
         (min(r.val_examples, num_examples[r.client]), r.val_loss, r.val_metric)
         for r in reports
         if r.val_examples and r.val_loss is not None and r.val_metric is not None
-        if possible("loss", r.val_loss) and possible(main_metric, r.val_metric)
+        if r.val_loss >= task.criterion.lowest and task.main.possible(r.val_metric)
     ]
+    main_metric = task.main_metric
     names = ("val_loss", f"val_{main_metric}", f"val_{main_metric}_mean", f"val_{main_metric}_worst_decile")
     if not judged:
         return dict.fromkeys(names)
     total = sum(count for count, _, _ in judged)
-    values = sorted((metric for _, _, metric in judged), reverse=main_metric in LOWER_IS_BETTER)
+    values = sorted((metric for _, _, metric in judged), reverse=task.main.lower_is_better)
     worst = values[: math.ceil(len(values) / 10)]
     found = (
         math.fsum(count * loss for count, loss, _ in judged) / total,

@@ -75,7 +75,7 @@ class SynchronousRounds:
             replies,
             changed=changed is not None,
             test=test,
-            validation=validation_metrics(replies, aggregate.scalars, self.task.main_metric, roster.num_examples),
+            validation=validation_metrics(replies, aggregate.scalars, self.task, roster.num_examples),
             excluded=excluded,
             left_out=left_out,
             scalars=aggregate.scalars,
@@ -103,7 +103,7 @@ class SynchronousRounds:
         if deliver and delivered < len(replies.good):
             log(WARNING, "%d of %d clients store the result: others have no keep-path", delivered, len(replies.good))
         examples = strategy.roster.num_examples
-        validation = validation_metrics(replies, None, self.task.main_metric, examples)
+        validation = validation_metrics(replies, None, self.task, examples)
         return RoundOutcome(server_round, {}, replies, validation=validation)
 
     def _judge(self) -> Metrics:

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.learning.task import Task
 from fedapp.server.outcome import federated_metrics
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
@@ -44,16 +45,16 @@ class WeightedFedAvg(Strategy):
         protocol: ServerHalf,
         steps: UpdateSteps,
         server_optimizer: ServerOptimizer,
+        task: Task,
         *,
         client_lr: Schedule = constant,
         server_lr: Schedule = constant,
         message_ttl: float = 3600.0,
-        main_metric: str = "accuracy",
     ) -> None:
         self.roster, self.cohorts, self.protocol, self.steps = roster, cohorts, protocol, steps
         self.server_optimizer = server_optimizer
         self.client_lr, self.server_lr = client_lr, server_lr
-        self.message_ttl, self.main_metric = message_ttl, main_metric
+        self.message_ttl, self.task = message_ttl, task
 
     @property
     def min_clients(self) -> int:
@@ -151,7 +152,7 @@ class WeightedFedAvg(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics over all clients that replied; None if nobody has a validation split."""
-        found = federated_metrics(self._evaluated.good, self.main_metric, self.roster.num_examples)
+        found = federated_metrics(self._evaluated.good, self.task, self.roster.num_examples)
         return MetricRecord({name: value for name, value in found.items() if value is not None}) or None
 
 

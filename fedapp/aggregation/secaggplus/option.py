@@ -1,5 +1,6 @@
 """secure_aggregation=secaggplus: the server learns the aggregate of a cohort's updates, and no individual update."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,6 @@ from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Timeouts
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, instantiate
-from fedapp.learning.metrics import possible
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import steps_of
@@ -99,10 +99,10 @@ class SecAggPlus(AggregationProtocol):
         option lets no metric leave a client."""
         if not privacy_of(config).discloses_metrics:
             return {}
-        bounded = not possible(parts.task.main_metric, 2.0)
+        highest = parts.task.main.highest
         return {
             "train_loss": 64.0,
             "val_loss": 64.0,
-            "val_metric": 1.0 if bounded else LARGEST,
+            "val_metric": 1.0 if math.isfinite(highest) else LARGEST,
             "clipped": 1.0,
         }
