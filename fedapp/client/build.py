@@ -1,10 +1,11 @@
 """From config to objects, on a SuperNode."""
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from fedapp.client.site import Site
 from fedapp.client.storage import Folder
+from fedapp.common.errors import DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.learning.build import build_parts, build_shards
@@ -13,7 +14,7 @@ from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import steps_of
 
-__all__ = ["build_site"]
+__all__ = ["build_site", "only_own_paths"]
 
 
 def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder: Folder | None = None) -> Site:
@@ -23,9 +24,7 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
     FedappError for a config that cannot work here.
     """
     if data_path is not None:
-        # The operator named the data. What the config says of files must not be looked at: a server could read others.
-        data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
-        config = replace(config, data=data)
+        config = only_own_paths(config, limits)
     parts = build_parts(config)
     protection = privacy_of(config).protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
@@ -33,4 +32,32 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
     files = FeatureFiles(folder.path / "features", backbone, folder.feature_bytes) if folder is not None else None
     features = Features(parts.frozen, files, bool(config.train.augmentation)) if parts.frozen is not None else None
     shards = build_shards(config, parts, data_path)
-    return Site(parts, shards, protection, steps_of(config), seed=config.run.seed, features=features, backbone=backbone)
+    return Site(
+        parts,
+        shards,
+        protection,
+        steps_of(config),
+        seed=config.run.seed,
+        on_device=data_path is not None,
+        features=features,
+        backbone=backbone,
+    )
+
+
+def only_own_paths(config: Config, limits: OwnLimits) -> Config:
+    """The config on a device, where every path comes from its operator: a server could read other files, or learn of
+    them. Data is where the node-config says; a file of weights is one that really lies in its `weights-dir`.
+
+    Raises DeviceError, always in the same words to the server, for a file that is not there.
+    """
+    data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
+    model, given = dict(config.model), config.model.get("pretrained")
+    if isinstance(given, str):
+        there = {file.name: file for file in limits.weights.iterdir()} if limits.weights is not None else {}
+        if (name := PurePath(given).name) not in there:
+            raise DeviceError(
+                f"model.pretrained={given}: on a device weights come from the folder that its node-config names"
+                f" (weights-dir={limits.weights}), which has no {name}"
+            )
+        model["pretrained"] = str(there[name])
+    return replace(config, data=data, model=model)

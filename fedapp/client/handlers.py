@@ -14,7 +14,7 @@ from fedapp.client.build import build_site
 from fedapp.client.site import Site
 from fedapp.client.storage import Folder, open_account, open_storage, storage_folder, store_result
 from fedapp.common.code_digest import code_digest, code_path
-from fedapp.common.errors import ConfigError, FedappError, FederationError
+from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
@@ -44,7 +44,7 @@ def handle(kind: str, content: RecordDict, context: Context) -> RecordDict:
 
 
 @dataclass(frozen=True)
-class Run:
+class SiteRun:
     """This SuperNode's side of a run."""
 
     config: Config
@@ -54,14 +54,16 @@ class Run:
 
 
 @lru_cache(maxsize=4)
-def _run(overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, data_version: str) -> Run:
+def _run(
+    overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, data_version: str
+) -> SiteRun:
     """The run of these settings, kept for the next message where the process lives on: in simulations, and in a warm
     worker on a device, whose data may change meanwhile."""
     config = compose(split_overrides(overrides))
-    return Run(config, build_site(config, data_path, limits, folder), protocol_of(config), privacy_of(config))
+    return SiteRun(config, build_site(config, data_path, limits, folder), protocol_of(config), privacy_of(config))
 
 
-def open_run(context: Context) -> tuple[Run, ClientHalf]:
+def open_run(context: Context) -> tuple[SiteRun, ClientHalf]:
     """Raises FedappError for a config or a node-config that cannot work, and for what the operator does not accept."""
     limits = own_limits(context.node_config)
     given = str(context.run_config["overrides"])
@@ -82,7 +84,10 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
         report = replace(run.site.preflight(clients), num_partitions=num_partitions(context.node_config))
     except FedappError as error:
-        report = PreflightReport(code_digest(), code_path(), fault=str(error))
+        log.error("this SuperNode takes no part: %s", error)
+        on_device = "data-path" in context.node_config
+        path = "" if on_device else code_path()
+        report = PreflightReport(code_digest(), path, fault=told(error, on_device))
     return pack_preflight(replace(report, site=str(context.node_config.get("site-name", ""))))
 
 

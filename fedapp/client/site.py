@@ -1,5 +1,6 @@
 """A SuperNode's side of a round: it hosts clients, and trains and evaluates each."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from fedapp.aggregation.exact_sum import examine
 from fedapp.client.heads import Heads
 from fedapp.client.step_states import StepStates
 from fedapp.common.code_digest import code_digest, code_path
-from fedapp.common.errors import FedappError
+from fedapp.common.errors import FedappError, told
 from fedapp.common.state_digest import State
 from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
@@ -25,6 +26,8 @@ from fedapp.wire.preflight import MOMENTS, PreflightReport
 from fedapp.wire.reply import ClientReport, Reply
 
 __all__ = ["ClientStorage", "Site"]
+
+log = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Site:
 
     `parts.model` is the part of `parts.whole` that is trained. `features`, where the rest is frozen, makes of a
     client's examples what the model takes; `backbone` is that part's digest. `steps` are what is done to an update
-    before it is sent.
+    before it is sent. `on_device`: the data is real, so errors tell the server no more than their kind.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class Site:
         steps: UpdateSteps,
         *,
         seed: int,
+        on_device: bool = False,
         features: Callable[[int, ClientData], ClientData] | None = None,
         backbone: str = "",
     ) -> None:
         self.parts, self.task, self.whole, self.model = parts, parts.task, parts.whole, parts.model
         self.shards, self.protection, self.steps, self.seed = shards, protection, steps, seed
-        self.features, self.backbone = features, backbone
+        self.features, self.backbone, self.on_device = features, backbone, on_device
         # The model's own tensors, which training and loading change in place: looked up once, and not for each client.
         self._shared, self._head = shared_state(self.model), personal_state(self.model)
         self._parameters = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -82,7 +86,8 @@ class Site:
                 train, fault = self.shards.of(client).train, ""
                 found = moments(train) if federated else None
             except FedappError as error:
-                train, fault, found = None, str(error), None
+                log.error("client %d takes no part: %s", client, error)
+                train, fault, found = None, told(error, self.on_device), None
             counts.append(0 if train is None else len(train))
             faults.append(fault)
             zeros = torch.zeros(self.task.schema.input_shape[0])
@@ -93,7 +98,7 @@ class Site:
         return self.protection.preflight(
             PreflightReport(
                 code_digest(),
-                code_path(),
+                "" if self.on_device else code_path(),
                 tuple(clients),
                 tuple(counts),
                 tuple(faults),

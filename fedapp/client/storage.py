@@ -19,7 +19,7 @@ from torch import Tensor
 from fedapp.client.heads import FolderHead, Heads, StateHead
 from fedapp.client.site import ClientStorage, Site
 from fedapp.client.step_states import StepStates
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.common.files import write_atomically
 from fedapp.common.run_paths import KEPT, run_directory
 from fedapp.config import Config, to_yaml
@@ -46,18 +46,18 @@ class Folder:
 
 
 def storage_folder(node_config: NodeConfig) -> Folder | None:
-    """None where the operator named no folder. Raises ConfigError for what is none."""
+    """None where the operator named no folder. Raises NodeConfigError for what is none."""
     given, size = node_config.get("keep-path"), node_config.get("features-mb", FEATURES_MB)
     if given is None:
         if "features-mb" in node_config:
-            raise ConfigError("node-config features-mb: has an effect together with keep-path only")
+            raise NodeConfigError("node-config features-mb: has an effect together with keep-path only")
         return None
     if "data-path" not in node_config:
-        raise ConfigError("node-config keep-path: is for a device with data of its own (data-path)")
+        raise NodeConfigError("node-config keep-path: is for a device with data of its own (data-path)")
     if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
-        raise ConfigError(f"node-config keep-path={given}: must be an absolute path")
+        raise NodeConfigError(f"node-config keep-path={given}: must be an absolute path")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise ConfigError(f"node-config features-mb={size}: must be a whole number, 0 or more")
+        raise NodeConfigError(f"node-config features-mb={size}: must be a whole number, 0 or more")
     return Folder(Path(given).expanduser(), size << 20)
 
 

@@ -1,17 +1,15 @@
 """Composition of the config from `conf/` by Hydra overrides, and clear refusals.
 
-Server and clients compose the same config from the `conf/` of their own app bundle; of what the server sends, only
-override strings are read, and none that could name code (`refuse_code`).
+Server and clients compose the same config from the `conf/` of their own app bundle. Of what the server sends, only
+override strings are read, and none that could name code or files (`overrides.py`).
 """
 
 import difflib
 import math
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
@@ -19,62 +17,17 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
+from fedapp.config.overrides import CONF_DIR, by_group, check_overrides, groups
 from fedapp.config.schema import Config, check_ranges
 
-__all__ = ["CONF_DIR", "by_group", "committed_targets", "compose", "split_overrides", "to_yaml"]
-
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+__all__ = ["committed_targets", "compose", "to_yaml"]
 
 ConfigStore.instance().store(name="schema", node=Config)
-
-
-def split_overrides(line: str) -> list[str]:
-    """The overrides of a run-config line, split as a shell would. Raises ConfigError for an open quote."""
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise ConfigError(f"overrides={line!r}: {error}. Separate overrides by spaces, quote as in a shell") from None
-
-
-def refuse_code(overrides: Sequence[str]) -> None:
-    """Refuse overrides that would choose code or read the environment: a server must not do so on a client.
-
-    They are judged as Hydra's parser reads them: in the raw text, escapes can hide what a value becomes.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        text = " ".join(str(error).splitlines()[:2])
-        raise ConfigError(f"overrides {list(overrides)}: {text}. Quote special characters: key='value'") from None
-    for override in parsed:
-        line = override.input_line or ""
-        key = f"{override.key_or_group}.{override.package or ''}"
-        if any(part.startswith("_") and part != "_global_" for part in re.split(r"[./@]", key)):
-            raise ConfigError(f"{line!r}: code is chosen in a YAML file under conf/, not by an override")
-        if re.match(r"hydra\b", key):
-            raise ConfigError(f"{line!r}: hydra.* settings cannot be sent to clients")
-        for value in _leaves(override.value()):
-            if isinstance(value, str) and "${" in value:
-                raise ConfigError(f"{line!r}: ${{...}} cannot be sent to clients; write the value itself")
-
-
-def _leaves(value: object) -> Iterator[object]:
-    """Every key and every value inside `value`."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
 
 
 @lru_cache(maxsize=1)
@@ -100,26 +53,6 @@ def _check_nodes(node: object, key: str) -> None:
         raise ConfigError(f"{key}={node}: must be a finite number")
 
 
-DOTTED_CHOICE = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)=(\w+(?:,\w+)*)")
-
-
-def by_group(overrides: Sequence[str]) -> list[str]:
-    """Overrides such as `federation.personal=head`, where conf/federation/personal/ is a folder of options, as Hydra
-    writes them: `federation/personal=head`. All others as they are."""
-    return [
-        f"{found[1].replace('.', '/')}={found[2]}"
-        if (found := DOTTED_CHOICE.fullmatch(override)) and found[1] in _dotted_groups()
-        else override
-        for override in overrides
-    ]
-
-
-@lru_cache(maxsize=1)
-def _dotted_groups() -> frozenset[str]:
-    folders = (path.relative_to(CONF_DIR) for path in CONF_DIR.glob("*/**/") if path != CONF_DIR)
-    return frozenset(".".join(folder.parts) for folder in folders if len(folder.parts) > 1)
-
-
 def _with_target(node: object, key: str, options: str) -> object:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in {options}")
@@ -129,7 +62,7 @@ def _with_target(node: object, key: str, options: str) -> object:
 def compose(overrides: Sequence[str]) -> Config:
     """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
     overrides = by_group(overrides)
-    refuse_code(overrides)
+    check_overrides(overrides)
     if GlobalHydra.instance().is_initialized():
         return from_hydra(_compose(overrides))
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="fedapp"):
@@ -165,7 +98,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 def _options_with(key: str) -> list[str]:
     """The choices, such as privacy=dp_sgd, under which there is a key that the chosen option does not have."""
     group, _, name = key.rpartition(".")
-    nodes = _options(group) if group in _groups() else {}
+    nodes = _options(group) if group.replace(".", "/") in groups() else {}
     return [f"{group}={option}" for option, node in nodes.items() if name in node]
 
 
@@ -180,13 +113,9 @@ def _options(group: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _groups() -> set[str]:
-    return {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | _dotted_groups()
-
-
 def _known_keys() -> list[str]:
     """The groups, and every key of the default config."""
-    groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir()]
+    names = [group.replace("/", ".") for group in groups()]
 
     def flatten(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for name, value in node.items():
@@ -197,14 +126,14 @@ def _known_keys() -> list[str]:
                 yield from flatten(value, f"{prefix}{name}.")
 
     default = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("config")))
-    of_options = {f"{group}.{name}" for group in _groups() for node in _options(group).values() for name in node}
-    return sorted({*groups, *flatten(default, ""), *of_options})
+    of_options = {f"{group}.{name}" for group in names for node in _options(group).values() for name in node}
+    return sorted({*names, *flatten(default, ""), *of_options})
 
 
 def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
-    _refuse_strangers(node, Config, "")
     try:
+        _refuse_strangers(node, Config, "")
         if missing := sorted(OmegaConf.missing_keys(node)):
             raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
         config = cast(Config, OmegaConf.to_object(node))

@@ -7,8 +7,8 @@ from types import MappingProxyType
 import yaml
 
 from fedapp.common.errors import ConfigError
-from fedapp.config.compose import CONF_DIR
 from fedapp.config.nodes import Node
+from fedapp.config.overrides import CONF_DIR
 
 __all__ = ["options_of"]
 

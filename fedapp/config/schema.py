@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from fedapp.common.errors import ConfigError
 
-__all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges"]
+__all__ = ["Config", "Federation", "Run", "Strategy", "TaskSection", "Train", "check_ranges"]
 
 
 def bounded(*, ge: float | None = None, gt: float | None = None, le: float | None = None) -> Any:
@@ -22,7 +22,7 @@ def choice(*options: str | int) -> Any:
 
 
 @dataclass
-class Task:
+class TaskSection:
     name: str = choice("horizontal", "transfer")
     kind: Any = MISSING
     loss: Any = MISSING
@@ -87,7 +87,7 @@ class Run:
 class Config:
     """The whole config. What is of type Any is a node with a `_target_`, whose class says what keys it takes."""
 
-    task: Task = field(default_factory=Task)
+    task: TaskSection = field(default_factory=TaskSection)
     data: Any = MISSING
     model: Any = MISSING
     partition: Any = MISSING

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.errors import ConfigError, FederationError, NodeConfigError
 from fedapp.config import Config
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
@@ -95,7 +95,7 @@ class DpSgd(PrivacyOption):
 
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
         if limits.max_seconds is not None:
-            raise ConfigError(
+            raise NodeConfigError(
                 f"node-config max-seconds={limits.max_seconds:g}: under privacy=dp_sgd the number of steps must not"
                 " depend on how fast this machine is; leave it out"
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedapp.common.errors import ConfigError, FedappError
+from fedapp.common.errors import ConfigError, FedappError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config
 from fedapp.learning.build import Parts, build_training
@@ -32,7 +32,7 @@ class NoPrivacy(PrivacyOption):
             raise ConfigError(f"privacy=none: this SuperNode's operator asks for privacy ({', '.join(limits.keys)})")
 
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
-        return Unprotected(build_training(config, parts, limits.max_seconds))
+        return Unprotected(build_training(config, parts, limits.max_seconds), on_device=on_device)
 
 
 class Unprotected(Protection):
@@ -41,8 +41,8 @@ class Unprotected(Protection):
     discloses_metrics = True
     spends = False
 
-    def __init__(self, training: Training) -> None:
-        self.training = training
+    def __init__(self, training: Training, *, on_device: bool = False) -> None:
+        self.training, self._on_device = training, on_device
 
     def preflight(self, report: PreflightReport) -> PreflightReport:
         return report
@@ -58,5 +58,6 @@ class Unprotected(Protection):
 
     def failure(self, client: int, error: Exception) -> ClientReport:
         log.error("client %d failed", client, exc_info=error)
-        known = isinstance(error, FedappError)
-        return ClientReport(client, rejected=str(error) if known else f"{type(error).__name__} (see the client's log)")
+        if not isinstance(error, FedappError):
+            return ClientReport(client, rejected=f"{type(error).__name__} (see the client's log)")
+        return ClientReport(client, rejected=told(error, self._on_device))

@@ -161,10 +161,10 @@ def check_same_code(reports: Mapping[int, PreflightReport]) -> None:
     for node, report in reports.items():
         if report.code != code_digest():
             raise FederationError(
-                f"SuperNode {node} runs other code than this ServerApp: it imported fedapp from {report.code_path}, the"
-                f" server from {code_path()}. In a simulation this happens when a local SuperLink that was started in"
-                " another checkout is still running: end it (pkill -f flower-superlink) and run again, or use"
-                " scripts/run.py, which starts its own"
+                f"SuperNode {node} runs other code than this ServerApp: it imported fedapp from"
+                f" {report.code_path or 'elsewhere'}, the server from {code_path()}. In a simulation this happens when"
+                " a local SuperLink that was started in another checkout is still running: end it (pkill -f"
+                " flower-superlink) and run again, or use scripts/run.py, which starts its own"
             )
 
 
