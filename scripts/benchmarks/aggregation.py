@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.arms import SCRIPTS, STOCK_APP, ArmError
 from benchmarks.result import Point, Result, Table, median_and_range
 from fedapp.aggregation.exact_sum import examine
-from fedapp.aggregation.rules import WeightedMean
+from fedapp.aggregation.weighted_mean import WeightedMean
 from fedapp.server.exchange import LARGEST_PULL
 from fedapp.wire.records import state_to_arrays
 from fedapp.wire.reply import ClientReport, Reply, pack_reply, unpack_reply

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedapp.aggregation.rules import AggregationRule, Median, MultiKrum, TrimmedMean, WeightedMean
+from fedapp.aggregation.rules import AggregationRule, Median, MultiKrum, TrimmedMean
+from fedapp.aggregation.weighted_mean import WeightedMean
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
 from fedapp.server.build import check_strategy

@@ -16,6 +16,7 @@ from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.learning.build import build_parts, build_shards
 from fedapp.models.shared_state import load_personal, personal_state, shared_state
+from fedapp.server.check_config import check_config
 
 pytestmark = pytest.mark.slow
 
@@ -107,16 +108,10 @@ def test_under_differential_privacy(tmp_path: Path) -> None:
     assert not any(HEAD & names(message) for message in [*grid.sent, *grid.received])
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        "model=logistic_regression",
-        ONLY_HEAD,
-    ],
-)
+@pytest.mark.parametrize("overrides", ["model=logistic_regression", ONLY_HEAD])
 def test_a_model_that_is_nothing_but_head_is_refused(overrides: str) -> None:
     with pytest.raises(ConfigError, match="nothing is left to federate"):
-        build_parts(compose(f"{overrides} federation.personal=head".split()))
+        check_config(compose(f"{overrides} federation.personal=head".split()))
 
 
 def test_files_of_heads(tmp_path: Path) -> None:

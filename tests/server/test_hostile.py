@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 TEN = "federation.num_clients=10 federation.fraction_train=1 federation.num_rounds=20 optimizer.lr=0.1 partition=iid"
 HOSTILE = 3
 ROBUST = ("median", "trimmed_mean", "multi_krum")
-train_one = Site._train_one
+train = Site.train
 Trained = tuple[ClientReport, dict[str, Tensor]]
 
 
@@ -32,14 +32,14 @@ def accuracy(directory: Path) -> float:
 
 def attack(site: Site, client: int, *arguments: Any) -> Trained:
     """-10 times the update, from one client of ten."""
-    report, update = train_one(site, client, *arguments)
+    report, update = train(site, client, *arguments)
     return report, {key: -10 * value if client == HOSTILE else value for key, value in update.items()}
 
 
 def drop_out(site: Site, client: int, instruction: Instruction, *arguments: Any) -> Trained:
     if random.Random(f"{client}/{instruction.server_round}").random() < 0.3:
         return ClientReport(client, rejected="dropped out"), {}
-    return train_one(site, client, instruction, *arguments)
+    return train(site, client, instruction, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> float:
 def test_robust_rules_withstand_one_hostile_client_of_ten(
     clean: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    monkeypatch.setattr(Site, "_train_one", attack)
+    monkeypatch.setattr(Site, "train", attack)
     directory = run_in_process(tmp_path / "run", f"{TEN} strategy={strategy}")
     assert accuracy(directory) >= clean - 0.03
     if strategy == "multi_krum":
@@ -62,7 +62,7 @@ def test_robust_rules_withstand_one_hostile_client_of_ten(
 
 def test_plain_averaging_does_not(clean: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It diverges, until the clients' updates from such a model are not finite any more and the run ends."""
-    monkeypatch.setattr(Site, "_train_one", attack)
+    monkeypatch.setattr(Site, "train", attack)
     with suppress(FederationError):
         run_in_process(tmp_path / "run", TEN)
     assert accuracy(tmp_path / "run") < clean - 0.03
@@ -71,7 +71,7 @@ def test_plain_averaging_does_not(clean: float, tmp_path: Path, monkeypatch: pyt
 def test_with_30_percent_dropping_out_the_default_task_still_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Site, "_train_one", drop_out)
+    monkeypatch.setattr(Site, "train", drop_out)
     directory = run_in_process(tmp_path / "run", "")
     found = json.loads((directory / "summary.json").read_text())
     assert found["status"] == "finished"
@@ -87,10 +87,10 @@ def test_too_few_for_several_rounds_end_the_run_with_the_last_good_model(
     def fail_from_round_4(site: Site, client: int, instruction: Instruction, *arguments: Any) -> Trained:
         if instruction.server_round >= 4:
             return ClientReport(client, rejected="dropped out"), {}
-        return train_one(site, client, instruction, *arguments)
+        return train(site, client, instruction, *arguments)
 
     good = run_in_process(tmp_path / "good", f"{small} federation.num_rounds=3")
-    monkeypatch.setattr(Site, "_train_one", fail_from_round_4)
+    monkeypatch.setattr(Site, "train", fail_from_round_4)
     with pytest.raises(FederationError, match="3 rounds in a row had fewer than"):
         run_in_process(tmp_path / "run", f"{small} federation.num_rounds=30")
     found = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -15,15 +15,20 @@ from flwr.app import Message
 from in_process import InProcessGrid, run_in_process
 from safetensors.torch import load_file
 
+from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import compose
-from fedapp.learning.build import build_parts
+from fedapp.config import Config, compose
+from fedapp.learning.build import Parts, build_parts
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import preflight
+from fedapp.server.population.preflight import AdmissionRules, preflight
 from fedapp.server.population.roster import Roster
+from fedapp.server.strategy import WeightedFedAvg
+from fedapp.updates.steps import steps_of
+from fedapp.wire.instruction import stage_of
+from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 SMALL = "federation.num_rounds=2 federation.num_clients=6 model=logistic_regression"
@@ -128,46 +133,37 @@ def test_another_seed_gives_another_model(plain: Path, tmp_path: Path) -> None:
     assert summary(other)["model_sha256"] != summary(plain)["model_sha256"]
 
 
+def strategy_on(grid: InProcessGrid, config: Config, parts: Parts) -> WeightedFedAvg:
+    count = config.federation.num_clients
+    rules = AdmissionRules(count, min_clients=2, wait_timeout=1, reply_timeout=9, backbone=parts.backbone)
+    roster = Roster(preflight(Exchange(grid), rules))
+    return build_strategy(config, parts, roster, protocol_of(config), steps_of(config))
+
+
 @every_task
 def test_one_message_a_supernode_and_round(task: str) -> None:
     config = compose(TASKS[task].split())
-    grid, count = InProcessGrid(TASKS[task], 2), config.federation.num_clients
-    parts = build_parts(config)
-    population = preflight(
-        Exchange(grid),
-        min_supernodes=1,
-        wait_timeout=1,
-        timeout=9,
-        min_clients=2,
-        num_clients=count,
-        backbone=parts.backbone,
-    )
-    assert population.nodes == {client: 100 + client % 2 for client in range(count)}
+    grid, parts = InProcessGrid(TASKS[task], 2), build_parts(config)
+    strategy = strategy_on(grid, config, parts)
+    nodes = strategy.roster.nodes
+    assert nodes == {client: 100 + client % 2 for client in range(config.federation.num_clients)}
     grid.sent.clear()
-    strategy = build_strategy(config, parts, Roster(population))
-    arrays = state_to_arrays(shared_state(parts.model))
-    strategy.aggregate_train(1, Exchange(grid)(strategy.configure_train(1, arrays, {}, grid), 1))  # type: ignore[arg-type]
-    assert [message.metadata.message_type for message in grid.sent] == ["train"] * len(grid.sent)
-    assert len(grid.sent) == len({population.nodes[client] for client in strategy.outcome.weights})
-    assert all(report.val_examples for report in strategy.outcome.good)
+    cohort = strategy.choose(1, "")
+    model, aggregate = strategy.train(
+        cohort, GlobalModel(shared_state(parts.model)), lambda messages, _: Exchange(grid)(messages, 1)
+    )
+    assert model is not None
+    assert [(m.metadata.message_type, stage_of(m.content)) for m in grid.sent] == [("train", "train")] * len(grid.sent)
+    assert len(grid.sent) == len({nodes[client] for client in cohort.weights})
+    assert [report.client for report in aggregate.replies.good] == sorted(cohort.weights)
+    assert all(report.val_examples for report in aggregate.replies.good)
 
 
 @every_task
 def test_flowers_own_start_runs_this_strategy(runs: Callable[[str], Path], task: str) -> None:
     config = compose(TASKS[task].split())
     grid, parts = InProcessGrid(TASKS[task], 2), build_parts(config)
-    count = config.federation.num_clients
-    population = preflight(
-        Exchange(grid),
-        min_supernodes=1,
-        wait_timeout=1,
-        timeout=9,
-        min_clients=2,
-        num_clients=count,
-        backbone=parts.backbone,
-    )
-    strategy = build_strategy(config, parts, Roster(population))
-    result = strategy.start(grid, state_to_arrays(shared_state(parts.model)), num_rounds=2)
+    result = strategy_on(grid, config, parts).start(grid, state_to_arrays(shared_state(parts.model)), num_rounds=2)
     load_shared(parts.model, arrays_to_state(result.arrays))
     assert state_sha256(parts.whole.state_dict()) == summary(runs(task))["model_sha256"]
 

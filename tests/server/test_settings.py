@@ -8,12 +8,14 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 from in_process import InProcessGrid, run_in_process
-from torch import nn
+from torch import Tensor, nn
 
-from fedapp.client.handlers import open_site
-from fedapp.client.site import Kept
+from fedapp.client.handlers import open_run
+from fedapp.client.site import Site
 from fedapp.client_app import app
+from fedapp.common.state_digest import State
 from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport
 
 pytestmark = pytest.mark.slow  # whole federations
 
@@ -80,26 +82,30 @@ def test_threads_per_client(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
 
 
+def site_of(grid: InProcessGrid) -> tuple[Site, State]:
+    """SuperNode 100's side, and a copy of its model's initial state."""
+    site = open_run(grid.contexts[100])[0].site
+    return site, {key: value.clone() for key, value in site.model.state_dict().items()}
+
+
 def test_rounds_and_clients_shuffle_differently() -> None:
-    grid = InProcessGrid("model=logistic_regression federation.num_clients=4")
-    _, site = open_site(grid.contexts[100])
-    state = site.model.state_dict()
-    state = {key: value.clone() for key, value in state.items()}
-    template = {key: value for key, value in state.items() if value.is_floating_point()}
-    one = site._train_one(0, Instruction(1, (0,)), state, template, Kept())[1]["net.1.weight"]
-    assert torch.equal(site._train_one(0, Instruction(1, (0,)), state, template, Kept())[1]["net.1.weight"], one)
-    assert not torch.equal(site._train_one(0, Instruction(2, (0,)), state, template, Kept())[1]["net.1.weight"], one)
+    site, state = site_of(InProcessGrid("model=logistic_regression federation.num_clients=4"))
+
+    def weight(server_round: int) -> Tensor:
+        return site.train(0, Instruction(server_round, (0,), (1.0,)), state)[1]["net.1.weight"]
+
+    one = weight(1)
+    assert torch.equal(weight(1), one)
+    assert not torch.equal(weight(2), one)
 
 
 def test_clients_train_in_training_mode_and_are_judged_in_evaluation_mode() -> None:
-    grid = InProcessGrid("model=mlp model.dropout=0.5 federation.num_clients=4")
-    _, site = open_site(grid.contexts[100])
+    site, state = site_of(InProcessGrid("model=mlp model.dropout=0.5 federation.num_clients=4"))
     seen: list[bool] = []
     hook = next(m for m in site.model.modules() if isinstance(m, nn.Dropout)).register_forward_hook(
         lambda module, *_: seen.append(module.training)
     )
-    state = {key: value.clone() for key, value in site.model.state_dict().items()}
-    site._train_one(0, Instruction(1, (0,)), state, state, Kept())
+    site.train(0, Instruction(1, (0,), (1.0,)), state)
     hook.remove()
     assert seen[0] is False
     assert set(seen[1:]) == {True}
@@ -112,10 +118,11 @@ def test_an_unforeseen_error_leaves_as_its_kind_only(monkeypatch: pytest.MonkeyP
         raise KeyError(secret)
 
     grid = InProcessGrid("model=logistic_regression federation.num_clients=4")
-    _, site = open_site(grid.contexts[100])
+    site, state = site_of(grid)
     monkeypatch.setattr(site.shards, "of", fail)
-    report = site._report(0, site.model.state_dict(), Kept(), 0)
+    (report,) = site.evaluate(Instruction(0, (0,)), state).reports
     assert report.rejected == "KeyError (see the client's log)"
+    assert site.train(0, Instruction(1, (0,), (1.0,)), state) == (ClientReport(0, rejected=report.rejected), {})
     message = Message(RecordDict(), 100, "train")
     with pytest.raises(RuntimeError, match=r"^KeyError \(see the client's log\)$"):
         app(message, grid.contexts[100])

@@ -13,7 +13,8 @@ from torch import Tensor
 from fedapp.aggregation.exact_sum import WeightedSum
 from fedapp.aggregation.plain.server import PlainServer
 from fedapp.aggregation.protocol import Aggregate
-from fedapp.aggregation.rules import AggregationRule, MultiKrum, WeightedMean
+from fedapp.aggregation.rules import AggregationRule, MultiKrum
+from fedapp.aggregation.weighted_mean import WeightedMean
 from fedapp.common.state_digest import State
 from fedapp.config import compose
 from fedapp.data.source import Schema

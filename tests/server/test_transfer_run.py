@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
 from fedapp.learning.build import build_parts
+from fedapp.wire.instruction import stage_of
 from fedapp.wire.records import tensor_bytes
 
 pytestmark = pytest.mark.slow
@@ -59,11 +60,16 @@ def test_under_secure_aggregation_only_the_head_is_masked(tmp_path: Path, run: t
     overrides = f"{RUN} secure_aggregation=secaggplus"
     grid = InProcessGrid(overrides, 2)
     directory = run_on(grid, tmp_path / "run", overrides)
-    masked = [message for message in grid.received if message.metadata.message_type == "train.masked"]
+    asked = {
+        m.metadata.message_id
+        for m in grid.sent
+        if m.metadata.message_type == "train" and stage_of(m.content) == "masked"
+    }
+    masked = [message for message in grid.received if message.metadata.reply_to_message_id in asked]
     assert len(masked) == 6
-    figures = 2 * 4  # loss, validation loss and metric, what was clipped
+    scalars = 2 * 4  # loss, validation loss and metric, what was clipped
     for message in masked:  # and a header of numpy's
-        assert tensor_bytes(message.content) == pytest.approx(4 * (512 * 10 + 10 + figures), abs=200)
+        assert tensor_bytes(message.content) == pytest.approx(4 * (512 * 10 + 10 + scalars), abs=200)
     assert summary(directory)["test_loss"] == pytest.approx(summary(run[0])["test_loss"], abs=0.01)
 
 

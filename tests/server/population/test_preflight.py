@@ -21,6 +21,7 @@ from fedapp.wire.preflight import MOMENTS, unpack_preflight
 pytestmark = pytest.mark.slow  # whole federations
 
 COLUMNS = "data.numeric=[age,dose] data.categorical={sex:[f,m]} data.classes=[no,yes]"
+UNFIT = "its data does not fit the task (see the client's log)"
 DEVICES = f"data=csv data.label=ill {COLUMNS} model=logistic_regression federation.min_clients=2"
 
 
@@ -88,18 +89,24 @@ def test_a_preflight_report_holds_counts_and_moments_and_nothing_else(tmp_path: 
         ({"bad": "NaN"}, ["2.csv", "dose", "row 5"]),
     ],
 )
-def test_a_site_with_bad_data_is_named_and_left_out(tmp_path: Path, third: dict[str, Any], parts: list[str]) -> None:
+def test_a_device_with_bad_data_is_named_and_left_out(
+    tmp_path: Path, third: dict[str, Any], parts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason stays in its log: names and values of its data are nobody else's."""
     population = ask(DEVICES, devices(tmp_path, **third))
     assert sorted(population.nodes) == [0, 1]
-    assert list(population.faults) == ["client 2"]
-    assert all(part in population.faults["client 2"] for part in parts), population.faults
+    assert population.faults == {"client 2": UNFIT}
+    (said,) = (record.getMessage() for record in caplog.records if "client 2 takes no part" in record.getMessage())
+    assert all(part in said for part in parts), said
 
 
-def test_too_few_clients_end_the_run_with_all_reasons(tmp_path: Path) -> None:
+def test_too_few_clients_end_the_run_with_all_reasons(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     configs = [{"data-path": str(tmp_path / name), "partition-id": i} for i, name in enumerate(("a.csv", "b.csv"))]
     with pytest.raises(FederationError) as caught:
         ask(DEVICES, configs)
-    assert all(part in str(caught.value) for part in ("0 clients", "min_clients=2", "a.csv", "b.csv"))
+    said = str(caught.value)
+    assert all(part in said for part in ("0 clients", "min_clients=2", f"client 0, client 1: {UNFIT}"))
+    assert all(name in caplog.text and name not in said for name in ("a.csv", "b.csv"))
 
 
 def test_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

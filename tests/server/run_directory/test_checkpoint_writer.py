@@ -84,7 +84,7 @@ class Watching(InProcessGrid):
 
 
 @pytest.mark.slow  # a whole federation
-def test_there_is_one_before_round_1_and_the_last_one_before_clients_keep_anything(
+def test_there_is_one_before_round_1_and_the_last_one_before_clients_store_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = checkpoint_writer.save_checkpoint

@@ -21,7 +21,7 @@ from in_process import run_in_process
 
 from fedapp.common.errors import ConfigError, FedappError, FederationError
 from fedapp.config import compose
-from fedapp.server import rounds as loop
+from fedapp.server import training_run
 from fedapp.server.build import output_directory
 from fedapp.server.run_directory import checkpoint as checkpoint_module
 from fedapp.server.run_directory.checkpoint import checkpoint_files
@@ -216,17 +216,17 @@ def test_killed_at_random_again_and_again(whole: Path, tmp_path: Path) -> None:
 )
 def test_interrupted_after_any_round(wholes: Callable[[str], Path], tmp_path: Path, task: str, rounds: int) -> None:
     """Between a round's lines in the history and its checkpoint, so that the round is done over."""
-    printed = loop.round_line
+    printed = training_run.round_line
     left = rounds
 
-    def interrupting(figures: Any) -> str:
+    def interrupting(metrics: Any) -> str:
         nonlocal left
         left -= 1
         if not left:
             raise KeyboardInterrupt
-        return printed(figures)
+        return printed(metrics)
 
-    with pytest.raises(KeyboardInterrupt), patch.object(loop, "round_line", interrupting):
+    with pytest.raises(KeyboardInterrupt), patch.object(training_run, "round_line", interrupting):
         go(tmp_path / "run", TASKS[task])
     assert_same(go(tmp_path / "run", TASKS[task]), wholes(task))
 
@@ -453,7 +453,10 @@ def test_going_on_from_an_older_checkpoint_drops_the_newer_ones(whole: Path, sto
 def test_the_summary_of_a_run_that_goes_on_is_taken_away(tmp_path: Path) -> None:
     base = "model=logistic_regression federation.num_clients=6 run.resume=auto"
     directory = go(tmp_path / "run", f"{base} federation.num_rounds=2")
-    with pytest.raises(KeyboardInterrupt), patch("fedapp.server.rounds.round_line", side_effect=KeyboardInterrupt):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        patch("fedapp.server.training_run.round_line", side_effect=KeyboardInterrupt),
+    ):
         go(directory, f"{base} federation.num_rounds=4")
     assert not (directory / "summary.json").exists()
     assert summary(go(directory, f"{base} federation.num_rounds=4"))["rounds"] == 4
