@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedapp.flower.quick_import import quick_import
+from fedapp.common.quick_import import quick_import
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ def test_torch_waits_until_other_processes_have_started(module: str) -> None:
 def test_partitioners_come_without_plotting_which_can_still_be_had() -> None:
     code = """
 import sys
-from fedapp.data.flower_datasets import import_flower_datasets
+from fedapp.flower.plotless_datasets import import_flower_datasets
 import_flower_datasets()
 from flwr_datasets.partitioner import IidPartitioner
 print("matplotlib" in sys.modules, "seaborn" in sys.modules)
