@@ -45,9 +45,18 @@ class Gateway:
     """Serves `host:port` by TLS in a thread of its own, for the SuperLink at `upstream` (an https URL)."""
 
     def __init__(
-        self, *, upstream: str, authority: Path, certificate: Path, key: Path, signatures: Path, host: str, port: int
+        self,
+        *,
+        upstream: str,
+        authority: Path,
+        certificate: Path,
+        key: Path,
+        signatures: Path,
+        host: str,
+        port: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstream, self._signatures = upstream, signatures
+        self._upstream, self._signatures, self._clock = upstream, signatures, clock
         self._last: dict[str, float] = {}  # by SuperNode, when it last got a message; it has shown its key for that
         context = ssl.create_default_context(cafile=str(authority))
         self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
@@ -121,17 +130,17 @@ class Gateway:
 
     async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
         """The SuperLink's reply to a call for messages, once it has one, or says no, or `HOLD` seconds are over."""
-        start = time.monotonic()
+        start = self._clock()
         supernode = caller(call.headers)
 
         def there(reply: bytes) -> bool:
             some = has_message(reply)
             if some:
-                self._last[supernode] = time.monotonic()
+                self._last[supernode] = self._clock()
             return some
 
         def pause() -> float:
-            idle = time.monotonic() - self._last.setdefault(supernode, start)
+            idle = self._clock() - self._last.setdefault(supernode, start)
             return min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL)
 
         return await self._once_there(call, receive, there, pause, HOLD)
@@ -153,14 +162,14 @@ class Gateway:
         Polling ends when the caller has hung up, since the SuperLink hands out a message only once.
         """
         gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
-        start = time.monotonic()
+        start = self._clock()
         try:
             while True:
                 found = await self._client.send(call)
                 if found.status_code != httpx.codes.OK or there(found.content):
                     return found
                 await asyncio.wait({gone}, timeout=pause())
-                if time.monotonic() - start >= hold or gone.done() or self._server.should_exit:
+                if self._clock() - start >= hold or gone.done() or self._server.should_exit:
                     return found
         finally:
             gone.cancel()
