@@ -123,13 +123,6 @@ class LocalSuperLink:
     def connection(self) -> Connection:
         return Connection(self.home, self.environment)
 
-    @property
-    def pid(self) -> int:
-        """The SuperLink's process id. Raises RuntimeError before `start`."""
-        if self._process is None:
-            raise RuntimeError("the SuperLink has not been started")
-        return self._process.pid
-
     def wait_until_ready(self) -> None:
         """Raises FederationError, with the log's end, if the SuperLink does not come up."""
         assert self._process is not None
