@@ -1,4 +1,4 @@
-"""What SuperNodes can reach of a SuperLink: messages, and nothing else.
+"""The port for SuperNodes: passes on their calls to the SuperLink, and no others.
 
 Flower serves everything on one port, and anybody who reaches it can start runs, which execute code on every SuperNode.
 So the SuperLink listens on its own machine only, and this gateway passes on the calls that SuperNodes make, which
@@ -36,7 +36,7 @@ LARGEST = 2**30  # bytes of a call, which is held in memory
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
 HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
-HOLD_OBJECT = 5.0  # and a call for a part of a message which is not there yet
+HOLD_OBJECT = 5.0  # seconds that a call for a part of a message waits for it
 SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0  # seconds between looks for one
 POLL_SHARE = 0.05  # of the time since its last one: looking late adds at most 5 % to a wait, and is rare in long ones
 
@@ -57,7 +57,9 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream, self._signatures, self._clock = upstream, signatures, clock
-        self._last: dict[str, float] = {}  # by SuperNode, when it last got a message; it has shown its key for that
+        self._last: dict[
+            str, float
+        ] = {}  # by the key of a SuperNode that the SuperLink authenticated: its last message
         context = ssl.create_default_context(cafile=str(authority))
         self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
         config = uvicorn.Config(
@@ -146,7 +148,7 @@ class Gateway:
         return await self._once_there(call, receive, there, pause, HOLD)
 
     async def _object(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """A part of a message, once the server has uploaded it; a SuperNode would look again after 1, 2, 4... s."""
+        """A part of a message, once the server has uploaded it. A SuperNode would look again after 1, 2, 4... s."""
         return await self._once_there(call, receive, has_object, lambda: SHORTEST_POLL, HOLD_OBJECT)
 
     async def _once_there(

@@ -29,8 +29,8 @@ class Spending:
 def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
     """Epsilon of all of `history` together at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
-    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by adding up. An epsilon of
-    more than 50, which protects nobody, is RDP's by either, as is one of 1 over more than 25 million steps.
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Above 50, and
+    over so many steps that PRV would not end (25 million at an epsilon of 1), the value is RDP's for both.
     """
     steps: Counter[tuple[float, float]] = Counter()
     for spent in history:
@@ -56,8 +56,8 @@ def _epsilon(history: tuple[tuple[float, float, int], ...], delta: float, accoun
 def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`.
 
-    As Opacus's get_noise_multiplier, which asks PRV for any epsilon on its way. Raises ConfigError where no noise is
-    enough.
+    As Opacus's get_noise_multiplier, but without asking PRV for large epsilons. Raises ConfigError where no noise
+    multiplier up to `LARGEST_NOISE` is enough.
     """
 
     def cost(sigma: float) -> float:
