@@ -1,18 +1,18 @@
 """The ClientApp: a SuperNode's side of each message. On a device a warm worker handles it, where there is one.
 
-Flower starts a process for every message, so this module imports little: what the work needs takes seconds.
+Flower starts a process for every message, so this module imports little: what the handlers need takes seconds.
 """
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedapp.client.worker.ask import ask
-from fedapp.flower.quick_import import quick_import
+from fedapp.common.quick_import import quick_import
 from fedapp.flower.simulation import deliver_promptly
 
 __all__ = ["app"]
 
-deliver_promptly()  # the engine of a simulation loads this module before it starts
+deliver_promptly()  # a simulation's engine loads this module before it starts
 
 app = ClientApp()
 

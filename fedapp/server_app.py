@@ -8,7 +8,7 @@ import time
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedapp.flower.quick_import import quick_import
+from fedapp.common.quick_import import quick_import
 
 __all__ = ["app"]
 

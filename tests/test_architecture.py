@@ -16,7 +16,7 @@ LAYERS = {
     "report": {"common"},
     "data": {"common", "flower"},
     "models": {"common", "data"},
-    "learning": {"common", "config", "data", "models"},
+    "learning": {"common", "config", "data", "flower", "models"},
     "inference": {"common", "config", "data", "learning", "models"},
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "wire"},

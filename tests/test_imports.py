@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedapp.flower.quick_import import quick_import
+from fedapp.common.quick_import import quick_import
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,19 +21,6 @@ def printed(code: str) -> str:
 @pytest.mark.parametrize("module", ["fedapp.server_app", "fedapp.client_app", "fedapp.launch.simulate"])
 def test_torch_waits_until_other_processes_have_started(module: str) -> None:
     assert printed(f"import sys, {module}; print('torch' in sys.modules, 'ray' in sys.modules)") == "False False"
-
-
-def test_partitioners_come_without_plotting_which_can_still_be_had() -> None:
-    code = """
-import sys
-from fedapp.data.flower_datasets import import_flower_datasets
-import_flower_datasets()
-from flwr_datasets.partitioner import IidPartitioner
-print("matplotlib" in sys.modules, "seaborn" in sys.modules)
-from flwr_datasets.visualization import plot_label_distributions
-print(callable(plot_label_distributions))
-"""
-    assert printed(code).split() == ["False", "False", "True"]
 
 
 def test_collection_goes_on_after_an_import_also_one_that_fails() -> None:

@@ -1,18 +1,15 @@
-"""Which SuperNodes a SuperLink admits: those whose public keys lie in its folder, and no others."""
+"""Which SuperNodes a SuperLink admits: those whose public keys are in its folder, and no others."""
 
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 
 from fedapp.common.errors import ConfigError, FederationError
+from fedapp.flower.control import Control, connect
 
 __all__ = ["Changes", "admit", "public_keys"]
 
-GONE = "unregistered"  # Flower's status of a SuperNode that was taken out
-Changes = dict[str, str]  # by name of a site, or what Flower calls it: what was done
+Changes = dict[str, str]  # by site, or Flower's number of a SuperNode without a name: what was done
 
 
 def public_keys(folder: Path) -> dict[str, bytes]:
@@ -33,31 +30,26 @@ def admit(address: str, authority: Path, keys: dict[str, bytes]) -> Changes:
 
     Raises FederationError for a key that was unregistered once: Flower never takes it again.
     """
-    client = ControlHttpClient.from_server_address(
-        address, False, authority.read_bytes(), [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-    )
-    try:
-        return _admit(client, keys)
-    finally:
-        client.close()
+    with connect(address, authority.read_bytes()) as control:
+        return _admit(control, keys)
 
 
-def _admit(client: ControlHttpClient, keys: dict[str, bytes]) -> Changes:
+def _admit(control: Control, keys: dict[str, bytes]) -> Changes:
     changes: Changes = {}
-    nodes = client.ListNodes(ListNodesRequest()).nodes_info
-    there = {node.public_key: node for node in nodes if node.status != GONE}
-    gone = {node.public_key for node in nodes if node.status == GONE}
+    nodes = control.nodes()
+    there = {node.public_key: node for node in nodes if not node.revoked}
+    revoked = {node.public_key for node in nodes if node.revoked}
     for key, node in there.items():
         if key not in keys.values():
-            client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+            control.unregister(node.node_id)
             changes[node.name or str(node.node_id)] = "unregistered"
     for name, key in keys.items():
-        if key in gone:
+        if key in revoked:
             raise FederationError(
                 f"keys/{name}.pub: this key was revoked, and Flower takes no key twice; give the site a new one:"
                 f" provision --renew {name}"
             )
         if key not in there:
-            client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
+            control.register(name, key)
             changes[name] = "registered"
     return changes

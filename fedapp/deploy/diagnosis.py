@@ -1,15 +1,15 @@
-"""Why a SuperNode does not get in, in words that tell what to do."""
+"""Why a SuperNode cannot connect, and what its operator can do about it."""
 
 import socket
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedapp.flower.printed import NOT_ADMITTED, connection_error
+
 __all__ = ["why_refused"]
 
 TIMEOUT = 5.0  # seconds
-# What flower-supernode 1.41 prints.
-FAILED, NOT_ADMITTED = "Failed to initialize the connection", "Failed to activate SuperNode"
 
 
 def why_refused(address: str, authority: Path, printed: Iterable[str]) -> str:
@@ -38,8 +38,7 @@ def why_refused(address: str, authority: Path, printed: Iterable[str]) -> str:
             "the SuperLink does not admit this key: it was revoked, or renewed, or its .pub file is not in the"
             " SuperLink's keys/ folder; or a SuperNode with this key was killed less than a minute ago"
         )
-    after = [lines[i + 1] for i, line in enumerate(lines[:-1]) if FAILED in line]
-    return after[-1] if after else "the SuperLink answers; see the lines above"
+    return connection_error(lines) or "the SuperLink can be reached; see the lines above"
 
 
 def _certificate(fault: str, host: str) -> str:

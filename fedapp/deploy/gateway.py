@@ -1,10 +1,10 @@
-"""What SuperNodes can reach of a SuperLink: messages, and nothing else.
+"""The port for SuperNodes: passes on their calls to the SuperLink, and no others.
 
-Flower 1.41 serves everything on one port, and lets whoever reaches it start runs, which are code for every SuperNode.
-So the SuperLink itself listens on its own machine only, and this gateway passes on the calls that SuperNodes make,
-which Flower authenticates by their keys. It hands out app bundles with their signatures, for which Flower's SuperLink
-has no place. A SuperNode that asks for messages when there are none would ask again after 3 s only, so the gateway
-keeps it waiting until there is one (long polling), and likewise until all parts of a message are there.
+Flower serves everything on one port, and anybody who reaches it can start runs, which execute code on every SuperNode.
+So the SuperLink listens on its own machine only, and this gateway passes on the calls that SuperNodes make, which
+Flower authenticates by their keys. It adds signatures to app bundles, which the SuperLink cannot store. A SuperNode
+that asks for messages when there are none would ask again after 3 s, so the gateway holds the call until there is one
+(long polling), and likewise until all parts of a message are there.
 """
 
 import asyncio
@@ -19,12 +19,10 @@ from typing import Any
 
 import httpx
 import uvicorn
-from flwr.common.constant import PUBLIC_KEY_HEADER
-from flwr.proto.fab_pb2 import GetFabResponse
-from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.message_pb2 import PullObjectResponse
 
 from fedapp.common.errors import FederationError
+from fedapp.flower.fleet_calls import GET_FAB, PATHS, PULL_MESSAGES, PULL_OBJECT, caller, has_message, has_object
+from fedapp.flower.signatures import with_signatures
 
 __all__ = ["Gateway"]
 
@@ -32,20 +30,13 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-CALLS = (
-    *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages"),
-    *("get-run", "get-fab", "push-object", "pull-object", "confirm-message-received"),
-)
-PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
-GET_FAB, PULL, PULL_OBJECT = "/v1/fleet/get-fab", "/v1/fleet/pull-messages", "/v1/fleet/pull-object"
 # Of one connection, not of the message (RFC 9110, 7.6.1).
 HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host"}
 LARGEST = 2**30  # bytes of a call, which is held in memory
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
 HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
-HOLD_OBJECT = 5.0  # and a call for a part of a message which is not there yet
-LARGEST_WITHOUT_CONTENT = 16  # bytes of an answer that only says whether there is such a part
+HOLD_OBJECT = 5.0  # seconds that a call for a part of a message waits for it
 SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0  # seconds between looks for one
 POLL_SHARE = 0.05  # of the time since its last one: looking late adds at most 5 % to a wait, and is rare in long ones
 
@@ -54,14 +45,25 @@ class Gateway:
     """Serves `host:port` by TLS in a thread of its own, for the SuperLink at `upstream` (an https URL)."""
 
     def __init__(
-        self, *, upstream: str, authority: Path, certificate: Path, key: Path, signatures: Path, host: str, port: int
+        self,
+        *,
+        upstream: str,
+        authority: Path,
+        certificate: Path,
+        key: Path,
+        signatures: Path,
+        host: str,
+        port: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstream, self._signatures = upstream, signatures
-        self._last: dict[str, float] = {}  # by SuperNode, when it last got a message; it has shown its key for that
+        self._upstream, self._signatures, self._clock = upstream, signatures, clock
+        self._last: dict[
+            str, float
+        ] = {}  # by the key of a SuperNode that the SuperLink authenticated: its last message
         context = ssl.create_default_context(cafile=str(authority))
         self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
         config = uvicorn.Config(
-            self._answer,
+            self._handle,
             host=host,
             port=port,
             ssl_certfile=certificate,
@@ -93,8 +95,8 @@ class Gateway:
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(timeout=START_TIMEOUT)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One call: refused, or passed on and its answer passed back."""
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call: refused, or passed on and its reply passed back."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in PATHS:
             await _reply(send, 404, [], b"")
             return
@@ -112,7 +114,7 @@ class Gateway:
         headers = [(name, value) for name, value in scope["headers"] if name not in HOP and name != b"content-length"]
         call = self._client.build_request("POST", self._upstream + scope["path"], content=bytes(body), headers=headers)
         try:
-            if scope["path"] == PULL:
+            if scope["path"] == PULL_MESSAGES:
                 found = await self._message(call, receive)
             elif scope["path"] == PULL_OBJECT:
                 found = await self._object(call, receive)
@@ -123,73 +125,61 @@ class Gateway:
             return
         content = found.content
         if scope["path"] == GET_FAB and found.status_code == httpx.codes.OK:
-            content = self._with_signature(content)
+            content = with_signatures(content, self._signatures_of)
         drop = HOP | {b"content-length", b"content-encoding"}
         kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in drop]
         await _reply(send, found.status_code, kept, content)
 
     async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """The SuperLink's answer to a call for messages, once it has one, or says no, or `HOLD` seconds are over."""
-        start = time.monotonic()
-        caller = call.headers.get(PUBLIC_KEY_HEADER, "")
+        """The SuperLink's reply to a call for messages, once it has one, or says no, or `HOLD` seconds are over."""
+        start = self._clock()
+        supernode = caller(call.headers)
 
-        def there(found: httpx.Response) -> bool:
-            some = bool(PullMessagesResponse.FromString(found.content).messages_list)
+        def there(reply: bytes) -> bool:
+            some = has_message(reply)
             if some:
-                self._last[caller] = time.monotonic()
+                self._last[supernode] = self._clock()
             return some
 
         def pause() -> float:
-            idle = time.monotonic() - self._last.setdefault(caller, start)
+            idle = self._clock() - self._last.setdefault(supernode, start)
             return min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL)
 
         return await self._once_there(call, receive, there, pause, HOLD)
 
     async def _object(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """A part of a message, once the server has uploaded it; a SuperNode would look again after 1, 2, 4... s."""
-
-        def there(found: httpx.Response) -> bool:
-            if len(found.content) > LARGEST_WITHOUT_CONTENT:
-                return True
-            answer = PullObjectResponse.FromString(found.content)
-            return answer.object_available or not answer.object_found
-
-        return await self._once_there(call, receive, there, lambda: SHORTEST_POLL, HOLD_OBJECT)
+        """A part of a message, once the server has uploaded it. A SuperNode would look again after 1, 2, 4... s."""
+        return await self._once_there(call, receive, has_object, lambda: SHORTEST_POLL, HOLD_OBJECT)
 
     async def _once_there(
         self,
         call: httpx.Request,
         receive: Receive,
-        there: Callable[[httpx.Response], bool],
+        there: Callable[[bytes], bool],
         pause: Callable[[], float],
         hold: float,
     ) -> httpx.Response:
-        """The answer for which `there` is true, or the last one when `hold` seconds are over.
+        """The reply for which `there` is true, or the last one when `hold` seconds are over.
 
-        For whoever has hung up nothing is asked any more: what the SuperLink has handed out it hands out once.
+        Polling ends when the caller has hung up, since the SuperLink hands out a message only once.
         """
         gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
-        start = time.monotonic()
+        start = self._clock()
         try:
             while True:
                 found = await self._client.send(call)
-                if found.status_code != httpx.codes.OK or there(found):
+                if found.status_code != httpx.codes.OK or there(found.content):
                     return found
                 await asyncio.wait({gone}, timeout=pause())
-                if time.monotonic() - start >= hold or gone.done() or self._server.should_exit:
+                if self._clock() - start >= hold or gone.done() or self._server.should_exit:
                     return found
         finally:
             gone.cancel()
 
-    def _with_signature(self, content: bytes) -> bytes:
-        """An app bundle with the signatures that lie in the SuperLink's folder, in the form that SuperNodes verify."""
-        answer = GetFabResponse.FromString(content)
-        file = self._signatures / f"{answer.fab.hash_str}.json"
-        if file.is_file():
-            for signer, signature in json.loads(file.read_text(encoding="utf-8")).items():
-                answer.fab.verifications[signer] = json.dumps(signature)
-            answer.fab.verifications["valid_license"] = "Valid"  # what Flower takes for "there are signatures"
-        return bytes(answer.SerializeToString())
+    def _signatures_of(self, digest: str) -> dict[str, Any]:
+        """By signer, the signatures of an app bundle that scripts/deploy/sign has left in the SuperLink's folder."""
+        file = self._signatures / f"{digest}.json"
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:

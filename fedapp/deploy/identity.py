@@ -20,7 +20,6 @@ from fedapp.common.errors import ConfigError
 __all__ = [
     "check_host",
     "expiry",
-    "hosts_of",
     "new_authority",
     "new_server_certificate",
     "new_signing_key",
@@ -113,13 +112,6 @@ def sign(private: bytes, message: bytes) -> tuple[bytes, bytes]:
 def expiry(certificate: Path) -> datetime:
     """When a PEM certificate ends, in UTC."""
     return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
-
-
-def hosts_of(certificate: Path) -> tuple[str, ...]:
-    """The host names and addresses that a PEM certificate is for."""
-    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
-    names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return tuple(str(name.value) for name in names)
 
 
 def _general_name(host: str) -> x509.GeneralName:

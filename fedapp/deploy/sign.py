@@ -1,11 +1,10 @@
 """scripts/deploy/sign: a signature of this checkout's app bundle, for SuperNodes that take no other.
 
-Flower's SuperNodes verify signatures (`--trusted-entities`), but Flower 1.41 has them made and handed out by its hub
-only. Here the SuperLink's gateway hands out what lies in the SuperLink's folder, in the hub's form; what counts is what
-Flower's own code on each device makes of it.
+Flower's SuperNodes verify signatures (`--trusted-entities`), but only Flower's hub makes and hands them out. Here they
+are written to the SuperLink's folder, and the SuperLink's gateway hands them out in the hub's form. Flower's own code
+verifies them on each device.
 """
 
-import base64
 import hashlib
 import json
 import time
@@ -13,14 +12,12 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from flwr.cli.build import build_fab_from_disk
-from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
-
 from fedapp.common.errors import ConfigError
 from fedapp.common.files import write_atomically
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import make_private_folder, private_file, read_superlink, write_private
 from fedapp.deploy.identity import new_signing_key, sign
+from fedapp.flower.signatures import app_bundle, message_to_sign, signature_record, signer_of
 
 __all__ = ["main"]
 
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("--superlink: name the folder where the signature goes, or make a key with --new-key")
     if given.superlink is not None:
         signatures = read_superlink(given.superlink).signatures
-        digest = sign_bundle(given.key, build_fab_from_disk(APP), signatures)
+        digest = sign_bundle(given.key, app_bundle(APP), signatures)
         terminal.say(f"signed bundle {digest[:16]}...: {signatures / digest}.json")
     return 0
 
@@ -65,19 +62,12 @@ def make_key(file: Path) -> None:
     terminal.say(f"made {file}, which stays secret, and {trusted}, for the SuperNodes' --trusted-entities")
 
 
-def signer_of(public: bytes) -> str:
-    """The name under which Flower looks a public key up."""
-    return f"fpk_{hashlib.sha256(public).hexdigest()[:32]}"
-
-
 def sign_bundle(key: Path, bundle: bytes, signatures: Path) -> str:
     """Add a signature to what is known of `bundle`; returns its SHA-256."""
     digest, signed_at = hashlib.sha256(bundle), int(time.time())
-    message = create_message_to_sign(digest.digest(), signed_at)
-    signature, public = sign(private_file(key).read_bytes(), message)
+    signature, public = sign(private_file(key).read_bytes(), message_to_sign(digest.digest(), signed_at))
     file = make_private_folder(signatures) / f"{digest.hexdigest()}.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    text = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
-    known[signer_of(public)] = {"signature": text, "signed_at": signed_at}
+    known[signer_of(public)] = signature_record(signature, signed_at)
     write_atomically(file, json.dumps(known).encode())
     return digest.hexdigest()

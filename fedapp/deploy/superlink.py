@@ -77,7 +77,7 @@ class DeployedSuperLink:
         return None if self._program.ended() is None else self._program.tail()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop serving SuperNodes."""
         if self._gateway is not None:
             self._gateway.stop()
 

@@ -1,4 +1,4 @@
-"""Warm workers beside a SuperNode: started when a message asks for one, and ended with it."""
+"""Warm workers beside a SuperNode: started when a message requests one, and stopped with the SuperNode."""
 
 import os
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedapp.client.worker.ask import FOLDER, failed_mark, socket_path, starting_mark
+from fedapp.client.worker.ask import FOLDER, START_REQUEST, failed_mark, socket_path, starting_mark
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
 from fedapp.flower import quick_clientapp
@@ -14,11 +14,11 @@ from fedapp.flower import quick_clientapp
 __all__ = ["Workers"]
 
 LONGEST_PATH = 100  # bytes of a socket's path, less than what systems allow
-MOST = 2  # workers, each with its data in memory: of a bundle and the one before it. One that is idle ends itself
+MOST = 2  # workers, each with its data in memory: of a bundle and the one before it. Idle ones end themselves
 
 
 class Workers:
-    """One worker for each app bundle, which is the code that it runs. Where none can be, messages do without."""
+    """One worker for each app bundle, whose code it runs. Where none can start, messages are handled without."""
 
     def __init__(self, state: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._folder, self._say = state / "worker", say
@@ -28,18 +28,18 @@ class Workers:
             say(f"{self._folder}: too long a path for sockets, so every message starts a new process")
             return
         make_private_folder(self._folder)
-        for left in self._folder.iterdir():  # of a SuperNode that was killed
+        for left in self._folder.iterdir():  # from a SuperNode that was killed
             left.unlink()
         self._environment[FOLDER] = str(self._folder)
         self._environment["PATH"] = f"{_programs(state / 'bin')}{os.pathsep}{self._environment.get('PATH', '')}"
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """For the SuperNode, so that its messages find the workers."""
+        """The SuperNode's environment, by which its messages find the workers."""
         return self._environment
 
     def tend(self) -> None:
-        """To be called often: starts what is wanted, and again what ended."""
+        """Start the workers that messages have requested. To be called several times a second."""
         if FOLDER not in self._environment:
             return
         for path, program in self._running.items():
@@ -49,14 +49,14 @@ class Workers:
                 starting_mark(path).unlink()
             elif program.ended() is not None:
                 starting_mark(path).replace(failed_mark(path))
-                self._say("the warm worker did not start, so every message starts a process that does its work")
-        for wish in self._folder.glob("*.wanted"):
-            code, path = Path(wish.read_text()), wish.with_suffix(".sock")
-            wish.unlink()
+                self._say("the warm worker did not start, so every message is handled in a process of its own")
+        for request in self._folder.glob(f"*{START_REQUEST}"):
+            code, path = Path(request.read_text()), request.with_suffix(".sock")
+            request.unlink()
             self._running = {at: program for at, program in self._running.items() if program.ended() is None}
             if path in self._running or len(self._running) >= MOST or path != socket_path(self._folder, code):
                 continue
-            path.unlink(missing_ok=True)  # of one that was killed
+            path.unlink(missing_ok=True)  # from a worker that was killed
             starting_mark(path).touch()
             environment = {**self._environment, "PYTHONPATH": str(code)}
             command = [sys.executable, "-m", "fedapp.client.worker", str(path)]
@@ -69,10 +69,10 @@ class Workers:
 
 
 def _programs(folder: Path) -> Path:
-    """`folder` with the `flwr-clientapp` that a SuperNode is to start for a message, where it finds it by its name."""
+    """`folder`, with the `flwr-clientapp` that a SuperNode finds there by name and starts for each message."""
     make_private_folder(folder)
     program = folder / "flwr-clientapp"
-    # -P: the program's folder is no place to import from.
+    # -P: nothing is imported from the program's folder.
     line = shlex.join([sys.executable, "-P", str(Path(quick_clientapp.__file__))])
     program.write_text(f'#!/bin/sh\nexec {line} "$@"\n', encoding="utf-8")
     program.chmod(0o700)

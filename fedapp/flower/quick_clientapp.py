@@ -1,13 +1,14 @@
 """Flower's `flwr-clientapp`, which a SuperNode starts for each message, without the imports of its other commands.
 
-Those are of the SuperNode itself and take half of the second that a message begins with. Where Flower has changed,
-its command starts as it is. Run as a program; `fedapp.deploy.workers` puts it where the SuperNode finds it.
+Those belong to the SuperNode itself and take half a second. Needs `flwr.supernode.cli.flwr_clientapp` (flwr 1.41, 1.42)
+to be a module with a function of that name. Otherwise all commands are imported. Run as a program;
+`fedapp.deploy.workers` puts it where the SuperNode finds it.
 
-It imports nothing of fedapp, `quick_import` neither: a message is answered by the fedapp of its run's bundle, and this
-is the device's.
+It imports nothing of fedapp: a message is handled by the fedapp of its run's bundle, and this is the device's own.
 """
 
 import gc
+import logging
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -25,11 +26,14 @@ def command() -> Any:
         return getattr(import_module(f"{COMMANDS}.{COMMAND}"), COMMAND)
     except (ImportError, AttributeError):
         del sys.modules[COMMANDS]
+        logging.getLogger("flwr").warning(
+            "flwr has no %s.%s as fedapp expects it: each message starts 0.5 s later", COMMANDS, COMMAND
+        )
         return getattr(import_module(COMMANDS), COMMAND)
 
 
 if __name__ == "__main__":
-    gc.disable()  # nothing of a module is garbage
+    gc.disable()  # imports leave no garbage
     found = command()
     gc.enable()
     sys.exit(found())

@@ -1,4 +1,4 @@
-"""A run that somebody waits for at a terminal: a bar while it goes on, a summary at its end, and what to do next."""
+"""Follow a run at a terminal: a progress bar, a summary at its end, and how to resume it."""
 
 import json
 from collections.abc import Sequence

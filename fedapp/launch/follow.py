@@ -13,14 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 from fedapp.common.errors import FederationError
+from fedapp.flower.printed import COMPLETED, failure, run_status, started_run
 from fedapp.launch.bundle import stage_app
 from fedapp.launch.local_superlink import CONNECTION, Connection
 
 __all__ = ["FollowedRun", "RunStatus", "quoted"]
 
 POLL = 0.1  # seconds
-STARTED = re.compile(r"Successfully started run (\d+)")
-# What the server prints of a round and at the end (federation/loop.py, run_federation.py).
+# What the server prints of a round and at the end (server/rounds.py, server/run.py).
 ROUND = re.compile(r"\bround (\d+)/\d+  (.*)")
 FIGURE = re.compile(r"\b((?:test|val)_\w+) (\S+)")
 RUN_DIRECTORY = re.compile(r"\brun directory: (/.*)")
@@ -42,14 +42,12 @@ class RunStatus:
 
     @property
     def completed(self) -> bool:
-        return self.status == "finished:completed"
+        return self.status == COMPLETED
 
     @property
     def words(self) -> str:
         """How the run ended, for a person."""
-        return (
-            f"{self.status.replace('finished:', '')}: {self.details.removeprefix('Simulation failed with exception: ')}"
-        )
+        return f"{self.status.replace('finished:', '')}: {failure(self.details)}"
 
 
 class FollowedRun:
@@ -133,8 +131,7 @@ class FollowedRun:
                 yield dict(json.loads(line))
 
     def _run_id(self) -> str | None:
-        found = STARTED.search(self._printed())
-        return found[1] if found else None
+        return started_run(self._printed())
 
     def _printed(self) -> str:
         return self.log.read_bytes()[self._log_start :].decode(errors="replace").strip()
@@ -155,8 +152,7 @@ class FollowedRun:
             raise FederationError(f"flwr run did not start:\n{self._printed()}")
         listing = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
         try:
-            run = json.loads(listing)["runs"][0]
-        except (ValueError, KeyError, IndexError):
+            return RunStatus(*run_status(listing))
+        except (ValueError, LookupError):
             said = " ".join(listing.split())
             raise FederationError(f"the SuperLink tells no status of run {run_id}; was it ended? {said}") from None
-        return RunStatus(str(run["status"]), str(run.get("status-details", "")))

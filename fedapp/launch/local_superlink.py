@@ -21,6 +21,7 @@ from urllib.request import urlopen
 from fedapp.common.errors import FederationError
 from fedapp.common.files import write_atomically
 from fedapp.data.splits import SPLITS
+from fedapp.flower.settings import IN_MEMORY, TASK_POLL_INTERVAL
 from fedapp.launch.guard import Guard, end_family
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
 
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
-IN_MEMORY = ":flwr-in-memory:"  # in the words of flower-superlink
 RAY_SETTINGS = {  # unless the person's environment has others
     # A message up to this size goes to a worker with its call, not by way of the object store: 3 ms less. Larger ones
     # take longer so.
@@ -56,8 +56,8 @@ def flower_environment(home: Path) -> dict[str, str]:
         # The packages of this environment serve; a fresh one for each run costs 20 s and more.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # How often Flower's launcher of processes looks for a message to answer, or a run to start: 1 s unless told.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        # How often Flower's launcher of processes looks for a message, or a run to start.
+        TASK_POLL_INTERVAL: "0.2",
     }
 
 
@@ -122,13 +122,6 @@ class LocalSuperLink:
     @property
     def connection(self) -> Connection:
         return Connection(self.home, self.environment)
-
-    @property
-    def pid(self) -> int:
-        """The SuperLink's process id. Raises RuntimeError before `start`."""
-        if self._process is None:
-            raise RuntimeError("the SuperLink has not been started")
-        return self._process.pid
 
     def wait_until_ready(self) -> None:
         """Raises FederationError, with the log's end, if the SuperLink does not come up."""

@@ -12,8 +12,8 @@ from types import TracebackType
 from rich.console import Console
 
 from fedapp.common.errors import FedappError
+from fedapp.common.quick_import import quick_import
 from fedapp.config import Config, compose
-from fedapp.flower.quick_import import quick_import
 from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.launch.show import Finished, say_error
 

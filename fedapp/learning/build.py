@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.quick_import import quick_import
 from fedapp.common.seeding import derive_seed, seeded
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import Config, instantiate, options_of
 from fedapp.data.augmentation import augmentation
-from fedapp.data.flower_datasets import import_flower_datasets
 from fedapp.data.partition import columns_of, partition
 from fedapp.data.shards import Shards
 from fedapp.data.source import DataSource, Pooled, Schema
 from fedapp.data.splits import Rows, kept_split, split_key, splits_folder
-from fedapp.flower.quick_import import quick_import
+from fedapp.flower.plotless_datasets import import_flower_datasets
 from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import choose
 from fedapp.learning.optimizer_step import make_optimizer

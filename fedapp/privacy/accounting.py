@@ -1,19 +1,17 @@
 """Privacy accounting by Opacus: epsilon of a whole history of DP-SGD steps, and the noise that keeps to a budget."""
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from fedapp.common.errors import ConfigError
 
 __all__ = ["Spending", "calibrate", "epsilon"]
 
-# Above this, or this over the square root of the steps, PRV takes minutes and all memory, or gives up; RDP's bound,
-# which is no smaller, stands for it there.
+# Above this epsilon, or this over the square root of the steps, PRV takes minutes and all memory, or gives up. RDP's
+# bound, which is no smaller, is used instead.
 LARGEST_PRV, MOST_PRV_WORK = 50.0, 5000.0
 LARGEST_NOISE = 1e4
 
@@ -29,10 +27,10 @@ class Spending:
 
 
 def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
-    """What all of `history` together has cost at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
+    """Epsilon of all of `history` together at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
-    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by adding up. An epsilon of
-    more than 50, which protects nobody, is RDP's by either, as is one of 1 over more than 25 million steps.
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Above 50, and
+    over so many steps that PRV would not end (25 million at an epsilon of 1), the value is RDP's for both.
     """
     steps: Counter[tuple[float, float]] = Counter()
     for spent in history:
@@ -49,33 +47,17 @@ def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float
 
 @lru_cache(maxsize=256)
 def _epsilon(history: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
-    made = _opacus().create_accountant(mechanism=accountant)
-    made.history = list(history)
-    with warnings.catch_warnings():  # that other orders of RDP might give a tighter bound: what it gives is a bound
-        warnings.simplefilter("ignore")
-        return float(made.get_epsilon(delta=delta))
+    from fedapp.privacy.opacus_internals import epsilon_of  # 2 s
 
-
-@lru_cache(maxsize=1)
-def _opacus() -> Any:
-    """Opacus's accountants, 2 s to import.
-
-    What one step costs at one order of RDP is worked out once: both accountants ask for it again for every epsilon,
-    which took 45 of 55 ms, for each client and round.
-    """
-    from opacus import accountants
-    from opacus.accountants.analysis import rdp
-
-    rdp._compute_rdp = lru_cache(maxsize=65_536)(rdp._compute_rdp)
-    return accountants
+    return epsilon_of(list(history), delta, accountant)
 
 
 @lru_cache(maxsize=16)
 def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`.
 
-    As Opacus's get_noise_multiplier, which asks PRV for any epsilon on its way. Raises ConfigError where no noise is
-    enough.
+    As Opacus's get_noise_multiplier, but without asking PRV for large epsilons. Raises ConfigError where no noise
+    multiplier up to `LARGEST_NOISE` is enough.
     """
 
     def cost(sigma: float) -> float:

@@ -43,7 +43,7 @@ class Ledger(Protocol):
         """Add what is about to be spent; once this returns it cannot be forgotten."""
 
     def held(self) -> AbstractContextManager[None]:
-        """Nobody else writes inside: for whoever reads, decides and then adds."""
+        """A lock against other writers, to hold while reading, deciding and appending."""
 
 
 class FileLedger:
@@ -94,7 +94,7 @@ class FileLedger:
         """All whole lines, and what they say."""
         content = _text(self._path)
         *lines, last = content.split("\n")
-        if last.endswith("}"):  # whole, if its hash is right: whoever took the newline away left what was spent
+        if last.endswith("}"):  # whole if its hash is right, even where its newline was lost
             lines.append(last)
         entries = _parse(lines, str(self._path))
         if head := _text(self._head):

@@ -1,5 +1,5 @@
-"""How a device's data is read, fixed at first use: who may choose columns, classes and filters anew for every question
-finds out about single rows from what fits and what does not."""
+"""Fix at first use how a device's data is read. A server that could choose other columns, classes or filters for every
+run would learn about single rows from which choices fit."""
 
 import json
 import logging
@@ -16,8 +16,8 @@ log = logging.getLogger("flwr")
 
 
 def pin(path: Path, settings: Mapping[str, Any]) -> None:
-    """Note `settings` in `path` if there are none yet. Raises ConfigError where others are; a line for each that is
-    allowed can be added there by hand."""
+    """Write `settings` to `path` if the file does not exist. Raises ConfigError if it allows only others; the operator
+    can add a line for each that is allowed."""
     line = json.dumps(settings, sort_keys=True)
     try:
         allowed = path.read_text().splitlines()

@@ -3,12 +3,12 @@
 import warnings
 from dataclasses import replace
 
-from opacus.validators import ModuleValidator
 from torch import nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Examples
 from fedapp.privacy.dp_training import PrivateTraining
+from fedapp.privacy.opacus_internals import validation_errors
 
 __all__ = ["check_private", "choose_mode", "working_mode"]
 
@@ -34,15 +34,8 @@ def check_private(model: nn.Module, instead_of_batch_norm: str) -> None:
             )
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
             raise ConfigError(f"privacy=dp_sgd: layer {name} keeps running statistics of private data; switch them off")
-    was_training = model.training
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        errors = ModuleValidator.validate(model.train(), strict=False)
-    model.train(was_training)
-    if errors:
-        raise ConfigError(
-            f"privacy=dp_sgd: Opacus cannot train this model: {'; '.join(str(error) for error in errors)}"
-        )
+    if errors := validation_errors(model):
+        raise ConfigError(f"privacy=dp_sgd: Opacus cannot train this model: {'; '.join(errors)}")
 
 
 def choose_mode(model: nn.Module, batch_size: int) -> tuple[str, str]:

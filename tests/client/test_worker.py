@@ -1,4 +1,4 @@
-"""The warm worker: the same answers as without it, for its owner only, and nothing lost when it is not there."""
+"""The warm worker: the same replies as without it, for its owner only, and nothing lost when it is not there."""
 
 import json
 import os
@@ -8,22 +8,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT
+from commands import PATIENCE, ROOT
 from deployed import wait_for
 from flwr.app import Context, RecordDict
 from in_process import InProcessGrid, make_context, run_on
 
-from fedapp.client import handlers as work
+from fedapp.client import handlers
 from fedapp.client.worker import __main__ as warm
 from fedapp.client.worker import ask as thin
-from fedapp.client.worker.ask import FOLDER, ask, socket_path
+from fedapp.client.worker.ask import FOLDER, START_REQUEST, ask, failed_mark, socket_path
 from fedapp.deploy.workers import Workers
 from fedapp.launch.local_superlink import flower_environment
 from fedapp.wire.preflight import unpack_preflight
@@ -62,22 +61,22 @@ def context(overrides: str = QUICK) -> Context:
     return make_context(100, dict(NODE), overrides)
 
 
-def test_it_answers_as_the_work_itself_does(worker: Path) -> None:
-    found, alone = ask("query", RecordDict(), context()), work.handle("query", RecordDict(), context())
+def test_it_replies_as_the_handlers_do(worker: Path) -> None:
+    found, alone = ask("query", RecordDict(), context()), handlers.handle("query", RecordDict(), context())
     assert found is not None
     assert unpack_preflight(found).num_examples == unpack_preflight(alone).num_examples
     assert found == alone
 
 
-def test_a_whole_run_is_answered_by_it_and_gives_the_same_model(worker: Path, tmp_path: Path) -> None:
+def test_a_whole_run_is_handled_by_it_and_gives_the_same_model(worker: Path, tmp_path: Path) -> None:
     """Under differential privacy, whose ledger is in the context's state: that comes back, too."""
     private = f"{QUICK} privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false"
-    answered = warm.handle
+    handle = warm.handle
     kinds = []
 
     def counted(kind: str, content: RecordDict, given: Context) -> RecordDict:
         kinds.append(kind)
-        return answered(kind, content, given)
+        return handle(kind, content, given)
 
     warm.handle = counted  # type: ignore[attr-defined]
     try:
@@ -87,7 +86,7 @@ def test_a_whole_run_is_answered_by_it_and_gives_the_same_model(worker: Path, tm
         grid = InProcessGrid(private)
         run_on(grid, tmp_path / "private", private)
     finally:
-        warm.handle = answered  # type: ignore[attr-defined]
+        warm.handle = handle  # type: ignore[attr-defined]
     os.environ.pop(FOLDER)
     without = run_on(InProcessGrid(QUICK), tmp_path / "cold", QUICK)
     digests = [json.loads((run / "summary.json").read_text())["model_sha256"] for run in (with_worker, without)]
@@ -119,11 +118,11 @@ def warm_lengths(*lengths: int) -> bytes:
     return LENGTHS.pack(*lengths)
 
 
-def test_without_one_a_wish_is_left_and_the_work_is_done_here(folder: Path) -> None:
+def test_without_one_a_start_is_requested_and_the_message_is_handled_here(folder: Path) -> None:
     assert ask("query", RecordDict(), context()) is None
-    (wish,) = folder.iterdir()
-    assert wish == socket_path(folder, ROOT).with_suffix(".wanted")
-    assert Path(wish.read_text()) == ROOT
+    (request,) = folder.iterdir()
+    assert request == socket_path(folder, ROOT).with_suffix(START_REQUEST)
+    assert Path(request.read_text()) == ROOT
     (reply,) = InProcessGrid(QUICK, 1)._answer(query())  # type: ignore[misc,union-attr]
     assert unpack_preflight(reply.content).num_examples
 
@@ -134,7 +133,7 @@ def query() -> object:
     return Message(RecordDict(), 100, "query")
 
 
-@pytest.mark.parametrize("how", ["hangs up", "answers nonsense"])
+@pytest.mark.parametrize("how", ["hangs up", "replies nonsense"])
 def test_one_that_goes_wrong_is_done_without(how: str, folder: Path) -> None:
     path = socket_path(folder, ROOT)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -145,7 +144,7 @@ def test_one_that_goes_wrong_is_done_without(how: str, folder: Path) -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(1 << 20)
-                if how == "answers nonsense":
+                if how == "replies nonsense":
                     connection.sendall(b"\xff" * 64)
 
         thread = threading.Thread(target=serve)
@@ -154,7 +153,7 @@ def test_one_that_goes_wrong_is_done_without(how: str, folder: Path) -> None:
         assert ask("query", RecordDict(), given) is None
         thread.join()
     assert not given.state
-    assert path.with_suffix(".wanted").exists()
+    assert path.with_suffix(START_REQUEST).exists()
 
 
 def test_a_folder_that_others_can_enter_is_not_used(worker: Path) -> None:
@@ -165,7 +164,7 @@ def test_a_folder_that_others_can_enter_is_not_used(worker: Path) -> None:
     assert ask("query", RecordDict(), context()) is not None
 
 
-def test_another_runs_code_is_not_answered_by_it(worker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_runs_code_is_not_handled_by_it(worker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(thin, "ROOT", tmp_path)
     assert ask("query", RecordDict(), context()) is None
 
@@ -194,8 +193,8 @@ def tended(said: list[str], monkeypatch: pytest.MonkeyPatch, **environment: str)
 
 
 @pytest.mark.slow
-def test_it_is_started_when_wished_for_and_again_when_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message that wishes for it waits, and is answered by it."""
+def test_it_is_started_on_request_and_again_when_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message that requests it waits, and is handled by it."""
     said: list[str] = []
     with tended(said, monkeypatch) as folder:
         for _ in range(2):
@@ -207,12 +206,21 @@ def test_it_is_started_when_wished_for_and_again_when_it_was_killed(monkeypatch:
 
 def test_one_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    with tended(said, monkeypatch, PYTHONHOME="/nowhere"):  # so its Python ends at once
-        begin = time.monotonic()
+    waits: list[bool] = []  # whether each ended because of what was waited for, and not by its deadline
+    comes = thin._comes
+
+    def noting(what: Callable[[], bool], seconds: float) -> bool:
+        waits.append(comes(what, PATIENCE))
+        return waits[-1]
+
+    monkeypatch.setattr(thin, "_comes", noting)
+    with tended(said, monkeypatch, PYTHONHOME="/nowhere") as folder:  # so its Python ends at once
         assert ask("query", RecordDict(), context()) is None
-        assert (middle := time.monotonic()) - begin < thin.START / 2
+        assert waits == [True, True]
+        assert failed_mark(socket_path(folder, ROOT)).exists()
         assert ask("query", RecordDict(), context()) is None
-        assert time.monotonic() - middle < thin.ANSWER / 2
+        assert waits == [True, True]  # there was no third one
+        assert not list(folder.glob(f"*{START_REQUEST}"))
     assert sum("did not start" in line for line in said) == 1
 
 
@@ -230,7 +238,7 @@ def write_table(path: Path, rows: int) -> Path:
 
 
 def test_what_a_message_imports(tmp_path: Path) -> None:
-    """Of the thin side nothing that takes seconds; of the work only what this task needs."""
+    """The thin side imports nothing that takes seconds; the handlers only what this task needs."""
     node = {"data-path": str(write_table(tmp_path / "table.csv", 30)), "partition-id": 0}
     code = f"""
 import sys
@@ -252,7 +260,7 @@ print(sorted({{"flwr_datasets", "matplotlib", "opacus", "peft", "torchvision", "
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     table = write_table(tmp_path / "table.csv", 30)
     given = make_context(100, {"data-path": str(table), "partition-id": 0}, TASK)
-    before = unpack_preflight(work.handle("query", RecordDict(), given)).num_examples
+    before = unpack_preflight(handlers.handle("query", RecordDict(), given)).num_examples
     write_table(table, 20)
-    after = unpack_preflight(work.handle("query", RecordDict(), given)).num_examples
+    after = unpack_preflight(handlers.handle("query", RecordDict(), given)).num_examples
     assert (before, after) == ((27,), (18,))

@@ -268,7 +268,6 @@ def test_kills_lose_no_ledger_and_no_run(federation: Deployed, place: Path) -> N
         assert set(trained_in) <= set(paid)  # no training that was not paid for
     lost = [line["round"] for line in lines if line["client"] == 0 and line["rejected"]]
     assert lost[0] == ledger_rounds(ledgers["site-A"])[0]  # what was paid for when it was killed stays paid for
-    assert max(seconds(directory)) < 60  # it may have been killed while uploading, which ends with the round, too
 
 
 PRIVATE = (
@@ -276,11 +275,6 @@ PRIVATE = (
     " federation.final_evaluation=false data.scaling=given data.means={age:50,dose:5} data.deviations={age:20,dose:20}"
     " privacy.accountant=rdp"
 )
-
-
-def seconds(directory: Path) -> list[float]:
-    """What each round took."""
-    return [json.loads(line).get("seconds", 0.0) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
 def replied(directory: Path) -> dict[int, int]:

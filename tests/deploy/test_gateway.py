@@ -1,32 +1,47 @@
-"""What the gateway waits for on behalf of SuperNodes, before a SuperLink that is made up."""
+"""What the gateway waits for on behalf of SuperNodes, before a SuperLink that is made up. Its pauses take no time."""
 
+import asyncio
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import Message, PullObjectResponse
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
-from fedapp.deploy import gateway as gateway_module
-from fedapp.deploy.gateway import PULL_OBJECT, Gateway
+from fedapp.deploy.gateway import HOLD, HOLD_OBJECT, LONGEST_POLL, POLL_SHARE, SHORTEST_POLL, Gateway
 from fedapp.deploy.identity import new_authority, new_server_certificate
+from fedapp.flower.fleet_calls import PULL_MESSAGES, PULL_OBJECT
 from fedapp.launch.local_superlink import free_port
 
 CONTENT = b"x" * 1000
+Reply = PullObjectResponse | PullMessagesResponse
 
 
 @dataclass
 class SuperLink:
-    """Answers every call with what `answer` gives for the number of calls before it."""
+    """Replies to every call with what `reply` gives for the number of calls before it, which are counted."""
 
-    answer: Callable[[int], PullObjectResponse] = lambda number: PullObjectResponse()
-    calls: list[float] = field(default_factory=list)
+    reply: Callable[[int], Reply] = lambda number: PullObjectResponse()
+    calls: int = 0
+
+
+@dataclass
+class Clock:
+    """Goes on by nothing but the gateway's pauses."""
+
+    now: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -35,14 +50,33 @@ def superlink() -> SuperLink:
 
 
 @pytest.fixture
-def ask(superlink: SuperLink, tmp_path: Path) -> Iterator[Callable[[], PullObjectResponse]]:
-    """A SuperNode's call for a part of a message, by TLS through a gateway."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The gateway's: a pause moves it on, and otherwise takes no time."""
+    made, real = Clock(), asyncio.wait
 
-    class Answer(BaseHTTPRequestHandler):
+    async def wait(waited: Iterable[Any], *, timeout: float | None = None, **options: Any) -> Any:
+        if timeout is not None:
+            made.pauses.append(timeout)
+            made.now += timeout
+            timeout = 0
+        return await real(waited, timeout=timeout, **options)
+
+    monkeypatch.setattr(asyncio, "wait", wait)
+    return made
+
+
+Call = Callable[..., bytes]
+
+
+@pytest.fixture
+def ask(superlink: SuperLink, clock: Clock, tmp_path: Path) -> Iterator[Call]:
+    """A SuperNode's call, by TLS through a gateway; what it gets."""
+
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            superlink.calls.append(time.monotonic())
-            content = superlink.answer(len(superlink.calls) - 1).SerializeToString()
+            content = superlink.reply(superlink.calls).SerializeToString()
+            superlink.calls += 1
             self.send_response(200)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
@@ -58,7 +92,7 @@ def ask(superlink: SuperLink, tmp_path: Path) -> Iterator[Callable[[], PullObjec
         (tmp_path / name).write_bytes(content)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = free_port()
@@ -70,14 +104,17 @@ def ask(superlink: SuperLink, tmp_path: Path) -> Iterator[Callable[[], PullObjec
         signatures=tmp_path,
         host="127.0.0.1",
         port=port,
+        clock=clock,
     )
     gateway.start()
     trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
 
-    def call() -> PullObjectResponse:
-        found = httpx.post(f"https://127.0.0.1:{port}{PULL_OBJECT}", content=b"which", verify=trusted, timeout=30)
+    def call(path: str, key: str = "a key") -> bytes:
+        headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: key}
+        url = f"https://127.0.0.1:{port}{path}"
+        found = httpx.post(url, content=b"which", headers=headers, verify=trusted, timeout=60)
         assert found.status_code == 200
-        return PullObjectResponse.FromString(found.content)
+        return found.content
 
     try:
         yield call
@@ -88,42 +125,69 @@ def ask(superlink: SuperLink, tmp_path: Path) -> Iterator[Callable[[], PullObjec
 
 
 def there_after(calls: int) -> Callable[[int], PullObjectResponse]:
-    def answer(number: int) -> PullObjectResponse:
+    def reply(number: int) -> PullObjectResponse:
         available = number >= calls
         content = CONTENT if available else b""
         return PullObjectResponse(object_found=True, object_available=available, object_content=content)
 
-    return answer
+    return reply
 
 
-def test_a_part_that_the_server_is_uploading_is_waited_for(
-    superlink: SuperLink, ask: Callable[[], PullObjectResponse]
-) -> None:
-    superlink.answer = there_after(3)
-    assert ask().object_content == CONTENT
-    assert len(superlink.calls) == 4
-    assert superlink.calls[-1] - superlink.calls[0] >= 3 * gateway_module.SHORTEST_POLL
+def part(ask: Call) -> PullObjectResponse:
+    return PullObjectResponse.FromString(ask(PULL_OBJECT))
 
 
-def test_what_is_there_or_unknown_is_answered_at_once(
-    superlink: SuperLink, ask: Callable[[], PullObjectResponse]
-) -> None:
-    superlink.answer = there_after(0)
-    assert ask().object_content == CONTENT
-    superlink.answer = lambda number: PullObjectResponse(object_found=False, object_available=False)
-    assert not ask().object_found
-    superlink.answer = lambda number: PullObjectResponse(object_found=True, object_available=True, object_content=b"1")
-    assert ask().object_content == b"1"
-    assert len(superlink.calls) == 3
+def test_a_part_that_the_server_is_uploading_is_waited_for(superlink: SuperLink, ask: Call, clock: Clock) -> None:
+    superlink.reply = there_after(3)
+    assert part(ask).object_content == CONTENT
+    assert superlink.calls == 4
+    assert clock.pauses == 3 * [SHORTEST_POLL]
 
 
-def test_it_is_not_waited_for_without_end(
-    superlink: SuperLink, ask: Callable[[], PullObjectResponse], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway_module, "HOLD_OBJECT", 0.3)
-    superlink.answer = there_after(10**9)
-    begin = time.monotonic()
-    found = ask()
+def test_what_is_there_or_unknown_is_passed_on_at_once(superlink: SuperLink, ask: Call, clock: Clock) -> None:
+    superlink.reply = there_after(0)
+    assert part(ask).object_content == CONTENT
+    superlink.reply = lambda number: PullObjectResponse(object_found=False, object_available=False)
+    assert not part(ask).object_found
+    superlink.reply = lambda number: PullObjectResponse(object_found=True, object_available=True, object_content=b"1")
+    assert part(ask).object_content == b"1"
+    assert superlink.calls == 3
+    assert not clock.pauses
+
+
+def test_a_part_is_not_waited_for_without_end(superlink: SuperLink, ask: Call, clock: Clock) -> None:
+    superlink.reply = there_after(10**9)
+    found = part(ask)
     assert (found.object_found, found.object_available) == (True, False)
-    assert 0.3 <= time.monotonic() - begin < 5
-    assert len(superlink.calls) > 2
+    assert HOLD_OBJECT <= clock.now < HOLD_OBJECT + 2 * SHORTEST_POLL
+    assert superlink.calls == len(clock.pauses) > 2
+
+
+def test_a_call_for_messages_is_held_until_there_is_one(superlink: SuperLink, ask: Call, clock: Clock) -> None:
+    one = PullMessagesResponse(messages_list=[Message()])
+    superlink.reply = lambda number: one if number == 40 else PullMessagesResponse()
+    assert PullMessagesResponse.FromString(ask(PULL_MESSAGES)) == one
+    assert superlink.calls == 41
+    # Looks become rarer with the time since the last message, and are never late by more than their share of it.
+    assert clock.pauses == sorted(clock.pauses)
+    assert (clock.pauses[0], len(clock.pauses)) == (SHORTEST_POLL, 40)
+    assert clock.pauses[-1] == pytest.approx(POLL_SHARE * (clock.now - clock.pauses[-1]))
+
+
+def test_without_a_message_the_call_ends_before_its_supernode_gives_up(
+    superlink: SuperLink, ask: Call, clock: Clock
+) -> None:
+    superlink.reply = lambda number: PullMessagesResponse()
+    assert not PullMessagesResponse.FromString(ask(PULL_MESSAGES)).messages_list
+    assert HOLD <= clock.now < HOLD + LONGEST_POLL
+
+
+def test_each_supernode_is_polled_for_at_its_own_pace(superlink: SuperLink, ask: Call, clock: Clock) -> None:
+    """One that has waited long is looked for seldom; another, which has just come, often."""
+    superlink.reply = lambda number: PullMessagesResponse()
+    ask(PULL_MESSAGES, "idle")
+    ask(PULL_MESSAGES, "idle")
+    assert clock.pauses[-1] > 10 * SHORTEST_POLL
+    before = len(clock.pauses)
+    ask(PULL_MESSAGES, "new")
+    assert clock.pauses[before] == SHORTEST_POLL

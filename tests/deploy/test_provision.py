@@ -16,10 +16,17 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from fedapp.common.errors import ConfigError
 from fedapp.deploy import folders, provision, sign
-from fedapp.deploy.identity import expiry, hosts_of
+from fedapp.deploy.identity import expiry
 from fedapp.deploy.register import Register
 
 PRIVATE = {"ca.key", "server.key", "supernode.key"}
+
+
+def hosts_of(certificate: Path) -> tuple[str, ...]:
+    """The host names and addresses that a PEM certificate is for."""
+    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(name.value) for name in names)
 
 
 def ask(root: Path, *arguments: str) -> Register:

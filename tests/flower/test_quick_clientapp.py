@@ -22,20 +22,21 @@ print(found.__module__, found.__name__, sorted({{"sqlalchemy", "uvicorn"}} & sys
 
 
 @pytest.mark.parametrize(
-    ("change", "imported"),
+    ("change", "imported", "warnings"),
     [
-        ("", "[]"),
+        ("", "[]", 0),
         # As if Flower had moved the command: then the package is asked, as Flower's own script does.
         ("quick_clientapp.import_module = lambda name, real=quick_clientapp.import_module: real(name + '_x' * "
-         "name.endswith('flwr_clientapp'))", "['sqlalchemy', 'uvicorn']"),
+         "name.endswith('flwr_clientapp'))", "['sqlalchemy', 'uvicorn']", 1),
     ],
     ids=["now", "where Flower has changed"],
 )  # fmt: skip
-def test_it_is_flowers_function(change: str, imported: str) -> None:
+def test_it_is_flowers_function(change: str, imported: str, warnings: int) -> None:
     code = SHOW.format(change=change)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split(maxsplit=2) == ["flwr.supernode.cli.flwr_clientapp", "flwr_clientapp", f"{imported}\n"]
+    assert done.stderr.count("as fedapp expects it") == warnings
 
 
 def test_a_supernode_finds_it_by_flowers_name() -> None:

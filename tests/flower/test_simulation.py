@@ -2,16 +2,19 @@
 
 import queue
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from flwr.server.superlink.fleet.vce import vce_api
+from flwr.server.superlink.linkstate import InMemoryLinkState
+from flwr.superlink.grid import InMemoryGrid
+from flwr.superlink.grid.http_grid import HttpGrid
 
-from fedapp.flower.simulation import LOOP, deliver_promptly, pause_for_reply, prompt
+from fedapp.flower import simulation
+from fedapp.flower.simulation import LOOP, STORES, deliver_promptly, is_simulated, pause_for_reply, prompt
 
 
 class State:
@@ -33,7 +36,7 @@ class State:
         return found
 
 
-def test_flowers_loop_is_the_one_that_is_made_prompt_and_only_once() -> None:
+def test_flowers_loop_is_the_one_that_is_made_prompt_and_only_once(warned: Callable[[], list[str]]) -> None:
     """Fails where Flower has changed its engine, which costs time and nothing else: see what it has become."""
     flowers = getattr(vce_api, LOOP)
     flowers = getattr(flowers, "__wrapped__", flowers)
@@ -43,14 +46,56 @@ def test_flowers_loop_is_the_one_that_is_made_prompt_and_only_once() -> None:
         assert ours is not flowers
         deliver_promptly()
         assert getattr(vce_api, LOOP) is ours
+    assert not warned()
 
 
-def test_an_engine_that_has_changed_is_left_alone() -> None:
+def test_flowers_state_and_grids_are_as_they_must_be() -> None:
+    for name in STORES:
+        assert hasattr(InMemoryLinkState, name), f"the link state has no {name}"
+    state = object()
+    grid = InMemoryGrid(SimpleNamespace(state=lambda: state))  # type: ignore[arg-type]
+    assert grid.state is state, "the grid of a simulation no longer holds the engine's state"
+    assert is_simulated(grid)
+    assert not is_simulated(HttpGrid("127.0.0.1:1", insecure=True, token="none"))
+
+
+def test_flowers_loop_pauses_by_what_it_is_given_and_ends_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pause is replaced here by one that stores a message, and then by one that tells it to stop."""
+    state, inbox, stop = State(), queue.Queue[Any](), threading.Event()
+    pauses: list[float] = []
+
+    def wait(self: Any, timeout: float) -> bool:
+        pauses.append(timeout)
+        state.store_message_ins("message") if len(pauses) == 1 else stop.set()
+        return stop.is_set()
+
+    monkeypatch.setattr(simulation._Pauses, "wait", wait)
+    flowers = getattr(vce_api, LOOP)
+    prompt(getattr(flowers, "__wrapped__", flowers))(state, inbox, {1: 0}, stop)
+    assert inbox.get_nowait() == "message"
+    assert len(pauses) == 2, "Flower's loop no longer pauses by f_stop.wait"
+
+
+@pytest.mark.parametrize("change", ["parameters", "name"])
+def test_an_engine_that_has_changed_is_left_alone(change: str, warned: Callable[[], list[str]]) -> None:
     def other(state: Any, inbox: Any) -> None: ...
 
-    with patch.object(vce_api, LOOP, other):
+    with patch.object(vce_api, LOOP, other if change == "parameters" else None):
+        before = getattr(vce_api, LOOP)
         deliver_promptly()
-        assert getattr(vce_api, LOOP) is other
+        deliver_promptly()
+        assert getattr(vce_api, LOOP) is before
+    assert len(warned()) == 1
+    assert LOOP in warned()[0]
+
+
+def test_a_state_that_has_changed_is_passed_on_as_it_is(warned: Callable[[], list[str]]) -> None:
+    given: list[Any] = []
+    arguments = (SimpleNamespace(), queue.Queue[Any](), {1: 0}, threading.Event())
+    for _ in range(2):
+        prompt(lambda *passed: given.append(passed))(*arguments)
+    assert given == [arguments, arguments]
+    assert len(warned()) == 1
 
 
 @pytest.fixture
@@ -82,19 +127,36 @@ def test_a_stored_message_ends_the_pause(engine: tuple[State, queue.Queue[Any]])
         assert inbox.get(timeout=30).number == number
 
 
-def test_a_stored_reply_ends_the_servers_pause(engine: tuple[State, queue.Queue[Any]]) -> None:
-    """Whether it comes before the pause or in it; and a pause in which none comes lasts as long as it may."""
+def test_a_stored_reply_ends_the_servers_pause(
+    engine: tuple[State, queue.Queue[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it comes before the pause or in it. A pause of an hour that nothing ends fails by its time limit."""
     state, grid = engine[0], SimpleNamespace(state=engine[0])
-    start = time.monotonic()
+    assert state.store_message_res(object()) == "id"
+    assert pause_for_reply(grid, 3600)
+    pauses: list[float] = []
+    wait = threading.Event.wait
+
+    def reply_comes(event: threading.Event, timeout: float) -> bool:
+        pauses.append(timeout)
+        assert not event.is_set()  # the reply before has ended its own pause only
+        state.store_message_res(object())
+        return wait(event, timeout)
+
+    replied = getattr(state, simulation.REPLIED)
+    monkeypatch.setattr(replied, "wait", reply_comes.__get__(replied))
     for _ in range(20):
-        assert state.store_message_res(object()) == "id"
-        assert pause_for_reply(grid, 60)
-        threading.Timer(0.01, state.store_message_res, [object()]).start()
-        assert pause_for_reply(grid, 60)
-    assert time.monotonic() - start < 60
-    start = time.monotonic()
-    assert pause_for_reply(grid, 0.05)
-    assert time.monotonic() - start >= 0.05
+        assert pause_for_reply(grid, 3600)
+    assert pauses == 20 * [3600]
+
+
+def test_without_a_reply_the_servers_pause_lasts_as_long_as_it_may(
+    engine: tuple[State, queue.Queue[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replied, pauses = getattr(engine[0], simulation.REPLIED), list[float]()
+    monkeypatch.setattr(replied, "wait", pauses.append)
+    assert pause_for_reply(SimpleNamespace(state=engine[0]), 0.05)
+    assert pauses == [0.05]
 
 
 @pytest.mark.parametrize("grid", [SimpleNamespace(), SimpleNamespace(state=State())])

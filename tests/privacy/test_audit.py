@@ -18,7 +18,7 @@ from scipy import integrate, stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-import fedapp.privacy.build
+import fedapp.privacy.plan
 from fedapp.audit.arms import Setting, attack_batch, open_arm
 from fedapp.audit.attacks import ATTACKS, calibrated, likelihood_ratio
 from fedapp.audit.audit import Audited, Found, Size, judge
@@ -209,7 +209,7 @@ def test_the_average_is_over_all_clients() -> None:
 def reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that differs from call to call but not from test run to test run, so that no test fails by chance."""
     keys = itertools.count(1)
-    monkeypatch.setattr(fedapp.privacy.build, "make_noise", lambda *_: Noise(next(keys)))
+    monkeypatch.setattr(fedapp.privacy.plan, "make_noise", lambda *_: Noise(next(keys)))
     open_arm.cache_clear()
 
 

@@ -18,8 +18,8 @@ from fedapp.config import compose
 from fedapp.launch.show import show_summary
 from fedapp.learning.build import build_parts
 from fedapp.privacy.accounting import Spending, epsilon
-from fedapp.privacy.build import check_privacy
 from fedapp.privacy.ledger import FileLedger
+from fedapp.privacy.option import privacy_of
 
 pytestmark = pytest.mark.slow
 
@@ -350,7 +350,7 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: object) -> None:
 def test_what_cannot_be_protected_is_refused(overrides: str, parts: list[str]) -> None:
     config = compose(["privacy=dp_sgd", *overrides.split()])
     with pytest.raises(ConfigError) as caught:
-        check_privacy(config, build_parts(config))
+        privacy_of(config).conflicts(config, build_parts(config))
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 

@@ -8,12 +8,15 @@ import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import compose
+from fedapp.config import Config, compose
 from fedapp.data.source import Examples
 from fedapp.learning.build import build_parts
-from fedapp.privacy.build import check_privacy
+from fedapp.privacy.dp_sgd import DpSgd
 from fedapp.privacy.dp_training import PrivateTraining
+from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.noise import make_noise
+from fedapp.privacy.option import privacy_of
+from fedapp.privacy.plan import Plan
 from fedapp.privacy.trainable import choose_mode, working_mode
 
 
@@ -87,6 +90,12 @@ def test_a_model_that_no_mode_can_train_is_refused() -> None:
         working_mode(TRAINING, Scaled(), TWO, wanted="auto", fastest=("ew", "measured"))
 
 
+def plan_of(config: Config) -> Plan:
+    privacy = privacy_of(config)
+    assert isinstance(privacy, DpSgd)
+    return privacy.plan(config, build_parts(config), OwnLimits())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "remedy"),
@@ -98,16 +107,16 @@ def test_a_model_that_no_mode_can_train_is_refused() -> None:
 def test_the_remedy_for_batch_norm_repairs_the_model(overrides: str, remedy: str) -> None:
     config = compose(f"privacy=dp_sgd {overrides}".split())
     with pytest.raises(ConfigError, match=remedy):
-        check_privacy(config, build_parts(config))
+        plan_of(config)
     repaired = compose(f"privacy=dp_sgd {overrides} {remedy}".split())
-    check_privacy(repaired, build_parts(repaired))
+    plan_of(repaired)
 
 
 @pytest.mark.parametrize("overrides", ["model=mlp model.dropout=0.5", "model=cnn", "model=cnn model.norm=none"])
 @pytest.mark.parametrize("mode", ["hooks", "functorch", "ew", "ghost"])
 def test_every_mode_trains_the_projects_models(overrides: str, mode: str) -> None:
     config = compose(f"privacy=dp_sgd privacy.accountant=rdp {overrides} privacy.grad_sample_mode={mode}".split())
-    plan = check_privacy(config, build_parts(config))
+    plan = plan_of(config)
     assert (plan.mode, plan.reason) == (mode, "as configured")
 
 
@@ -115,4 +124,4 @@ def test_noise_that_spends_the_budget_in_one_round_is_refused() -> None:
     for noise in (0, 0.1):
         config = compose(["privacy=dp_sgd", f"privacy.noise_multiplier={noise}", "privacy.accountant=rdp"])
         with pytest.raises(ConfigError, match=r"privacy.target_epsilon=8.0: one round alone costs .* would train"):
-            check_privacy(config, build_parts(config))
+            plan_of(config)

@@ -13,10 +13,10 @@ from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
 
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES
+from fedapp.flower.secagg_crypto import decrypt, encrypt, generate_shared_key
 
 __all__ = ["KEY_BYTES", "KeyPair", "commitment", "derive", "new_seed", "open_sealed", "seal"]
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat, share_keys_plaintext_separate
 from numpy.typing import NDArray
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, effective
@@ -19,6 +18,7 @@ from fedapp.aggregation.secaggplus.keys import KeyPair, commitment, derive, new_
 from fedapp.aggregation.secaggplus.masks import add_mask
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, split
+from fedapp.flower.secagg_crypto import share_keys_plaintext_concat, share_keys_plaintext_separate
 
 __all__ = ["STAGES", "Revealed", "Secrets", "Shared", "advertise", "mask", "share", "unmask"]
 

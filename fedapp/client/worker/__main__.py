@@ -1,7 +1,7 @@
-"""The warm side: `python -m fedapp.client.worker SOCKET` answers messages, one after the other, until it is ended.
+"""The warm side: `python -m fedapp.client.worker SOCKET` handles messages one after the other until it is stopped.
 
-Who started it has gone, or has had nothing to ask for long: it ends itself. The same code does the work as without a
-worker.
+It ends itself when its parent process has ended, or after `IDLE` seconds without a message. The same code handles a
+message as without a worker.
 """
 
 import logging
@@ -14,12 +14,12 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from fedapp.client.handlers import handle
-from fedapp.client.worker.frames import Answer, receive_question, send_answer
+from fedapp.client.worker.frames import Reply, receive_request, send_reply
 
 log = logging.getLogger("flwr")
 
 POLL = 2.0  # seconds
-IDLE = 900.0  # seconds without a message after which a worker makes room
+IDLE = 900.0  # seconds without a message
 
 
 def serve(path: Path) -> None:
@@ -27,13 +27,13 @@ def serve(path: Path) -> None:
     unready = path.with_suffix(".new")
     unready.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
-        before = os.umask(0o177)  # for nobody but its owner, from the moment it is there
+        before = os.umask(0o177)  # readable by its owner only, from the moment it exists
         try:
             listener.bind(str(unready))
         finally:
             os.umask(before)
         listener.listen()
-        unready.replace(path)  # whoever finds it can connect
+        unready.replace(path)  # under this name it can be connected to
         listener.settimeout(POLL)
         last = time.monotonic()
         while os.getppid() == parent and time.monotonic() - last < IDLE:
@@ -43,25 +43,25 @@ def serve(path: Path) -> None:
                 continue
             with connection:
                 connection.settimeout(None)
-                _answer(connection)
+                _handle(connection)
             last = time.monotonic()
     path.unlink(missing_ok=True)
 
 
-def _answer(connection: socket.socket) -> None:
+def _handle(connection: socket.socket) -> None:
     try:
-        question = receive_question(connection)
+        request = receive_request(connection)
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("no message: %s", error)
         return
     try:
-        found = Answer(handle(question.kind, question.content, question.context), question.context.state)
-    except Exception as error:  # its text is what may leave; the rest has been logged
-        found = Answer(RecordDict(), question.context.state, str(error))
+        reply = Reply(handle(request.kind, request.content, request.context), request.context.state)
+    except Exception as error:  # its text may leave the device; the handler has logged the rest
+        reply = Reply(RecordDict(), request.context.state, str(error))
     try:
-        send_answer(connection, found)
+        send_reply(connection, reply)
     except OSError as error:
-        log.warning("nobody waits for this answer any more: %s", error)
+        log.warning("the process that asked for this reply has gone: %s", error)
 
 
 if __name__ == "__main__":

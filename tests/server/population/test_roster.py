@@ -1,7 +1,6 @@
 """Who is asked and who is left out for a while; SuperNodes that go, come, and come late."""
 
 import json
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -142,15 +141,21 @@ def test_supernodes_that_vanish_join_and_return() -> None:
     assert "lives on SuperNode 107 already" in clients.faults["client 1 of SuperNode 101"]
 
 
-def test_too_few_are_waited_for() -> None:
+def test_too_few_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid(SMALL, 2)
-    attendance, clients = attend(grid, min_clients=4, wait_timeout=30)
-    gone = grid.contexts.pop(101)
-    threading.Timer(0.3, lambda: grid.contexts.update({101: gone})).start()
-    start = time.monotonic()
+    attendance, clients = attend(grid, min_clients=4, wait_timeout=600)
+    gone, looks, look = grid.contexts.pop(101), list[int](), grid.get_node_ids
+
+    def returns_at_the_third_look() -> Iterable[int]:
+        looks.append(len(grid.contexts))
+        if len(looks) == 3:
+            grid.contexts[101] = gone
+        return look()
+
+    monkeypatch.setattr(grid, "get_node_ids", returns_at_the_third_look)
     attendance.update()
+    assert looks[:3] == [1, 1, 1]
     assert len(clients.reachable()) == 6
-    assert 0.2 < time.monotonic() - start < 25
 
 
 def test_waiting_comes_to_an_end() -> None:
@@ -245,11 +250,9 @@ def held(reply: Message) -> float:
 def test_with_over_selection_a_round_goes_on_without_the_slow(tmp_path: Path) -> None:
     overrides = (
         "model=logistic_regression federation.num_clients=6 federation.fraction_train=0.5 federation.over_selection=1"
-        " federation.num_rounds=3 federation.round_timeout=60"
+        " federation.num_rounds=3 federation.round_timeout=600"
     )
-    start = time.monotonic()
     directory = run_on(Slow(overrides, 6, delay=held), tmp_path / "run", overrides)
-    assert time.monotonic() - start < 50
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()][1:]
     assert lines[0]["cohort"] == 6
     assert all(line["replied"] >= 3 for line in lines)
@@ -292,14 +295,16 @@ def test_what_cannot_be_sent_is_answered_with_an_error(monkeypatch: pytest.Monke
     assert all("did not take the message" in reply.error.reason for reply in replies)
 
 
-def test_who_owes_a_reply_is_busy_until_its_time_is_over() -> None:
-    grid = InProcessGrid(SMALL, 3, delay=lambda reply: 0.0 if reply.metadata.src_node_id == 101 else 30.0)
+def test_who_owes_a_reply_is_busy_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    owed = float("inf")
+    grid = InProcessGrid(SMALL, 3, delay=lambda reply: 0.0 if reply.metadata.src_node_id == 101 else owed)
     exchange = Exchange(grid)
-    asked = [message(100, 0.5, "train"), message(101, 0.5, "train"), message(102, 0.5, "query")]
+    asked = [message(100, 3600, "train"), message(101, 3600, "train"), message(102, 3600, "query")]
     replies = list(exchange(asked, 0.1))
     assert [reply.metadata.src_node_id for reply in replies] == [101]
     assert exchange.busy() == {100}
-    time.sleep(0.5)
+    later = time.monotonic() + 3601
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert exchange.busy() == set()
 
 

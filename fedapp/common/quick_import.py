@@ -1,4 +1,4 @@
-"""Importing without garbage collection: of torch that takes a fifth less time, since nothing of a module is garbage."""
+"""Import without garbage collection. Importing torch takes a fifth less time so, and imports leave no garbage."""
 
 import gc
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ __all__ = ["quick_import"]
 
 @contextmanager
 def quick_import() -> Iterator[None]:
-    """Around import statements, on the path that a person or a message waits for."""
+    """Put around import statements that a person or a message waits for."""
     enabled = gc.isenabled()
     gc.disable()
     try:
