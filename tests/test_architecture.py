@@ -58,8 +58,7 @@ LAZY = {
     *("onnx", "onnxruntime"),
 }
 # What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
-PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.common.logger"}
-INSIDE_IN = {"flower"}
+PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
 
 
 def modules() -> list[tuple[str, Path, ast.Module]]:
@@ -96,6 +95,22 @@ def test_imports_look_one_way() -> None:
             if part not in ONLY_IN.get(name.split(".")[0], {part}):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def test_only_flower_leans_on_the_inside_of_flower() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for part, path, tree in MODULES
+        if part != "flower"
+        for name in imports(tree)
+        if name.split(".")[0] == "flwr" and name not in PUBLIC_FLOWER
+    ]
+    assert not wrong
+
+
+def test_only_one_file_leans_on_the_inside_of_opacus() -> None:
+    files = {path.name for _, path, tree in MODULES for name in imports(tree) if name.split(".")[0] == "opacus"}
+    assert files == {"opacus_internals.py"}
 
 
 def test_costly_packages_are_imported_where_needed() -> None:

@@ -12,12 +12,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 from flwr.app import RecordDict
-from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
-from flwr.serverapp.strategy.multikrum import select_multikrum
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
+from fedapp.flower.robust_rules import select_multikrum, trim_mean
 from fedapp.wire.records import state_to_arrays
 
 __all__ = ["AggregationRule", "Median", "MultiKrum", "TrimmedMean"]

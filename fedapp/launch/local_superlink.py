@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from fedapp.common.errors import FederationError
 from fedapp.common.files import write_atomically
 from fedapp.data.splits import SPLITS
-from fedapp.flower.settings import IN_MEMORY, TASK_POLL_INTERVAL
+from fedapp.flower.superlink_settings import IN_MEMORY, TASK_POLL_INTERVAL
 from fedapp.launch.guard import Guard, end_family
 
 __all__ = [

@@ -5,10 +5,10 @@ from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
-from flwr.common.logger import log
 from torch import nn
 
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.logger import log
 from fedapp.data.source import Examples
 from fedapp.learning.task import Task
 from fedapp.models.shared_state import load_shared, shared_state

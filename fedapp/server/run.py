@@ -7,11 +7,11 @@ from logging import ERROR, INFO, WARNING
 from pathlib import Path
 
 from flwr.app import Context
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedapp.common.code_digest import check_bundle
 from fedapp.common.errors import FedappError, FederationError
+from fedapp.common.logger import log
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
 from fedapp.flower.simulation import is_simulated

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from logging import INFO, WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.logger import log
 from fedapp.learning.task import Task
 from fedapp.server.outcome import federated_metrics
 from fedapp.server.population.cohort import CohortRule

@@ -5,8 +5,7 @@ from logging import INFO
 from pathlib import Path
 from typing import Any
 
-from flwr.common.logger import log
-
+from fedapp.common.logger import log
 from fedapp.common.state_digest import state_sha256
 from fedapp.server.check_config import Checked
 from fedapp.server.population.roster import Roster

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from logging import INFO
 from typing import Any
 
-from flwr.common.logger import log
 from torch import Tensor
 
 from fedapp.common.errors import FederationError
+from fedapp.common.logger import log
 from fedapp.server.clock import Clock
 from fedapp.server.outcome import Metrics, RoundOutcome, round_line
 from fedapp.server.procedure import Procedure

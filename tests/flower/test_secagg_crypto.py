@@ -43,7 +43,7 @@ import flwr.app  # which imports the legacy workflows, and with them what is tak
 for name in [name for name in sys.modules if name.startswith({LEGACY!r})]:
     sys.modules[name] = None
 import fedapp.client.handlers
-import fedapp.aggregation.secaggplus.build
+import fedapp.aggregation.secaggplus.option
 from fedapp.aggregation.secaggplus import keys
 from fedapp.common.errors import FederationError
 for _ in range(2):

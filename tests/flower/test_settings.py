@@ -4,7 +4,7 @@ import pytest
 from flwr.supercore import constant
 from flwr.supercore.superexec import run_superexec
 
-from fedapp.flower.settings import IN_MEMORY, TASK_POLL_INTERVAL
+from fedapp.flower.superlink_settings import IN_MEMORY, TASK_POLL_INTERVAL
 
 
 def test_its_launcher_takes_the_poll_interval_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

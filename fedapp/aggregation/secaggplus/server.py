@@ -11,7 +11,6 @@ from logging import INFO, WARNING
 
 import numpy as np
 import torch
-from flwr.common.logger import log
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
@@ -20,6 +19,7 @@ from fedapp.aggregation.secaggplus.metrics import decode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
+from fedapp.common.logger import log
 from fedapp.updates.steps import unflatten
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport

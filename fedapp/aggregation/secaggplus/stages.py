@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.common.logger import log
 
 from fedapp.aggregation.protocol import Ask, Cohort, by_supernode
 from fedapp.aggregation.reply_log import SURPLUS, ReplyLog
@@ -23,6 +22,7 @@ from fedapp.aggregation.secaggplus.messages import (
 )
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import unpack
+from fedapp.common.logger import log
 from fedapp.wire.instruction import with_stage
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text

@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from fedapp.client.handlers import handle
-from fedapp.client.worker.frames import Reply, receive_request, send_reply
+from fedapp.client.worker.frames import WorkerReply, receive_request, send_reply
 
 log = logging.getLogger("flwr")
 
@@ -55,9 +55,9 @@ def _handle(connection: socket.socket) -> None:
         log.warning("no message: %s", error)
         return
     try:
-        reply = Reply(handle(request.kind, request.content, request.context), request.context.state)
+        reply = WorkerReply(handle(request.kind, request.content, request.context), request.context.state)
     except Exception as error:  # its text may leave the device; the handler has logged the rest
-        reply = Reply(RecordDict(), request.context.state, str(error))
+        reply = WorkerReply(RecordDict(), request.context.state, str(error))
     try:
         send_reply(connection, reply)
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 
-from fedapp.client.worker.frames import Request, receive_reply, send_request
+from fedapp.client.worker.frames import WorkerRequest, receive_reply, send_request
 from fedapp.flower.serde import can_serialise
 
 __all__ = ["FOLDER", "START_REQUEST", "ask", "failed_mark", "socket_path", "starting_mark"]
@@ -56,7 +56,7 @@ def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
         return None
     try:
         with connection:
-            send_request(connection, Request(kind, content, context))
+            send_request(connection, WorkerRequest(kind, content, context))
             reply = receive_reply(connection)
     except (OSError, ValueError, KeyError):  # the worker has gone, or sent something else
         _request_start(path)

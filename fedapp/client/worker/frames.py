@@ -11,14 +11,14 @@ from flwr.app import Context, RecordDict
 
 from fedapp.flower.serde import from_bytes, to_bytes
 
-__all__ = ["Reply", "Request", "receive_reply", "receive_request", "send_reply", "send_request"]
+__all__ = ["WorkerReply", "WorkerRequest", "receive_reply", "receive_request", "send_reply", "send_request"]
 
 LENGTHS = struct.Struct("!QQQ")  # of the header, which is JSON, and two RecordDicts
 LARGEST = 1 << 34  # bytes of a part
 
 
 @dataclass(frozen=True)
-class Request:
+class WorkerRequest:
     """A message of `kind` (query, train, evaluate), and the context that Flower gives with it."""
 
     kind: str
@@ -27,7 +27,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class WorkerReply:
     """The reply's content, or the text of the error instead; and the context's state afterwards."""
 
     content: RecordDict
@@ -35,7 +35,7 @@ class Reply:
     error: str = ""
 
 
-def send_request(connection: socket.socket, request: Request) -> None:
+def send_request(connection: socket.socket, request: WorkerRequest) -> None:
     context = request.context
     header = {
         "kind": request.kind,
@@ -47,21 +47,21 @@ def send_request(connection: socket.socket, request: Request) -> None:
     _send(connection, header, (request.content, context.state))
 
 
-def receive_request(connection: socket.socket) -> Request:
+def receive_request(connection: socket.socket) -> WorkerRequest:
     """Raises ValueError, KeyError or OSError for anything else."""
     header, (content, state) = _receive(connection)
     names = ("run_id", "node_id", "node_config", "run_config")
-    return Request(str(header["kind"]), content, Context(state=state, **{name: header[name] for name in names}))
+    return WorkerRequest(str(header["kind"]), content, Context(state=state, **{name: header[name] for name in names}))
 
 
-def send_reply(connection: socket.socket, reply: Reply) -> None:
+def send_reply(connection: socket.socket, reply: WorkerReply) -> None:
     _send(connection, {"error": reply.error}, (reply.content, reply.state))
 
 
-def receive_reply(connection: socket.socket) -> Reply:
+def receive_reply(connection: socket.socket) -> WorkerReply:
     """Raises ValueError, KeyError or OSError for anything else."""
     header, (content, state) = _receive(connection)
-    return Reply(content, state, str(header["error"]))
+    return WorkerReply(content, state, str(header["error"]))
 
 
 def _send(connection: socket.socket, header: dict[str, Any], records: Sequence[RecordDict]) -> None:

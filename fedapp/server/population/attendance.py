@@ -4,8 +4,8 @@ import time
 from logging import INFO, WARNING
 
 from flwr.app import Message
-from flwr.common.logger import log
 
+from fedapp.common.logger import log
 from fedapp.flower.simulation import is_simulated
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
 from fedapp.server.population.preflight import (

@@ -5,10 +5,10 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.common.logger import log
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.logger import log
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
 
