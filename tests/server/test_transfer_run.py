@@ -14,11 +14,11 @@ from in_process import InProcessGrid, run_in_process, run_on
 from photographs import one_in
 from PIL import Image
 from safetensors.torch import load_file
+from secure_runs import stage
 
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
 from fedapp.learning.build import build_parts
-from fedapp.wire.instruction import stage_of
 from fedapp.wire.records import tensor_bytes
 
 pytestmark = pytest.mark.slow
@@ -60,12 +60,7 @@ def test_under_secure_aggregation_only_the_head_is_masked(tmp_path: Path, run: t
     overrides = f"{RUN} secure_aggregation=secaggplus"
     grid = InProcessGrid(overrides, 2)
     directory = run_on(grid, tmp_path / "run", overrides)
-    asked = {
-        m.metadata.message_id
-        for m in grid.sent
-        if m.metadata.message_type == "train" and stage_of(m.content) == "masked"
-    }
-    masked = [message for message in grid.received if message.metadata.reply_to_message_id in asked]
+    masked = [message for message in grid.received if stage(message) == "masked"]
     assert len(masked) == 6
     scalars = 2 * 4  # loss, validation loss and metric, what was clipped
     for message in masked:  # and a header of numpy's
