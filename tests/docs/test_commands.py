@@ -37,7 +37,7 @@ def needs_copy(words: Iterable[str]) -> bool:
 # Those with such an option are checked in a process of their own, in a copy of the checkout that has the files.
 UNIQUE = [
     pytest.param(command, marks=[pytest.mark.slow] if needs_copy(command.words) else [])
-    for command in {(command.page, command.words): command for command in ALL}.values()
+    for command in {command.words: command for command in reversed(ALL)}.values()  # once, however often it is there
 ]
 # Not the app's own, and not looked at.
 TOOLS = "cd git kill ls mkdir mkdocs mypy pip ray ruff sleep source ssh tail tensorboard wait"
