@@ -1,4 +1,4 @@
-"""The ClientApp: a SuperNode's side of each message. On a device a warm worker answers, where there is one.
+"""The ClientApp: a SuperNode's side of each message. On a device a warm worker handles it, where there is one.
 
 Flower starts a process for every message, so this module imports little: what the work needs takes seconds.
 """
@@ -21,9 +21,9 @@ def _reply(kind: str, message: Message, context: Context) -> Message:
     content = ask(kind, message.content, context)
     if content is None:
         with quick_import():
-            from fedapp.client.handlers import answer
+            from fedapp.client.handlers import handle
 
-        content = answer(kind, message.content, context)
+        content = handle(kind, message.content, context)
     return Message(content, reply_to=message)
 
 
@@ -35,32 +35,8 @@ def query(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """A round's training."""
+    """One stage of a round, whichever the aggregation protocol has."""
     return _reply("train", message, context)
-
-
-@app.train("keys")
-def keys(message: Message, context: Context) -> Message:
-    """The first of the four stages of a round of secure aggregation."""
-    return _reply("train.keys", message, context)
-
-
-@app.train("shares")
-def shares(message: Message, context: Context) -> Message:
-    """The second one."""
-    return _reply("train.shares", message, context)
-
-
-@app.train("masked")
-def masked(message: Message, context: Context) -> Message:
-    """The third one, in which clients train."""
-    return _reply("train.masked", message, context)
-
-
-@app.train("unmask")
-def unmask(message: Message, context: Context) -> Message:
-    """The last one."""
-    return _reply("train.unmask", message, context)
 
 
 @app.evaluate()

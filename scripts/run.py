@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fedapp.common.errors import FedappError
-from fedapp.config import compose
+from fedapp.config import by_group, compose
 from fedapp.launch.show import Finished, show_sweep
 from fedapp.launch.simulate import Launcher
 
@@ -37,7 +37,7 @@ def job(_: DictConfig) -> None:
 
 
 def main() -> int:
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = by_group(sys.argv[1:])
     try:
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FRACTION_BITS", "MAX_MAGNITUDE", "Screening", "WeightedSum", "examine", "normalised", "screen"]
+from fedapp.common.state_digest import State
+
+__all__ = ["FRACTION_BITS", "MAX_MAGNITUDE", "Screening", "WeightedSum", "as_float", "examine", "normalised"]
 
 FRACTION_BITS = 42
 MAX_MAGNITUDE = 2.0**20
@@ -25,8 +27,6 @@ TOGETHER, MOST_WAITING = 4, 1 << 26  # updates added at a time, and values: a bl
 
 MANTISSA = 1.5 * 2.0**52  # every float64 within a quarter of this of it is a whole number
 MANTISSA_AS_INT = int(torch.tensor(MANTISSA, dtype=torch.float64).view(torch.int64))
-
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,16 @@ class Screening:
     largest: Mapping[str, float] = field(default_factory=dict)
 
 
-def screen(update: State, template: State, *, max_norm: float | None = None) -> str | None:
-    """Why this update cannot be used, or None if it can: see `examine`."""
-    return examine(update, template, max_norm=max_norm).fault
-
-
-def examine(update: State, template: State, *, max_norm: float | None = None) -> Screening:
+def examine(update: State, template: State) -> Screening:
     """Whether an update can be used.
 
     It must have the keys, shapes and dtypes of `template`, and only finite values that the fixed-point
-    representation can hold. With `max_norm`, its L2 norm over all floating-point entries must not exceed it.
+    representation can hold.
     """
     if update.keys() != template.keys():
         missing, extra = sorted(template.keys() - update.keys()), sorted(update.keys() - template.keys())
         return Screening(f"wrong keys: missing {missing}, unexpected {extra}")
-    squares, largest = 0.0, {}
+    largest = {}
     for key, value in update.items():
         wanted = template[key]
         if value.shape != wanted.shape:
@@ -63,10 +58,6 @@ def examine(update: State, template: State, *, max_norm: float | None = None) ->
             return Screening(f"non-finite value in {key}")
         if largest[key] >= MAX_MAGNITUDE:
             return Screening(f"value out of range: {key} has magnitude {largest[key]:g}")
-        if max_norm is not None:
-            squares += float(torch.linalg.vector_norm(value, dtype=torch.float64)) ** 2
-    if max_norm is not None and math.sqrt(squares) > max_norm:
-        return Screening(f"update norm {math.sqrt(squares):.4g} above {max_norm:g}")
     return Screening(None, largest)
 
 
@@ -161,11 +152,8 @@ class WeightedSum:
             total += totals[key]
         self.weights.extend(weights)
 
-    def screen_partial(self, totals: State, weights: Iterable[float], *, max_norm: float | None = None) -> str | None:
-        """Why this partial sum cannot be added, or None: wrong form, or larger than its clients can have made it.
-
-        By the triangle inequality its norm is at most `max_norm` times the sum of the weights.
-        """
+    def screen_partial(self, totals: State, weights: Iterable[float]) -> str | None:
+        """Why this partial sum cannot be added, or None: wrong form, or larger than its clients can have made it."""
         weights = list(weights)
         if totals.keys() != self._totals.keys():
             return "wrong keys in a partial sum"
@@ -175,11 +163,6 @@ class WeightedSum:
                 return f"wrong dtype or shape: partial sum of {key} is {value.dtype} {tuple(value.shape)}"
             if value.numel() and max(-int(value.min()), int(value.max())) > bound:
                 return f"value out of range in the partial sum of {key}"
-        if max_norm is not None:
-            squares = math.fsum(float(value.double().square().sum()) for value in totals.values())
-            norm = math.sqrt(squares) / 2.0**FRACTION_BITS
-            if norm > max_norm * math.fsum(weights) * (1 + 1e-9):
-                return f"norm {norm:.4g} of a partial sum above {max_norm:g} times its weight"
         return None
 
     @property
@@ -187,9 +170,11 @@ class WeightedSum:
         """The weight summed so far; exactly rounded, so independent of the order."""
         return math.fsum(self.weights)
 
-    def mean(self) -> dict[str, Tensor]:
-        """The weighted mean update as float64, over those who were added. Raises ValueError if nobody was."""
-        if self.weight <= 0:
-            raise ValueError("a weighted mean needs at least one update of positive weight")
-        scale = self.weight * 2.0**FRACTION_BITS
-        return {key: total.to(torch.float64).div_(scale) for key, total in self.totals.items()}
+    def sum(self) -> dict[str, Tensor]:
+        """The weighted sum of updates as float64."""
+        return as_float(self.totals)
+
+
+def as_float(totals: State) -> dict[str, Tensor]:
+    """Fixed-point totals as float64. Dividing by a power of two rounds nothing."""
+    return {key: total.to(torch.float64).div_(2.0**FRACTION_BITS) for key, total in totals.items()}

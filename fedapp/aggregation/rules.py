@@ -18,15 +18,16 @@ from torch import Tensor
 
 from fedapp.aggregation.exact_sum import WeightedSum
 from fedapp.common.errors import ConfigError
+from fedapp.common.state_digest import State
 from fedapp.wire.records import state_to_arrays
 
 __all__ = ["AggregationRule", "Median", "MultiKrum", "TrimmedMean", "WeightedMean"]
 
-State = Mapping[str, Tensor]
+Result = tuple[dict[str, Tensor], float]
 
 
 class AggregationRule(Protocol):
-    """`each`: whether it needs single updates, and `fewest`: how many. `unused`: after `mean`, whom it left out."""
+    """`each`: whether it needs single updates, and `fewest`: how many. `unused`: after `result`, whom it left out."""
 
     each: ClassVar[bool]
     fewest: int
@@ -35,11 +36,14 @@ class AggregationRule(Protocol):
     def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
         """Take one client's screened update with its normalised weight; `largest` is from its screening."""
 
-    def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:
-        """Take a SuperNode's sum over several clients; or say why it cannot be taken."""
+    def screen_sum(self, totals: State, weights: Iterable[float]) -> str | None:
+        """Why a SuperNode's sum over several clients cannot be taken, or None."""
 
-    def mean(self) -> dict[str, Tensor]:
-        """The mean update, as float64."""
+    def add_sum(self, totals: State, weights: Iterable[float]) -> None:
+        """Take a SuperNode's screened sum over several clients of these weights."""
+
+    def result(self) -> Result:
+        """What the updates come to, as float64, and the weight that it is to be divided by."""
 
 
 class WeightedMean:
@@ -55,15 +59,14 @@ class WeightedMean:
     def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
         self._sum.add(update, weight, largest)
 
-    def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:
-        weights = list(weights)
-        fault = self._sum.screen_partial(totals, weights, max_norm=max_norm)
-        if fault is None:
-            self._sum.add_partial(totals, weights)
-        return fault
+    def screen_sum(self, totals: State, weights: Iterable[float]) -> str | None:
+        return self._sum.screen_partial(totals, weights)
 
-    def mean(self) -> dict[str, Tensor]:
-        return self._sum.mean()
+    def add_sum(self, totals: State, weights: Iterable[float]) -> None:
+        self._sum.add_partial(totals, weights)
+
+    def result(self) -> Result:
+        return self._sum.sum(), self._sum.weight
 
 
 class _SingleUpdates:
@@ -79,8 +82,11 @@ class _SingleUpdates:
     def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
         self._updates[client] = update
 
-    def add_sum(self, totals: State, weights: Iterable[float], *, max_norm: float | None) -> str | None:
+    def screen_sum(self, totals: State, weights: Iterable[float]) -> str | None:
         return "a sum over several clients, where single updates were asked for"
+
+    def add_sum(self, totals: State, weights: Iterable[float]) -> None:
+        raise ValueError("a robust rule takes no sums")
 
     def _stacked(self) -> dict[str, np.ndarray]:
         """By key, the updates as one float64 array (clients, *shape)."""
@@ -93,8 +99,8 @@ class Median(_SingleUpdates):
 
     fewest = 3
 
-    def mean(self) -> dict[str, Tensor]:
-        return {key: torch.from_numpy(np.asarray(np.median(v, axis=0))) for key, v in self._stacked().items()}
+    def result(self) -> Result:
+        return {key: torch.from_numpy(np.asarray(np.median(v, axis=0))) for key, v in self._stacked().items()}, 1.0
 
 
 class TrimmedMean(_SingleUpdates):
@@ -107,8 +113,9 @@ class TrimmedMean(_SingleUpdates):
         self._beta = beta
         self.fewest = int(np.ceil(1 / beta))  # with fewer there is nothing to trim
 
-    def mean(self) -> dict[str, Tensor]:
-        return {key: torch.from_numpy(np.asarray(trim_mean(v, self._beta))) for key, v in self._stacked().items()}
+    def result(self) -> Result:
+        found = {key: torch.from_numpy(np.asarray(trim_mean(v, self._beta))) for key, v in self._stacked().items()}
+        return found, 1.0
 
 
 class MultiKrum(_SingleUpdates):
@@ -129,7 +136,7 @@ class MultiKrum(_SingleUpdates):
         # Blanchard et al. need n >= 2f + 3, and select at most n - f - 2.
         self.fewest = max(2 * num_malicious + 3, num_malicious + 2 + (num_selected or 1))
 
-    def mean(self) -> dict[str, Tensor]:
+    def result(self) -> Result:
         clients = sorted(self._updates)
         selected = len(clients) - self._num_malicious - 2 if self._num_selected is None else self._num_selected
         doubles = {c: {key: value.double() for key, value in self._updates[c].items()} for c in clients}
@@ -137,4 +144,4 @@ class MultiKrum(_SingleUpdates):
         chosen = select_multikrum(list(records.values()), self._num_malicious, selected)
         kept = [c for c in clients if any(records[c] is record for record in chosen)]
         self.unused = dict.fromkeys(set(clients) - set(kept), "not selected: too far from the others' updates")
-        return {key: torch.stack([doubles[c][key] for c in kept]).mean(0) for key in doubles[kept[0]]}
+        return {key: torch.stack([doubles[c][key] for c in kept]).mean(0) for key in doubles[kept[0]]}, 1.0

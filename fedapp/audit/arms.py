@@ -8,16 +8,17 @@ import torch
 
 from fedapp.audit.inversion import Inversion, invert, one_update
 from fedapp.audit.worlds import Game, Signals, play
-from fedapp.client.build import build_training
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator
 from fedapp.config import compose
 from fedapp.data.features import features_of
 from fedapp.data.source import Examples
-from fedapp.learning.build import build_parts
+from fedapp.learning.build import build_parts, build_training
 from fedapp.privacy.accounting import epsilon
-from fedapp.privacy.build import build_private_training, check_privacy
+from fedapp.privacy.dp_sgd import DpSgd
 from fedapp.privacy.dp_training import PrivateTraining
+from fedapp.privacy.limits import OwnLimits
+from fedapp.privacy.option import privacy_of
 
 __all__ = ["Arm", "Setting", "attack_batch", "open_arm", "play_worlds"]
 
@@ -63,11 +64,15 @@ def open_arm(setting: Setting) -> Arm:
     private = [line for line in setting.overrides if line.startswith("privacy.")]
     overrides = [line for line in setting.overrides if line not in private]
     if setting.target_epsilon is None:
-        overrides += ["privacy=none", "privacy.sample_rate=null"]
+        overrides += ["privacy=none"]
     else:
         overrides += ["privacy=dp_sgd", *private, f"privacy.target_epsilon={setting.target_epsilon}"]
     config = compose([*overrides, "federation.fraction_train=1.0", "run.device=cpu"])
+    if setting.target_epsilon is None:  # an experiment may set keys of privacy=dp_sgd
+        config = replace(config, privacy={"_target_": config.privacy["_target_"]})
     parts = build_parts(config)
+    if parts.task.schema.vocabulary:
+        raise ConfigError("data: its inputs are tokens, and an audit reconstructs inputs that are numbers")
     if parts.task.schema.scaling.kind == "federated":
         raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
     data = parts.source.pooled().train
@@ -84,8 +89,10 @@ def open_arm(setting: Setting) -> Arm:
     starts = range(setting.candidates, needed, half) if half else ()
     spent, delta = None, 1e-5
     if setting.target_epsilon is not None:
-        plan = check_privacy(config, parts)
-        budget, training = plan.budget, build_private_training(config, parts, plan)
+        privacy = privacy_of(config)
+        assert isinstance(privacy, DpSgd)
+        plan = privacy.plan(config, parts, OwnLimits())
+        budget, training = plan.budget, plan.training
         delta = budget.delta_of(half)
         spent = epsilon([budget.cost] * config.federation.num_rounds, delta, budget.accountant)
     game = Game(

@@ -24,7 +24,7 @@ class Signals:
     """What an attacker works with: of each of W worlds and m candidates a number that membership may have moved.
 
     `members` (W, m) bool. By what is looked at: `losses`, negative losses, (W, m) float64 (Yeom et al. 2018);
-    `confidences`, log p/(1 - p) of the true class (Carlini et al. 2022), for regression the negative losses again;
+    `confidences`, the task's: of classes log p/(1 - p) of the true one (Carlini et al. 2022), else negative losses;
     `alignments`, how far the client's updates point along the negative gradient of the candidate (Nasr et al. 2023).
     """
 
@@ -100,12 +100,7 @@ def _judge(task: Task, model: nn.Module, examples: Examples) -> tuple[Tensor, Te
     model.eval()
     with torch.no_grad():
         outputs = model(examples.inputs).double()
-    losses = task.loss_per_example(outputs, examples.targets)
-    if not task.schema.is_classification:
-        return -losses, -losses
-    own = outputs.gather(1, examples.targets[:, None]).squeeze(1)
-    others = outputs.scatter(1, examples.targets[:, None], -torch.inf).logsumexp(1)
-    return -losses, own - others  # log p - log(1 - p), with no rounding near p = 1
+    return -task.loss_per_example(outputs, examples.targets), task.confidences(outputs, examples.targets)
 
 
 def gradients(task: Task, model: nn.Module, examples: Examples) -> dict[str, Tensor]:

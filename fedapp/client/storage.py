@@ -1,4 +1,4 @@
-"""What a SuperNode's clients keep between messages: ledgers, personal heads, features, and the run's result.
+"""Storage of a SuperNode's clients between messages: ledgers, personal heads, features, and the run's result.
 
 A device has a folder of its own for it, named by its operator (`keep-path` in the node-config), and its ledger has a
 file of its own (`ledger-path`). In a simulation it lies in the run directory; where that is not known, it lasts as long
@@ -17,17 +17,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.client.heads import FolderHead, Heads, StateHead
-from fedapp.client.site import Account, Kept
-from fedapp.common.errors import ConfigError
+from fedapp.client.site import ClientStorage, Site
+from fedapp.client.step_states import StepStates
+from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.common.files import write_atomically
+from fedapp.common.run_paths import KEPT, run_directory
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import own_limits
-from fedapp.server.run_directory.checkpoint import KEPT
-from fedapp.server.run_directory.resume import run_directory
+from fedapp.privacy.protection import Account
 
-__all__ = ["Folder", "keep_result", "open_account", "open_kept", "own_folder"]
+__all__ = ["Folder", "open_account", "open_storage", "storage_folder", "store_result"]
 
 log = logging.getLogger("flwr")
 
@@ -44,36 +45,40 @@ class Folder:
     feature_bytes: int = FEATURES_MB << 20
 
 
-def own_folder(node_config: NodeConfig) -> Folder | None:
-    """None where the operator named no folder. Raises ConfigError for what is none."""
+def storage_folder(node_config: NodeConfig) -> Folder | None:
+    """None where the operator named no folder. Raises NodeConfigError for what is none."""
     given, size = node_config.get("keep-path"), node_config.get("features-mb", FEATURES_MB)
     if given is None:
         if "features-mb" in node_config:
-            raise ConfigError("node-config features-mb: has an effect together with keep-path only")
+            raise NodeConfigError("node-config features-mb: has an effect together with keep-path only")
         return None
     if "data-path" not in node_config:
-        raise ConfigError("node-config keep-path: is for a device with data of its own (data-path)")
+        raise NodeConfigError("node-config keep-path: is for a device with data of its own (data-path)")
     if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
-        raise ConfigError(f"node-config keep-path={given}: must be an absolute path")
+        raise NodeConfigError(f"node-config keep-path={given}: must be an absolute path")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise ConfigError(f"node-config features-mb={size}: must be a whole number, 0 or more")
+        raise NodeConfigError(f"node-config features-mb={size}: must be a whole number, 0 or more")
     return Folder(Path(given).expanduser(), size << 20)
 
 
-def open_kept(context: Context, config: Config, run: str) -> Kept:
+def open_storage(context: Context, config: Config, site: Site, run: str) -> ClientStorage:
     """`run`: the run's name, as its server says."""
-    return Kept(open_account(context, config), _open_heads(context, config, run))
+    heads = None if site.parts.is_whole else _open_heads(context, config, run)
+    keeping = [step for step in site.steps.steps if step.keeps_state]
+    states = StepStates(context.state, keeping) if keeping else None
+    return ClientStorage(open_account(context, config, site), heads, states)
 
 
-def open_account(context: Context, config: Config) -> Account | None:
+def open_account(context: Context, config: Config, site: Site) -> Account | None:
     """Where this SuperNode's clients write what they spend of their privacy; None where nothing is spent."""
-    if config.privacy.name == "none":
+    if not site.protection.spends:
         return None
     limits = own_limits(context.node_config)
     if limits.of_device:
         if limits.ledger is None:
             raise ConfigError(
-                "ledger-path: under privacy=dp_sgd a device's node-config must name a file for its ledger"
+                "ledger-path: in a run that spends of a privacy budget a device's node-config must name a file for its"
+                " ledger (privacy=dp_sgd)"
             )
         ledger = FileLedger(limits.ledger)
         return Account(str(context.run_id), lambda client: ledger)
@@ -82,12 +87,10 @@ def open_account(context: Context, config: Config) -> Account | None:
     return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
 
 
-def _open_heads(context: Context, config: Config, run: str) -> Heads | None:
-    if config.federation.personal == "none":
-        return None
+def _open_heads(context: Context, config: Config, run: str) -> Heads:
     rounds_back = KEPT * config.run.checkpoint_every
     if local_data_path(context.node_config) is not None:
-        folder = own_folder(context.node_config)
+        folder = storage_folder(context.node_config)
         if folder is not None and run:
             own = FolderHead(_of_run(folder.path / "heads", run), rounds_back=rounds_back)
             return lambda client: own
@@ -101,7 +104,7 @@ def _run_directory(config: Config) -> Path | None:
     return run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)
 
 
-def keep_result(folder: Folder, config: Config, run: str, state: Mapping[str, Tensor]) -> Path:
+def store_result(folder: Folder, config: Config, run: str, state: Mapping[str, Tensor]) -> Path:
     """Write the run's result, the whole network's state, beside the config that says what it is. Returns its folder;
     `latest` beside it leads there, too."""
     target = _of_run(folder.path / "models", run)

@@ -1,14 +1,16 @@
-"""One number that tells whether two models are the same, bit for bit."""
+"""Model states, and one number that tells whether two of them are the same, bit for bit."""
 
 import hashlib
 from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["state_sha256"]
+__all__ = ["State", "state_sha256"]
+
+State = Mapping[str, Tensor]  # tensors by name, as torch's `state_dict` has them
 
 
-def state_sha256(state: Mapping[str, Tensor]) -> str:
+def state_sha256(state: State) -> str:
     """SHA-256 over the sorted names, dtypes, shapes and bytes of a state dict."""
     digest = hashlib.sha256()
     for name in sorted(state):

@@ -1,8 +1,21 @@
 """The config: typed sections, composed by Hydra. The only package that imports Hydra."""
 
-from fedapp.config.compose import CONF_DIR, compose, split_overrides, to_yaml
+from fedapp.config.compose import compose, to_yaml
 from fedapp.config.nodes import instantiate
+from fedapp.config.options import options_of
+from fedapp.config.overrides import CONF_DIR, by_group, split_overrides
 from fedapp.config.saved_config import SavedConfig, read_saved
 from fedapp.config.schema import Config
 
-__all__ = ["CONF_DIR", "Config", "SavedConfig", "compose", "instantiate", "read_saved", "split_overrides", "to_yaml"]
+__all__ = [
+    "CONF_DIR",
+    "Config",
+    "SavedConfig",
+    "by_group",
+    "compose",
+    "instantiate",
+    "options_of",
+    "read_saved",
+    "split_overrides",
+    "to_yaml",
+]

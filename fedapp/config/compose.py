@@ -1,17 +1,15 @@
 """Composition of the config from `conf/` by Hydra overrides, and clear refusals.
 
-Server and clients compose the same config from the `conf/` of their own app bundle; of what the server sends, only
-override strings are read, and none that could name code (`refuse_code`).
+Server and clients compose the same config from the `conf/` of their own app bundle. Of what the server sends, only
+override strings are read, and none that could name code or files (`overrides.py`).
 """
 
 import difflib
 import math
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
@@ -19,62 +17,17 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
+from fedapp.config.overrides import CONF_DIR, by_group, check_overrides, groups
 from fedapp.config.schema import Config, check_ranges
 
-__all__ = ["CONF_DIR", "committed_targets", "compose", "split_overrides", "to_yaml"]
-
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+__all__ = ["committed_targets", "compose", "to_yaml"]
 
 ConfigStore.instance().store(name="schema", node=Config)
-
-
-def split_overrides(line: str) -> list[str]:
-    """The overrides of a run-config line, split as a shell would. Raises ConfigError for an open quote."""
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise ConfigError(f"overrides={line!r}: {error}. Separate overrides by spaces, quote as in a shell") from None
-
-
-def refuse_code(overrides: Sequence[str]) -> None:
-    """Refuse overrides that would choose code or read the environment: a server must not do so on a client.
-
-    They are judged as Hydra's parser reads them: in the raw text, escapes can hide what a value becomes.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        text = " ".join(str(error).splitlines()[:2])
-        raise ConfigError(f"overrides {list(overrides)}: {text}. Quote special characters: key='value'") from None
-    for override in parsed:
-        line = override.input_line or ""
-        key = f"{override.key_or_group}.{override.package or ''}"
-        if any(part.startswith("_") and part != "_global_" for part in re.split(r"[./@]", key)):
-            raise ConfigError(f"{line!r}: code is chosen in a YAML file under conf/, not by an override")
-        if re.match(r"hydra\b", key):
-            raise ConfigError(f"{line!r}: hydra.* settings cannot be sent to clients")
-        for value in _leaves(override.value()):
-            if isinstance(value, str) and "${" in value:
-                raise ConfigError(f"{line!r}: ${{...}} cannot be sent to clients; write the value itself")
-
-
-def _leaves(value: object) -> Iterator[object]:
-    """Every key and every value inside `value`."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +61,8 @@ def _with_target(node: object, key: str, options: str) -> object:
 
 def compose(overrides: Sequence[str]) -> Config:
     """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
-    refuse_code(overrides)
+    overrides = by_group(overrides)
+    check_overrides(overrides)
     if GlobalHydra.instance().is_initialized():
         return from_hydra(_compose(overrides))
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="fedapp"):
@@ -133,15 +87,35 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         lines.insert(0, f"overrides {' '.join(overrides)}:")
     known = _known_keys()
     wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
-    for key in (key for key in wrong if f"'{key}'" in text and key not in known):
+    for key in (key for key in wrong if key.rpartition(".")[2] in text and key not in known):
+        if options := _options_with(key):
+            lines.append(f"{key}: {' or '.join(options)} would take it")
         if near := difflib.get_close_matches(key, known, n=3):
             lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
     return "\n".join(lines)
 
 
+def _options_with(key: str) -> list[str]:
+    """The choices, such as privacy=dp_sgd, under which there is a key that the chosen option does not have."""
+    group, _, name = key.rpartition(".")
+    nodes = _options(group) if group.replace(".", "/") in groups() else {}
+    return [f"{group}={option}" for option, node in nodes.items() if name in node]
+
+
+def _options(group: str) -> dict[str, dict[str, Any]]:
+    """By option of a group, its keys besides `_target_`; of options without one, none."""
+    found = {}
+    for file in sorted((CONF_DIR / group.replace(".", "/")).glob("*.yaml")):
+        content = yaml.safe_load(file.read_text("utf-8"))
+        node = content.get(group, content) if isinstance(content, dict) else {}
+        if isinstance(node, dict) and "_target_" in node:
+            found[file.stem] = {name: value for name, value in node.items() if name != "_target_"}
+    return found
+
+
 def _known_keys() -> list[str]:
     """The groups, and every key of the default config."""
-    groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir()]
+    names = [group.replace("/", ".") for group in groups()]
 
     def flatten(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for name, value in node.items():
@@ -152,23 +126,28 @@ def _known_keys() -> list[str]:
                 yield from flatten(value, f"{prefix}{name}.")
 
     default = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("config")))
-    return sorted({*groups, *flatten(default, "")})
+    of_options = {f"{group}.{name}" for group in names for node in _options(group).values() for name in node}
+    return sorted({*names, *flatten(default, ""), *of_options})
 
 
 def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
-    _refuse_strangers(node, Config, "")
     try:
+        _refuse_strangers(node, Config, "")
         if missing := sorted(OmegaConf.missing_keys(node)):
             raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer"):
+    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
         _check_nodes(_with_target(getattr(config, name), name, f"conf/{name}/"), name)
+    personal = config.federation.personal
+    _check_nodes(_with_target(personal, "federation.personal", "conf/federation/personal/"), "federation.personal")
     for name in ("client_lr", "server_lr"):
         options = f"conf/lr_schedule/; choose one by lr_schedule@{name}=cosine"
         _check_nodes(_with_target(getattr(config, name), name, options), name)
+    for name in ("kind", "loss"):
+        _check_nodes(_with_target(getattr(config.task, name), f"task.{name}", f"conf/task/{name}/"), f"task.{name}")
     for name in ("aggregation", "server_optimizer"):
         key = f"strategy.{name}"
         _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)

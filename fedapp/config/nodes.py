@@ -16,6 +16,12 @@ from fedapp.common.errors import ConfigError, FedappError
 __all__ = ["Node", "instantiate"]
 
 Node = dict[str, Any]
+RANGES = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
 
 
 def instantiate(key: str, node: Node, *args: Any, partial: bool = False, **kwargs: Any) -> Any:
@@ -39,7 +45,8 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
     """Refuse unknown arguments, and values that do not fit the type hints of `made`."""
     parameters = inspect.signature(made).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    hints = get_type_hints(getattr(made, "__init__") if inspect.isclass(made) else made)  # noqa: B009 (mypy)
+    # With their extras: Annotated[float, Field(gt=0)] gives a range.
+    hints = get_type_hints(made.__init__ if inspect.isclass(made) else made, include_extras=True)
     for name, value in node.items():
         if name.startswith("_"):
             continue
@@ -62,5 +69,11 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
 def _wanted(hint: Any, error: ValidationError) -> str:
     if get_origin(hint) is Literal:
         return f"must be one of {', '.join(str(option) for option in get_args(hint))}"
+    for found in error.errors():
+        if found["type"] in RANGES:
+            words, limit = RANGES[found["type"]]
+            return f"must be {words} {found['ctx'][limit]:g}"
+        if found["type"] == "literal_error":
+            return f"must be one of {str(found['ctx']['expected']).replace(' or ', ', ')}"
     name = getattr(hint, "__name__", str(hint)) if inspect.isclass(hint) else hint
     return f"expected {name} ({error.errors()[0]['msg']})"

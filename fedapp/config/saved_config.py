@@ -10,39 +10,53 @@ import yaml
 from fedapp.common.errors import ConfigError
 from fedapp.config.compose import committed_targets
 from fedapp.config.nodes import Node
+from fedapp.config.options import options_of
 
 __all__ = ["SavedConfig", "read_saved"]
 
-PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models."}
+PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models.", "task.kind": "fedapp.learning.tasks."}
 
 
 @dataclass(frozen=True)
 class SavedConfig:
-    """What of a saved config the model's use needs. `personal`: what of the model is the clients' own."""
+    """What of a saved config the model's inference needs. `kind`: the task's. `personal`: what of the model is the
+    clients' own; None where the config does not say."""
 
     data: Node
     model: Node
-    personal: str
+    kind: Node
+    personal: Node | None
 
 
 def read_saved(path: Path) -> SavedConfig:
-    """The `_target_`s of `data` and `model` are code of fedapp.data and fedapp.models that a file under conf/ names.
-    Raises ConfigError, opening with `path`, for anything else."""
+    """The `_target_`s of `data`, `model` and `task.kind` are code of fedapp.data, fedapp.models and
+    fedapp.learning.tasks that a file under conf/ names. Raises ConfigError, opening with `path`, for anything else."""
+    defaults = {"task.kind": options_of("task/kind")["auto"]}  # runs of earlier versions name no kind
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
         nodes: dict[str, Node] = {}
         for key, package in PACKAGES.items():
-            node = config.get(key) if isinstance(config, dict) else None
+            node = _found(config, key) or defaults.get(key)
             if not isinstance(node, dict) or "_target_" not in node:
                 raise ConfigError(f"{path}: no config of a run; {key} with its _target_ is missing")
             _refuse_code(node, f"{path}: {key}", package)
             nodes[key] = {str(name): value for name, value in node.items()}
         federation = config.get("federation")
+        personal = federation.get("personal") if isinstance(federation, dict) else None
+        if personal is not None:
+            _refuse_code(personal, f"{path}: federation.personal", PACKAGES["model"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: no config of a run: {reason}") from None
-    personal = str(federation.get("personal", "none")) if isinstance(federation, dict) else "none"
-    return SavedConfig(nodes["data"], nodes["model"], personal)
+    personal = personal if isinstance(personal, dict) else None
+    return SavedConfig(nodes["data"], nodes["model"], nodes["task.kind"], personal)
+
+
+def _found(config: Any, key: str) -> Any:
+    """The value of a dotted key, or None."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
 
 
 def _refuse_code(node: Any, key: str, package: str) -> None:

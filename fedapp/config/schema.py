@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from fedapp.common.errors import ConfigError
 
-__all__ = ["Config", "Federation", "Run", "Strategy", "Task", "Train", "check_ranges"]
+__all__ = ["Config", "Federation", "Run", "Strategy", "TaskSection", "Train", "check_ranges"]
 
 
 def bounded(*, ge: float | None = None, gt: float | None = None, le: float | None = None) -> Any:
@@ -22,8 +22,10 @@ def choice(*options: str | int) -> Any:
 
 
 @dataclass
-class Task:
+class TaskSection:
     name: str = choice("horizontal", "transfer")
+    kind: Any = MISSING
+    loss: Any = MISSING
     metrics: Any = MISSING
 
 
@@ -45,7 +47,7 @@ class Federation:
     patience_metric: str = MISSING
     max_seconds: float | None = bounded(gt=0)
     final_evaluation: bool = MISSING
-    personal: str = choice("none", "head")
+    personal: Any = MISSING
     deliver: bool = MISSING
 
 
@@ -82,45 +84,10 @@ class Run:
 
 
 @dataclass
-class SecureAggregation:
-    """All but `name` is of `secaggplus`, and null where that is not chosen."""
-
-    name: str = choice("none", "secaggplus")
-    neighbours: int | None = bounded(ge=2)
-    threshold: int | None = bounded(ge=2)
-    clip: float | None = bounded(gt=0, le=1e6)
-    bits: int | None = bounded(ge=4, le=32)
-    modulus_bits: int | None = choice(16, 24, 32, 40, 48, 56, 64)
-    keys_timeout: float | None = bounded(gt=0)
-    shares_timeout: float | None = bounded(gt=0)
-    masked_timeout: float | None = bounded(gt=0)
-    unmask_timeout: float | None = bounded(gt=0)
-
-
-@dataclass
-class Privacy:
-    """All but `name` is of `dp_sgd`, and null where that is not chosen."""
-
-    name: str = choice("none", "dp_sgd")
-    noise_multiplier: float | None = bounded(ge=0, le=1e4)
-    target_epsilon: float | None = bounded(gt=0)
-    delta: float | None = bounded(gt=0, le=0.1)
-    max_grad_norm: float | None = bounded(
-        ge=0.01, le=1e6
-    )  # so small that noise vanished in float32, it would not protect
-    sample_rate: float | None = bounded(gt=0, le=1)
-    planned_rounds: int | None = bounded(ge=1)
-    accountant: str | None = choice("rdp", "prv")
-    grad_sample_mode: str | None = choice("auto", "hooks", "functorch", "ew", "ghost")
-    round_counts_to: int | None = bounded(ge=1)
-    noise_source: str | None = choice("os_entropy", "seeded_for_tests")
-
-
-@dataclass
 class Config:
-    """The whole config. `data`, `model`, `partition`, `optimizer` and the schedules are nodes with a `_target_`."""
+    """The whole config. What is of type Any is a node with a `_target_`, whose class says what keys it takes."""
 
-    task: Task = field(default_factory=Task)
+    task: TaskSection = field(default_factory=TaskSection)
     data: Any = MISSING
     model: Any = MISSING
     partition: Any = MISSING
@@ -128,20 +95,16 @@ class Config:
     client_lr: Any = MISSING
     server_lr: Any = MISSING
     strategy: Strategy = field(default_factory=Strategy)
-    privacy: Privacy = field(default_factory=Privacy)
-    secure_aggregation: SecureAggregation = field(default_factory=SecureAggregation)
+    privacy: Any = MISSING
+    secure_aggregation: Any = MISSING
+    compression: Any = MISSING
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)
     run: Run = field(default_factory=Run)
 
 
 def check_ranges(config: Config) -> None:
-    for name, option in (("privacy", "dp_sgd"), ("secure_aggregation", "secaggplus")):
-        section = getattr(config, name)
-        for item in fields(section) if section.name == "none" else ():
-            if item.name != "name" and (value := getattr(section, item.name)) is not None:
-                raise ConfigError(f"{name}.{item.name}={value}: has no effect under {name}=none; use {name}={option}")
-    for section_name in ("task", "federation", "train", "strategy", "run", "privacy", "secure_aggregation"):
+    for section_name in ("task", "federation", "train", "strategy", "run"):
         for item in fields(getattr(config, section_name)):
             value, rule = getattr(getattr(config, section_name), item.name), item.metadata
             key = f"{section_name}.{item.name}"

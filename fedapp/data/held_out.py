@@ -49,7 +49,7 @@ def hold_out(
 
 def _can_stratify(examples: Examples, fraction: float) -> bool:
     """scikit-learn's conditions: two examples of every class, room for each class on both sides."""
-    if examples.targets.is_floating_point():
+    if examples.targets.is_floating_point() or examples.targets.dim() > 1:
         return False
     counts = torch.unique(examples.targets, return_counts=True)[1]
     num_test = math.ceil(fraction * len(examples))

@@ -61,9 +61,11 @@ def partition(pooled: Pooled, partitioner: "Partitioner", num_clients: int, seed
 
 
 def columns_of(pooled: Pooled) -> dict[str, Any]:
-    """What a partitioner can split by, as one array a column."""
+    """What a partitioner can split by, as one array a column. Targets are a column where each is one value."""
     targets = pooled.train.targets
-    columns = {"row": np.arange(len(targets)), "target" if targets.is_floating_point() else "label": targets.numpy()}
+    columns = {"row": np.arange(len(targets))}
+    if targets.dim() == 1:
+        columns["target" if targets.is_floating_point() else "label"] = targets.numpy()
     for name, values in pooled.columns.items():
         if name in columns:
             raise ConfigError(f"data.group={name!r}: partitioners know another column by this name. Rename the column")

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedapp.common.errors import DataError
 from fedapp.common.seeding import derive_seed
 from fedapp.data.partition import holdout
-from fedapp.data.source import DataSource, Examples, Pooled, Schema
+from fedapp.data.source import DataSource, Examples, Pooled
 
 __all__ = [
     "ClientData",
@@ -93,21 +93,22 @@ def num_partitions(node_config: NodeConfig) -> int:
 class Shards:
     """The data of clients, loaded when first asked for and split into training and validation.
 
-    `split` says which rows of pooled data each client of a simulation owns. That data is kept once, in the order of its
+    `check` refuses examples that do not fit the task, by a DataError that opens with the name that it is given. `split`
+    says which rows of pooled data each client of a simulation owns. That data is kept once, in the order of its
     owners, so that each client's part is a view and nothing is copied.
     """
 
     def __init__(
         self,
         source: DataSource,
-        schema: Schema,
+        check: Callable[[Examples, str], Examples],
         split: Callable[[Pooled], list[Tensor]],
         *,
         val_fraction: float,
         seed: int,
         path: Path | None = None,
     ) -> None:
-        self._source, self._schema, self._split = source, schema, split
+        self._source, self._check, self._split = source, check, split
         self._val_fraction, self._seed, self._path = val_fraction, seed, path
         self._pool: Examples | None = None
         self._spans: list[tuple[int, int, int]] = []  # of each client: training rows a..b, validation rows b..c
@@ -128,7 +129,7 @@ class Shards:
             pooled = self._source.pooled()
             examples, name = pooled.train, type(self._source).__name__
             owners = self._split(pooled)
-        examples.check(self._schema, name)
+        self._check(examples, name)
         order, start = [], 0
         for number, rows in enumerate(owners):
             train, validation = holdout(len(rows), self._val_fraction, derive_seed(self._seed, "validation", number))

@@ -39,7 +39,8 @@ class Schema:
     `input_shape` is one example's, e.g. `(1, 8, 8)` or `(30,)`. `classes` names the labels in the order of
     their indices; empty means regression with one float target. `features` names the columns of a table
     (after one-hot encoding, so `len(features) == input_shape[0]`), and is empty for images.
-    `impute` says that inputs may hold NaN, which the input layer replaces by the feature's mean.
+    `impute` says that inputs may hold NaN, which the input layer replaces by the feature's mean. `vocabulary` is how
+    many tokens there are where inputs are token indices; 0 means that inputs are numbers.
     """
 
     input_shape: tuple[int, ...]
@@ -47,6 +48,7 @@ class Schema:
     features: tuple[str, ...] = ()
     scaling: Scaling = field(default_factory=Scaling)
     impute: bool = False
+    vocabulary: int = 0
 
     @property
     def num_outputs(self) -> int:
@@ -54,14 +56,25 @@ class Schema:
         return len(self.classes) or 1
 
     @property
-    def is_classification(self) -> bool:
-        return bool(self.classes)
+    def kind(self) -> str:
+        """The kind of task that the data is for: an option of conf/task/kind/. A subclass may name another one."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """int64 for tokens. Numbers are float32; as pixels they may be stored as uint8."""
+        return torch.int64 if self.vocabulary else torch.float32
 
 
 def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
     """A DataError that opens with `name`, unless `inputs` (n, *input_shape) fit `schema`."""
     if tuple(inputs.shape[1:]) != schema.input_shape:
         raise DataError(f"{name}: examples have shape {tuple(inputs.shape[1:])}, the task expects {schema.input_shape}")
+    if schema.vocabulary:
+        if inputs.dtype != torch.int64:
+            raise DataError(f"{name}: tokens are {inputs.dtype}, token indices must be int64")
+        if inputs.numel() and not 0 <= int(inputs.min()) <= int(inputs.max()) < schema.vocabulary:
+            raise DataError(f"{name}: a token index lies outside 0..{schema.vocabulary - 1}")
     if inputs.is_floating_point():
         bad = torch.isinf(inputs) if schema.impute else ~torch.isfinite(inputs)
         if bad.any():
@@ -71,7 +84,8 @@ def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """n examples: `inputs` (n, *input_shape) float32 or uint8, `targets` (n,) int64 or, for regression, float32."""
+    """n examples: `inputs` (n, *input_shape) float32 or uint8, or int64 for tokens; `targets` as the task says, such as
+    (n,) int64 for classes and (n,) float32 for numbers."""
 
     inputs: Tensor
     targets: Tensor
@@ -95,17 +109,11 @@ class Examples:
         return self.inputs.nbytes + self.targets.nbytes
 
     def check(self, schema: Schema, name: str) -> "Examples":
-        """These examples, if they fit `schema`; else a DataError that opens with `name`."""
+        """These examples, if their inputs fit `schema`; else a DataError that opens with `name`. What targets are is
+        for the task to check."""
         check_inputs(self.inputs, schema, name)
         if len(self.inputs) != len(self.targets):
             raise DataError(f"{name}: {len(self.inputs)} inputs, but {len(self.targets)} labels")
-        if schema.is_classification:
-            if self.targets.dtype != torch.int64:
-                raise DataError(f"{name}: labels are {self.targets.dtype}, class indices must be int64")
-            if len(self) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < len(schema.classes):
-                raise DataError(f"{name}: a label index lies outside 0..{len(schema.classes) - 1}")
-        elif not torch.isfinite(self.targets).all():
-            raise DataError(f"{name}: a target is NaN or infinite")
         return self
 
 

@@ -17,9 +17,9 @@ def check_site(node_config: Mapping[str, bool | int | float | str], task: str) -
     config = compose(split_overrides(task))
     site = build_site(config, path, limits)
     clients = hosted_clients(node_config, 0, config.federation.num_clients)
-    site.shards.load()  # says what is wrong, which under differential privacy the census hides from the server
-    census = site.census(clients)
-    for client, count, fault in zip(census.clients, census.num_examples, census.faults, strict=True):
+    site.shards.load()  # says what is wrong, which under differential privacy a preflight report hides
+    report = site.preflight(clients)
+    for client, count, fault in zip(report.clients, report.num_examples, report.faults, strict=True):
         if fault or not count:
             raise DataError(f"{path or f'client {client}'}: {fault or 'no training example'}")
     counted = sum(len(site.shards.of(client).train) for client in clients)

@@ -13,11 +13,12 @@ from fedapp.config import compose
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import Operator, read_operator
 from fedapp.launch.attend import attend
-from fedapp.launch.check import absolute_paths, check_config, check_directory
+from fedapp.launch.check import absolute_paths
 from fedapp.launch.follow import FollowedRun
 from fedapp.launch.local_superlink import Connection, flower_environment, write_connection
 from fedapp.launch.show import Finished
 from fedapp.server.build import output_directory
+from fedapp.server.check_config import check_config, check_directory
 
 __all__ = ["Prepared", "main", "prepare", "run_prepared"]
 
@@ -56,7 +57,7 @@ def prepare(overrides: Sequence[str], *, remote: bool = False) -> Prepared:
     sent = [*overrides, *absolute_paths(config)]
     config = compose(sent)
     directory = output_directory(config, default_directory())
-    done = check_directory(config, directory, check_config(config))
+    done = check_directory(check_config(config), directory)
     return Prepared(overrides, sent, directory, config.federation.num_rounds, done)
 
 

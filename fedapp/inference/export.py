@@ -16,10 +16,11 @@ from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import Schema
 from fedapp.inference.formats import FORMATS
 from fedapp.inference.saved import BATCH, Saved
+from fedapp.models.input_layer import InputLayer, TokenLayer
 
 __all__ = ["TOLERANCE", "examples_to_check", "export"]
 
-TOLERANCE = 1e-4  # largest difference of probabilities; of values, as a share of the largest one if that is above 1
+TOLERANCE = 1e-4  # largest difference, as a share of the largest value if that is above 1 (no probability is)
 CHECKED = 128  # so many examples
 
 
@@ -41,7 +42,7 @@ def export(saved: Saved, kind: str, path: Path, inputs: Tensor) -> float:
         run = form.load(unchecked)
         batches = [inputs[:1], *torch.split(inputs[1:], BATCH)]
         found = torch.cat([run(batch.to(dtype)) for batch in batches])
-        difference = _difference(expected, found, saved.schema)
+        difference = _difference(expected, found)
         if difference <= TOLERANCE:
             os.replace(unchecked, path)
             sync_folder(path.parent)
@@ -77,15 +78,13 @@ def _random_inputs(saved: Saved) -> Tensor:
     if _dtype(saved.schema) is torch.uint8:
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     layer = saved.predictor.model.get_submodule("input")
-    inputs = layer.get_buffer("offset") + layer.get_buffer("scale") * torch.randn(shape, generator=random)
-    if saved.schema.impute:
-        inputs[torch.rand(shape, generator=random) < 0.1] = float("nan")
-    return inputs
+    assert isinstance(layer, InputLayer | TokenLayer)
+    return layer.random_inputs(shape, random)
 
 
 def _dtype(schema: Schema) -> torch.dtype:
-    """Images are uint8 (0..255) where they are scaled as such; other inputs are float32, as they are."""
-    return torch.uint8 if schema.scaling == PIXEL_SCALING else torch.float32
+    """Images are uint8 (0..255) where they are scaled as such; other inputs are as the schema says."""
+    return torch.uint8 if schema.scaling == PIXEL_SCALING else schema.input_dtype
 
 
 def _facts(saved: Saved, dtype: torch.dtype) -> dict[str, object]:
@@ -99,9 +98,9 @@ def _facts(saved: Saved, dtype: torch.dtype) -> dict[str, object]:
     }
 
 
-def _difference(expected: Tensor, found: Tensor, schema: Schema) -> float:
-    """The largest difference: of probabilities; for regression relative to the largest value, if that is above 1."""
+def _difference(expected: Tensor, found: Tensor) -> float:
+    """The largest difference, relative to the largest value if that is above 1."""
     if expected.shape != found.shape:
         raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
-    scale = 1.0 if schema.is_classification else max(1.0, float(expected.abs().max()))
+    scale = max(1.0, float(expected.abs().max()))
     return float((expected - found).abs().max()) / scale

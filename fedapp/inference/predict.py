@@ -10,36 +10,32 @@ import torch
 from torch import Tensor
 
 from fedapp.inference.saved import Saved
+from fedapp.learning.task import Task
 
 __all__ = ["Predictions", "predict"]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """`values` are probabilities (n, classes), or (n, 1) where `classes` is empty; a name for each of the n."""
+    """`values` are the task's predictions (n, ...), such as probabilities (n, classes); a name for each of the n."""
 
     names: tuple[str, ...]
-    classes: tuple[str, ...]
+    task: Task
     values: Tensor
 
     def lines(self) -> Iterator[str]:
-        """Name, predicted class and its probability, with tabs between; for regression name and value."""
-        for name, predicted, row in self._rows():
-            yield "\t".join([name, predicted, *([f"{max(row):.4f}"] if self.classes else [])])
+        """Name and prediction with tabs between: a class and its probability, or a value."""
+        for name, prediction in zip(self.names, self.values.tolist(), strict=True):
+            yield "\t".join([name, *self.task.line(prediction)])
 
     def to_csv(self) -> bytes:
-        """`name`, `prediction`, and for each class `probability of <class>`, in UTF-8."""
+        """`name` and the task's columns: `prediction`, and for each class `probability of <class>`. In UTF-8."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["name", "prediction", *(f"probability of {label}" for label in self.classes)])
-        for name, predicted, row in self._rows():
-            writer.writerow([name, predicted, *(f"{value:.9g}" for value in row if self.classes)])
+        writer.writerow(["name", *self.task.columns])
+        for name, prediction in zip(self.names, self.values.tolist(), strict=True):
+            writer.writerow([name, *self.task.row(prediction)])
         return text.getvalue().encode("utf-8", "backslashreplace")  # file names need not be UTF-8
-
-    def _rows(self) -> Iterator[tuple[str, str, list[float]]]:
-        for name, row in zip(self.names, self.values.tolist(), strict=True):
-            predicted = self.classes[row.index(max(row))] if self.classes else f"{row[0]:.9g}"
-            yield name, predicted, row
 
 
 def predict(saved: Saved, paths: Sequence[Path]) -> Predictions:
@@ -54,4 +50,4 @@ def predict(saved: Saved, paths: Sequence[Path]) -> Predictions:
         inputs, found = saved.source.unlabelled(path)
         values.append(saved.predict(inputs, str(path)))
         names += [f"{path}:{name}" for name in found] if saved.schema.features and len(paths) > 1 else found
-    return Predictions(tuple(names), saved.schema.classes, torch.cat(values))
+    return Predictions(tuple(names), saved.task, torch.cat(values))

@@ -4,6 +4,7 @@ Neither the training data nor pretrained weights nor a network is needed, and no
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import FedappError, ModelError
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import read_saved
+from fedapp.config import instantiate, read_saved
 from fedapp.data.source import DataSource, Schema, check_inputs
-from fedapp.learning.build import build_model, build_source
+from fedapp.learning.build import build_kind, build_model, build_source
+from fedapp.learning.task import Task
 from fedapp.models.weights import form_only, load_into, read_weights
 
 __all__ = ["Predictor", "Saved", "load_run"]
@@ -23,15 +25,15 @@ BATCH = 64  # examples at once: large images must fit into memory
 
 
 class Predictor(nn.Module):
-    """Inputs (N, *input_shape) as the data source gives them to class probabilities (N, classes), or values (N, 1)."""
+    """Inputs (N, *input_shape) as the data source gives them to what `predictions` makes of the model's outputs: class
+    probabilities (N, classes), or values (N, 1)."""
 
-    def __init__(self, model: nn.Module, *, is_classification: bool) -> None:
+    def __init__(self, model: nn.Module, predictions: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.model, self.is_classification = model, is_classification
+        self.model, self.predictions = model, predictions
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.model(x)
-        return outputs.softmax(1) if self.is_classification else outputs
+        return self.predictions(self.model(x))
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,18 @@ class Saved:
     """What a run left behind. `predictor` is in evaluation mode, `sha256` is its model's, as in summary.json."""
 
     source: DataSource
-    schema: Schema
+    task: Task
     predictor: Predictor
     sha256: str
 
+    @property
+    def schema(self) -> Schema:
+        return self.task.schema
+
     @torch.no_grad()
     def predict(self, inputs: Tensor, name: str) -> Tensor:
-        """Probabilities (n, classes), or values (n, 1), float32 on the CPU. Raises DataError, opening with `name`, for
-        inputs that do not fit the schema."""
+        """The task's predictions (n, ...), such as probabilities (n, classes), on the CPU. Raises DataError, opening
+        with `name`, for inputs that do not fit the schema."""
         check_inputs(inputs, self.schema, name)
         device = next(self.predictor.parameters()).device
         return torch.cat([self.predictor(chunk.to(device)).cpu() for chunk in torch.split(inputs, BATCH)])
@@ -57,24 +63,25 @@ def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
     model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
     config, weights = _files(directory)
     found = read_saved(config)
-    if found.personal != "none" and (directory / "summary.json").exists():
+    whole = found.personal is None or instantiate("federation.personal", found.personal).whole
+    if not whole and (directory / "summary.json").exists():
         raise ModelError(
-            f"{directory}: is of a run with federation.personal={found.personal}: its clients have their own heads, and"
+            f"{directory}: is of a run with personal heads (federation.personal): its clients have their own, and"
             " this model has none that was trained. Use it on a device, with federation.deliver=true (models/latest in"
             " its keep-path)"
         )
     try:
         source = build_source(found.data)
-        schema = source.schema()
+        task = build_kind(found.kind, source.schema())
         with form_only():
-            model = build_model(found.model, schema)
+            model = build_model(found.model, task)
     except FedappError as error:
         raise ModelError(f"{config}: {error}") from None
     load_into(model, read_weights(weights, key="model"), f"model={weights}")
     sha256 = state_sha256(model.state_dict())
     _check_same(directory / "summary.json", weights, sha256)
-    predictor = Predictor(model, is_classification=schema.is_classification)
-    return Saved(source, schema, predictor.eval().requires_grad_(False).to(device), sha256)
+    predictor = Predictor(model, task.predictions)
+    return Saved(source, task, predictor.eval().requires_grad_(False).to(device), sha256)
 
 
 def _files(directory: Path) -> tuple[Path, Path]:

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from inspect import isclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import derive_seed, seeded
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, instantiate, options_of
 from fedapp.data.augmentation import augmentation
 from fedapp.data.flower_datasets import import_flower_datasets
 from fedapp.data.partition import columns_of, partition
@@ -21,20 +22,25 @@ from fedapp.data.shards import Shards
 from fedapp.data.source import DataSource, Pooled, Schema
 from fedapp.data.splits import Rows, kept_split, split_key, splits_folder
 from fedapp.flower.quick_import import quick_import
+from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import choose
 from fedapp.learning.optimizer_step import make_optimizer
 from fedapp.learning.task import Task
+from fedapp.learning.training import LocalTraining
 from fedapp.models.fit import check_fits
 from fedapp.models.input_layer import assemble
-from fedapp.models.shared_state import frozen_state, make_personal, shared_state
-from fedapp.models.transfer import last_linear, split
+from fedapp.models.personal import Personal
+from fedapp.models.shared_state import frozen_state, personal_state
+from fedapp.models.transfer import split
 
 __all__ = [
     "Parts",
+    "build_kind",
     "build_model",
     "build_parts",
     "build_shards",
     "build_source",
+    "build_training",
     "check_optimizer",
     "optimizer_factory",
 ]
@@ -45,6 +51,7 @@ class Parts:
     """What server and clients both have: the data set, the task, and the model at its initial state.
 
     `whole` takes examples. `model` is the part of it that is trained: all, or what works on the output of `frozen`.
+    `personal` says what of that is the clients' own.
     """
 
     source: DataSource
@@ -52,12 +59,18 @@ class Parts:
     whole: nn.Module
     frozen: nn.Module | None
     model: nn.Module
+    personal: Personal
 
     @property
     def backbone(self) -> str:
         """SHA-256 of what server and clients must have alike because it never travels; "" where all does."""
         fixed = frozen_state(self.model) | (self.frozen.state_dict() if self.frozen is not None else {})
         return state_sha256(fixed) if fixed else ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server's model is complete; not where clients have a part of their own."""
+        return not personal_state(self.model)
 
 
 def build_parts(config: Config) -> Parts:
@@ -67,28 +80,25 @@ def build_parts(config: Config) -> Parts:
             raise ConfigError(f"data.{key}={path}: must be an absolute path, since server and clients start elsewhere")
     source = build_source(config.data)
     schema = source.schema()
-    metrics = choose(config.task.metrics, classification=schema.is_classification)
-    if config.federation.target_accuracy is not None and "accuracy" not in metrics:
-        raise ConfigError("federation.target_accuracy: needs a classification task, this one is a regression")
+    task = build_task(config, schema)
+    if config.federation.target_accuracy is not None and "accuracy" not in task.metrics:
+        raise ConfigError(
+            f"federation.target_accuracy: needs a classification task, this one is a {task.kind} without the metric"
+            " accuracy; leave it null"
+        )
     with seeded(config.run.seed, "model"):
-        whole = build_model(config.model, schema)
-    check_fits(whole, schema)
+        whole = build_model(config.model, task)
+    check_fits(whole, task.example_inputs, task.output_shape)
     augmentation(config.train.augmentation, schema)  # what is wrong with it is said now
     frozen, model = split(whole)
     if schema.scaling.kind == "federated" and not all(parameter.requires_grad for parameter in whole.parameters()):
         raise ConfigError(
             "data.scaling=federated: the scaling of inputs is part of what is frozen here; set model.trainable=full"
         )
-    if config.federation.personal == "head":
-        make_personal(last_linear(model)[1])
-        shared = shared_state(model)
-        if not any(name in shared for name, parameter in model.named_parameters() if parameter.requires_grad):
-            raise ConfigError(
-                "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
-                " federate; take a larger model, or model.trainable=last_k, lora or full"
-            )
+    personal: Personal = instantiate("federation.personal", config.federation.personal)
+    personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
-    return Parts(source, Task(schema, metrics), whole, frozen, model)
+    return Parts(source, task, whole, frozen, model, personal)
 
 
 def build_source(node: dict[str, Any]) -> DataSource:
@@ -98,9 +108,42 @@ def build_source(node: dict[str, Any]) -> DataSource:
     return source
 
 
-def build_model(node: dict[str, Any], schema: Schema) -> nn.Sequential:
-    """The network behind its input layer: (B, *input_shape) as stored to (B, num_outputs)."""
-    return assemble(instantiate("model", node, partial=True)(schema), schema)
+def build_kind(node: dict[str, Any], schema: Schema) -> Task:
+    """The task with the loss and the metric of its kind."""
+    task = instantiate("task.kind", node, partial=True)(schema)
+    if not isinstance(task, Task):
+        raise ConfigError(f"task.kind._target_={node['_target_']}: does not give a fedapp.learning.task.Task")
+    return task
+
+
+def build_task(config: Config, schema: Schema) -> Task:
+    task, node = build_kind(config.task.kind, schema), config.task.loss
+    metrics = choose(config.task.metrics, task.kind, task.metrics)
+    loss = instantiate("task.loss", node)
+    if loss is None:
+        return replace(task, metrics=metrics)
+    if not isinstance(loss, Loss):
+        raise ConfigError(f"task.loss._target_={node['_target_']}: is not a fedapp.learning.losses.Loss")
+    if loss.serves != task.kind:
+        raise ConfigError(
+            f"task.loss={type(loss).__name__}: is a loss for {loss.serves}, this task is a {task.kind}. Choose"
+            f" {' or '.join(f'task/loss={name}' for name in _losses(task.kind))}"
+        )
+    return replace(task, criterion=loss, metrics=metrics)
+
+
+def _losses(kind: str) -> list[str]:
+    """The options of conf/task/loss/ that serve `kind`, and auto; those that need an argument are left out."""
+    made = {}
+    for name, node in options_of("task/loss").items():
+        with suppress(ConfigError):
+            made[name] = instantiate("task.loss", node)
+    return [name for name, loss in made.items() if loss is None or loss.serves == kind]
+
+
+def build_model(node: dict[str, Any], task: Task) -> nn.Sequential:
+    """The network behind its input layer: (B, *input_shape) as stored to (B, *output_shape)."""
+    return assemble(instantiate("model", node, partial=True)(task.schema), task.input_layer())
 
 
 def check_optimizer(key: str, node: dict[str, Any]) -> None:
@@ -120,6 +163,35 @@ def optimizer_factory(key: str, node: dict[str, Any]) -> Callable[..., torch.opt
     return cast(Callable[..., torch.optim.Optimizer], made)
 
 
+def build_training(config: Config, parts: Parts, max_seconds: float | None = None) -> LocalTraining:
+    """Plain local training. `max_seconds`: the operator's; the shorter of it and the server's counts."""
+    bounds = [config.train.max_seconds, max_seconds]
+    return LocalTraining(
+        loss=parts.task.loss,
+        optimizer=optimizer_factory("optimizer", config.optimizer),
+        local_epochs=config.train.local_epochs,
+        batch_size=config.train.batch_size,
+        proximal_mu=config.train.proximal_mu,
+        prepare=_preparation(config, parts),
+        precision=config.train.precision,
+        max_seconds=min((bound for bound in bounds if bound is not None), default=None),
+    )
+
+
+def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | None:
+    """Augmentation, and what the frozen part makes of its result, which is new each time; None without it."""
+    augment, frozen = augmentation(config.train.augmentation, parts.task.schema), parts.frozen
+    if augment is None or frozen is None:
+        return augment
+
+    @torch.no_grad()
+    def prepare(images: Tensor) -> Tensor:
+        features: Tensor = frozen(augment(images))
+        return features
+
+    return prepare
+
+
 def build_shards(config: Config, parts: Parts, path: Path | None = None, *, splits: Path | None = None) -> Shards:
     """`splits`: the folder in which the split is kept for other processes; what the environment names unless given."""
     num_clients, seed = config.federation.num_clients, derive_seed(config.run.seed, "partition")
@@ -136,5 +208,5 @@ def build_shards(config: Config, parts: Parts, path: Path | None = None, *, spli
         owners = kept_split(folder, split_key(settings, columns_of(pooled)), make) if folder is not None else make()
         return [torch.from_numpy(rows) for rows in owners]
 
-    schema, fraction = parts.task.schema, config.train.val_fraction
-    return Shards(parts.source, schema, split, val_fraction=fraction, seed=config.run.seed, path=path)
+    fraction = config.train.val_fraction
+    return Shards(parts.source, parts.task.check, split, val_fraction=fraction, seed=config.run.seed, path=path)

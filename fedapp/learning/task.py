@@ -1,14 +1,17 @@
-"""A task: the kind of data, the model, its loss, and the metrics that judge it."""
+"""A task: what the model's inputs, outputs and targets are, its loss, and the metrics that judge it."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
 from fedapp.data.source import Examples, Schema
+from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import Metric
+from fedapp.models.input_layer import input_layer
 
 __all__ = ["Evaluation", "Task"]
 
@@ -25,27 +28,65 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Task:
-    """`metrics` opens with the one that clients report of their validation splits."""
+class Task(ABC):
+    """The base of every kind in learning/tasks/. `metrics` opens with the one that clients report of their validation
+    splits. Losses and metrics serve a `kind`; a subclass of a kind that keeps its name takes the same ones."""
 
+    kind: ClassVar[str]
     schema: Schema
+    criterion: Loss
     metrics: Mapping[str, Metric]
 
     @property
     def main_metric(self) -> str:
         return next(iter(self.metrics))
 
+    @property
+    def main(self) -> Metric:
+        return self.metrics[self.main_metric]
+
+    # --- the data and the model ------------------------------------------------------------------------------------
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What the model gives of one example."""
+        return (self.schema.num_outputs,)
+
+    def input_layer(self) -> nn.Module:
+        """The first layer of every model, which takes inputs as they are stored."""
+        return input_layer(self.schema)
+
+    def example_inputs(self, count: int) -> Tensor:
+        """Valid inputs (count, *input_shape) for trials."""
+        return torch.zeros(count, *self.schema.input_shape, dtype=self.schema.input_dtype)
+
+    @abstractmethod
+    def example_targets(self, count: int) -> Tensor:
+        """Valid targets (count, ...) for trials."""
+
+    @abstractmethod
+    def check_targets(self, targets: Tensor, name: str) -> None:
+        """Raises DataError, opening with `name`, for targets that the task cannot have."""
+
+    def check(self, examples: Examples, name: str) -> Examples:
+        """These examples, if they fit the task; else a DataError that opens with `name`."""
+        examples.check(self.schema, name)
+        self.check_targets(examples.targets, name)
+        return examples
+
+    # --- training and evaluation -----------------------------------------------------------------------------------
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of outputs (B, k): cross entropy, or for regression the squared error of outputs (B, 1)."""
-        if self.schema.is_classification:
-            return F.cross_entropy(outputs, targets)
-        return F.mse_loss(outputs.squeeze(1), targets)
+        """Mean loss, of shape (), of outputs (B, *output_shape)."""
+        return self.criterion.mean(outputs, targets)
 
     def loss_per_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The same, of each example: (B,)."""
-        if self.schema.is_classification:
-            return F.cross_entropy(outputs, targets, reduction="none")
-        return F.mse_loss(outputs.squeeze(1), targets, reduction="none")
+        return self.criterion.per_example(outputs, targets)
+
+    def confidences(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,): higher, the better the model knows the true target. For the audit of what a model tells of its data."""
+        return -self.loss_per_example(outputs, targets)
 
     def evaluate(self, model: nn.Module, examples: Examples, *, only_main: bool = False) -> Evaluation | None:
         """Judge `model` on `examples`; None where there are none."""
@@ -63,3 +104,22 @@ class Task:
             loss=float(self.loss(outputs, targets)),
             metrics={name: metric(outputs, targets) for name, metric in chosen.items()},
         )
+
+    # --- inference -------------------------------------------------------------------------------------------------
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What users are told of outputs (B, *output_shape), such as probabilities. A part of exported models."""
+        return outputs
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """What predictions are as columns of a table."""
+
+    @abstractmethod
+    def row(self, prediction: Sequence[float]) -> list[str]:
+        """One example's prediction as cells, one for each of `columns`."""
+
+    @abstractmethod
+    def line(self, prediction: Sequence[float]) -> list[str]:
+        """The same for a terminal: the prediction, and how sure it is where that is known."""

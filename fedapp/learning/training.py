@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import DeviceError
 from fedapp.common.seeding import generator, seeded
 from fedapp.data.source import Examples
 from fedapp.learning.optimizer_step import make_optimizer, stepper
@@ -21,7 +21,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def resolve_device(name: str, key: str = "run.device") -> torch.device:
-    """`name`, the value of `key`, as a torch device. Raises ConfigError where it does not exist here."""
+    """`name`, the value of `key`, as a torch device. Raises DeviceError where it does not exist here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,7 +29,7 @@ def resolve_device(name: str, key: str = "run.device") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{key}={name}: {reason}. Use auto, cpu, or a device that this machine has") from None
+        raise DeviceError(f"{key}={name}: {reason}. Use auto, cpu, or a device that this machine has") from None
     return device
 
 

@@ -1,5 +1,7 @@
 """Whether a model and its config values fit the data, found out before any SuperNode is touched."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -33,37 +35,36 @@ def image_shape(schema: Schema, model: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def check_fits(model: nn.Module, schema: Schema) -> None:
-    """Pass two examples of zeros through `model`, in evaluation and in training mode.
+def check_fits(model: nn.Module, inputs: Callable[[int], Tensor], output_shape: tuple[int, ...]) -> None:
+    """Pass two examples, made by `inputs`, through `model`, in evaluation and in training mode.
 
     Leaves parameters, buffers (BatchNorm's statistics), training flags and torch's global generators as they
-    were. Raises ConfigError when the model fails on (2, *input_shape) or gives anything but (2, num_outputs).
+    were. Raises ConfigError when the model fails on (2, *input_shape) or gives anything but (2, *output_shape).
     """
     name = type(getattr(model, "net", model)).__name__
-    remedy = "Choose another model=..." + (" or data.size=..." if len(schema.input_shape) == 3 else "")
+    examples = inputs(2)
+    shape, expected = tuple(examples.shape[1:]), (2, *output_shape)
+    remedy = "Choose another model=..." + (" or data.size=..." if len(shape) == 3 else "")
     try:
-        outputs = _trial(model, schema)
+        outputs = _trial(model, examples)
     except Exception as error:  # whatever a network of the user's raises, the remedy is the same
         reason = str(error).strip().split("\n")[0].rstrip(".!") or type(error).__name__
-        raise ConfigError(
-            f"model: {name} cannot take examples of shape {schema.input_shape}: {reason}. {remedy}"
-        ) from error
-    expected = (2, schema.num_outputs)
+        raise ConfigError(f"model: {name} cannot take examples of shape {shape}: {reason}. {remedy}") from error
     for output in outputs:
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise ConfigError(f"model: {name} gives a {kind}, the task needs a tensor of shape {expected}. {remedy}")
         if tuple(output.shape) != expected:
             raise ConfigError(
-                f"model: {name} gives shape {tuple(output.shape)} for two examples of shape {schema.input_shape},"
-                f" the task needs {expected}. {remedy}, or give its last layer {schema.num_outputs} outputs"
+                f"model: {name} gives shape {tuple(output.shape)} for two examples of shape {shape},"
+                f" the task needs {expected}. {remedy}, or give its last layer {expected[-1]} outputs"
             )
 
 
-def _trial(model: nn.Module, schema: Schema) -> list[object]:
+def _trial(model: nn.Module, inputs: Tensor) -> list[object]:
     """The outputs in evaluation and in training mode, for two examples: BatchNorm trains on no fewer."""
     tensor = next(model.parameters(), torch.empty(0))
-    inputs = torch.zeros(2, *schema.input_shape, device=tensor.device)
+    inputs = inputs.to(tensor.device)
     generators = [tensor.device] if tensor.device.type == "cuda" else []
     flags = {module: module.training for module in model.modules()}
     try:

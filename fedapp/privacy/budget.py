@@ -1,21 +1,15 @@
 """A client's budget: what a round costs, whether it can afford one more, and the line in its ledger before it pays."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedapp.common.errors import ConfigError
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import Entry, Ledger
 from fedapp.privacy.limits import LARGEST_DELTA
+from fedapp.privacy.protection import Declined
 
-__all__ = ["Budget", "Declined", "Ledgers", "planned_participations", "rounded_up"]
-
-Ledgers = Callable[[int], Ledger]
-
-
-class Declined(Exception):  # noqa: N818 (no error: it is the client's right)
-    """One more round would cost more than the client may spend."""
+__all__ = ["Budget", "planned_participations", "rounded_up"]
 
 
 def rounded_up(count: int, unit: int) -> int:

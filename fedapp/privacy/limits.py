@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import NodeConfigError
 
 __all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits"]
 
@@ -23,7 +23,8 @@ class OwnLimits:
     a simulation, whose config decides. `ledger`: the file in which what was spent is kept. `keys`: which settings its
     operator has given about privacy. `max_seconds`: how long a client may train in a round. `min_cohort`: it
     takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
-    device's own key, and the folder with the public keys of those that may be in a cohort with it."""
+    device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
+    folder of the files of pretrained weights that a config may name."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -33,6 +34,7 @@ class OwnLimits:
     min_cohort: int | None = None
     signing_key: Path | None = None
     peers: Path | None = None
+    weights: Path | None = None
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
@@ -45,23 +47,26 @@ class OwnLimits:
 
 
 def own_limits(node_config: NodeConfig) -> OwnLimits:
-    """Raises ConfigError for what is no limit, and for limits on data that the server deals out."""
+    """Raises NodeConfigError for what is no limit, and for limits on data that the server deals out."""
     keys = tuple(key for key in KEYS if key in node_config)
     max_seconds = _number(node_config, "max-seconds", 0) if "max-seconds" in node_config else None
-    signing_key, peers = (_absolute(node_config, key) for key in ("signing-key", "peers"))
     anywhere = OwnLimits(
-        max_seconds=max_seconds, min_cohort=_min_cohort(node_config), signing_key=signing_key, peers=peers
+        max_seconds=max_seconds,
+        min_cohort=_min_cohort(node_config),
+        signing_key=_absolute(node_config, "signing-key"),
+        peers=_absolute(node_config, "peers"),
+        weights=_absolute(node_config, "weights-dir"),
     )
     if "data-path" not in node_config:
         if keys:
-            raise ConfigError(
+            raise NodeConfigError(
                 f"node-config {', '.join(keys)}: for a device with data of its own (data-path); in a simulation the"
                 " config decides who has which data, so nothing can be promised of it"
             )
         return anywhere
     unit = _number(node_config, "round-counts-to", ROUND_COUNTS_TO)
     if unit != int(unit):
-        raise ConfigError(f"node-config round-counts-to={unit}: must be a whole number")
+        raise NodeConfigError(f"node-config round-counts-to={unit}: must be a whole number")
     max_epsilon = _number(node_config, "max-epsilon", MAX_EPSILON)
     ledger = _ledger(node_config)
     return replace(anywhere, max_epsilon=max_epsilon, round_counts_to=int(unit), ledger=ledger, keys=keys)
@@ -72,7 +77,7 @@ def _min_cohort(node_config: NodeConfig) -> int | None:
         return None
     number = _number(node_config, "min-cohort", 2)
     if number != int(number) or number < 2:
-        raise ConfigError(f"node-config min-cohort={number:g}: must be a whole number, 2 or more")
+        raise NodeConfigError(f"node-config min-cohort={number:g}: must be a whole number, 2 or more")
     return int(number)
 
 
@@ -81,7 +86,7 @@ def _absolute(node_config: NodeConfig, key: str) -> Path | None:
     if given is None:
         return None
     if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
-        raise ConfigError(f"node-config {key}={given}: must be an absolute path")
+        raise NodeConfigError(f"node-config {key}={given}: must be an absolute path")
     return Path(given).expanduser()
 
 
@@ -90,7 +95,9 @@ def _ledger(node_config: NodeConfig) -> Path | None:
     if given is None:
         return None
     if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
-        raise ConfigError(f"node-config ledger-path={given}: must be an absolute path, lest another folder begins anew")
+        raise NodeConfigError(
+            f"node-config ledger-path={given}: must be an absolute path, lest another folder begins anew"
+        )
     return Path(given).expanduser()
 
 
@@ -101,4 +108,4 @@ def _number(node_config: NodeConfig, key: str, default: float) -> float:
             return found
     except ValueError:
         pass
-    raise ConfigError(f"node-config {key}={given}: must be a number greater than 0")
+    raise NodeConfigError(f"node-config {key}={given}: must be a number greater than 0")

@@ -2,28 +2,36 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
-
+from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.rules import AggregationRule
 from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.run_paths import run_directory
+from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
-from fedapp.learning.metrics import LOWER_IS_BETTER
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
+from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
-from fedapp.server.run_directory.resume import run_directory
 from fedapp.server.schedule import LearningRateSchedule
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.server.stopping import StopRules
 from fedapp.server.strategy import WeightedFedAvg
+from fedapp.updates.steps import UpdateSteps
 
-__all__ = ["build_strategy", "central_test", "check_strategy", "load_initial", "output_directory", "stop_rules"]
+__all__ = [
+    "build_strategy",
+    "central_test",
+    "check_strategy",
+    "cohort_rule",
+    "load_initial",
+    "output_directory",
+    "stop_rules",
+]
 
 
 def check_strategy(config: Config) -> int:
@@ -39,20 +47,27 @@ def check_strategy(config: Config) -> int:
             f"strategy.weighting={strategy.weighting}, strategy.weight_cap={strategy.weight_cap}:"
             f" {strategy.aggregation['_target_']} counts every client alike; use weighting=uniform and no cap"
         )
-    if rule.each and config.secure_aggregation.name != "none":
-        raise ConfigError(
-            f"secure_aggregation={config.secure_aggregation.name}: {strategy.aggregation['_target_']} looks at single"
-            " updates, and there the server sees only their sum; use strategy=fedavg (or another that averages), or"
-            " secure_aggregation=none"
-        )
     for name in ("client_lr", "server_lr"):
         _schedule(config, name)
     return rule.fewest
 
 
-def _aggregation(config: Config) -> Callable[[dict[str, Tensor]], AggregationRule]:
+def _aggregation(config: Config) -> Callable[[State], AggregationRule]:
     made = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)
-    return cast(Callable[[dict[str, Tensor]], AggregationRule], made)
+    return cast(Callable[[State], AggregationRule], made)
+
+
+def cohort_rule(config: Config) -> CohortRule:
+    """A round needs as many clients as the config says, and as its aggregation takes."""
+    federation, strategy = config.federation, config.strategy
+    return CohortRule(
+        seed=config.run.seed,
+        fraction=federation.fraction_train,
+        minimum=max(federation.min_clients, _aggregation(config)({}).fewest),
+        over_selection=federation.over_selection,
+        weighting=strategy.weighting,
+        weight_cap=strategy.weight_cap,
+    )
 
 
 def _schedule(config: Config, name: str) -> LearningRateSchedule:
@@ -74,28 +89,26 @@ def _schedule(config: Config, name: str) -> LearningRateSchedule:
     return schedule
 
 
-def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedAvg:
+def build_strategy(
+    config: Config, parts: Parts, roster: Roster, protocol: AggregationProtocol, steps: UpdateSteps
+) -> WeightedFedAvg:
     """Raises FederationError where fewer clients can take part than the strategy needs."""
-    federation, strategy, shared = config.federation, config.strategy, shared_state(parts.model).keys()
-    made = _kind_of_strategy(config, parts, len(roster.nodes))(
+    strategy, shared = config.strategy, shared_state(parts.model).keys()
+    optimizer = ServerOptimizer(
+        (name for name, _ in parts.model.named_parameters() if name in shared),
+        optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
+    )
+    made = WeightedFedAvg(
         roster,
-        server_optimizer=ServerOptimizer(
-            (name for name, _ in parts.model.named_parameters() if name in shared),
-            optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
-        ),
-        seed=config.run.seed,
-        aggregation=_aggregation(config),
-        fraction_train=federation.fraction_train,
-        over_selection=federation.over_selection,
-        min_clients=federation.min_clients,
-        weighting=strategy.weighting,
-        weight_cap=strategy.weight_cap,
-        max_update_norm=strategy.max_update_norm,
+        cohort_rule(config),
+        protocol.server(config, parts),
+        steps,
+        optimizer,
+        parts.task,
         client_lr=_schedule(config, "client_lr").factor,
         server_lr=_schedule(config, "server_lr").factor,
         # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
-        message_ttl=2 * federation.round_timeout,
-        main_metric=parts.task.main_metric,
+        message_ttl=2 * config.federation.round_timeout,
     )
     if len(roster.nodes) < made.min_clients:
         raise FederationError(
@@ -105,28 +118,13 @@ def build_strategy(config: Config, parts: Parts, roster: Roster) -> WeightedFedA
     return made
 
 
-def _kind_of_strategy(config: Config, parts: Parts, num_clients: int) -> Callable[..., WeightedFedAvg]:
-    if config.secure_aggregation.name == "none":
-        return WeightedFedAvg
-    from fedapp.aggregation.secaggplus.build import build_settings, build_timeouts, check_secure_cohort, figure_ranges
-    from fedapp.aggregation.secaggplus.server import SecureFedAvg
-
-    check_secure_cohort(config, num_clients)
-    return partial(
-        SecureFedAvg,
-        settings=build_settings(config),
-        timeouts=build_timeouts(config),
-        figures=figure_ranges(config, parts.task.main_metric),
-    )
-
-
 def central_test(config: Config, parts: Parts) -> Examples | None:
-    """The server's held-out data. None where there is none, and where heads are the clients', so that the server has no
-    whole model to judge."""
-    if config.federation.personal != "none":
+    """The server's held-out data. None where there is none, and where a part of the model is the clients' own, so that
+    the server has no whole model to judge."""
+    if not parts.is_whole:
         return None
     test = parts.source.test()
-    return test if test is None else test.check(parts.task.schema, "the server's test data")
+    return test if test is None else parts.task.check(test, "the server's test data")
 
 
 def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
@@ -145,9 +143,10 @@ def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRu
         target_accuracy=federation.target_accuracy,
         patience=federation.patience,
         patience_metric=metric,
-        lower_is_better=metric in LOWER_IS_BETTER,
+        lower_is_better=metric not in parts.task.metrics or parts.task.metrics[metric].lower_is_better,
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
+        min_clients=cohort_rule(config).minimum,
     )
 
 

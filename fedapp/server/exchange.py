@@ -24,14 +24,14 @@ NOT_SENT = Error(1, "the SuperLink did not take the message; is it too large?")
 class Late:
     """A reply that nobody waits for any more. `overdue`: it did not come in time; else the round had no need of it.
 
-    Of all but the answer to a query (`census`) only the size is kept: updates must not pile up in memory.
+    Of all but the answer to a query (`preflight`) only the size is kept: updates must not pile up in memory.
     """
 
     node: int
     group: str
     overdue: bool
     tensor_bytes: int
-    census: Message | None = None
+    preflight: Message | None = None
 
 
 @dataclass
@@ -89,8 +89,8 @@ class Exchange:
         for number, reply in self._pull(set(self._pending)):
             size = tensor_bytes(reply.content) if reply.has_content() else 0
             about = reply.metadata
-            census = reply if about.message_type == MessageType.QUERY else None
-            yield Late(about.src_node_id, about.group_id, overdue[number], size, census)
+            preflight = reply if about.message_type == MessageType.QUERY else None
+            yield Late(about.src_node_id, about.group_id, overdue[number], size, preflight)
 
     def busy(self) -> set[int]:
         """SuperNodes that may still be at work on something they were asked to do."""

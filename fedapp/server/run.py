@@ -1,37 +1,35 @@
 """The server's run, from config to report, once through."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fedapp.aggregation.secaggplus.build import check_secure
 from fedapp.common.code_digest import check_bundle
 from fedapp.common.errors import FedappError, FederationError
-from fedapp.common.state_digest import state_sha256
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
 from fedapp.flower.simulation import is_simulated
-from fedapp.learning.build import Parts, build_parts
+from fedapp.learning.build import Parts
 from fedapp.models.input_layer import InputLayer
 from fedapp.models.shared_state import load_shared, shared_state
-from fedapp.server.build import build_strategy, central_test, check_strategy, load_initial, output_directory, stop_rules
+from fedapp.server.build import build_strategy, load_initial, output_directory
+from fedapp.server.check_config import Checked, as_json, check_cohort, check_config
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
-from fedapp.server.population.preflight import Population, preflight
+from fedapp.server.population.preflight import AdmissionRules, Population, preflight
 from fedapp.server.population.roster import Roster
-from fedapp.server.result import Result
-from fedapp.server.rounds import Federation
+from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.run_directory.lock import only_writer
-from fedapp.server.run_directory.record import RunRecord, claim, versions
+from fedapp.server.run_directory.record import RunRecord, claim
 from fedapp.server.run_directory.resume import check_same_form, find_checkpoint
+from fedapp.server.summary import show, summarise
+from fedapp.server.training_run import Ending, TrainingRun
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -54,82 +52,91 @@ def run_context(grid: Grid, context: Context, start: float) -> None:
 
 def run_federation(grid: Grid, config: Config, directory: Path, start: float, overrides: Sequence[str] = ()) -> None:
     """Preflight, rounds, report. Raises FedappError for whatever a person can mend."""
-    check_strategy(config)
-    parts = build_parts(config)
-    test = central_test(config, parts)
-    privacy = privacy_of(config, parts)
-    if config.secure_aggregation.name != "none":
-        check_secure(config, parts)
-    rules = stop_rules(config, parts, server_has_data=test is not None)
-    about = {"config": json.loads(json.dumps(asdict(config))), "overrides": list(overrides)}
+    checked = check_config(config)
+    parts, found = checked.parts, as_json(config)
     # What is wrong with either is said before anything starts.
-    if find_checkpoint(directory, config.run.resume, about["config"], quiet=True) is None:
+    if find_checkpoint(directory, config.run.resume, found, quiet=True) is None:
         load_initial(config, parts)
-    federation, exchange = config.federation, Exchange(grid)
-    population = preflight(
-        exchange,
-        min_supernodes=federation.min_supernodes,
-        wait_timeout=federation.wait_timeout,
-        timeout=max(federation.round_timeout, federation.wait_timeout),  # a first answer includes starting up
-        min_clients=federation.min_clients,
-        num_clients=federation.num_clients,
-        backbone=parts.backbone,
-    )
+    exchange, admission = Exchange(grid), admission_rules(config, parts)
+    population = preflight(exchange, admission)
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
         agree_on_scaling(parts, population)
-    roster = Roster(
-        population,
-        exclude_after=federation.exclude_after,
-        exclude_rounds=federation.exclude_rounds,
-        movable=is_simulated(grid) and population.partitions < federation.num_clients and keeps_nothing(config, parts),
-    )
-    strategy = build_strategy(config, parts, roster)
+    check_cohort(checked, len(population.nodes))
+    rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory):
-        resumed = find_checkpoint(directory, config.run.resume, about["config"])
+        resumed = find_checkpoint(directory, config.run.resume, found)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))
-        saved = None if resumed is None else resumed.values
-        record = RunRecord(
-            directory, to_yaml(settled(config, parts)), roster.num_examples, parts.task.main_metric, saved
-        )
+        roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
+        yaml = to_yaml(settled(config, parts))
+        record = RunRecord(directory, yaml, roster.num_examples, parts.task.main_metric, saved)
         log(INFO, "run directory: %s", directory)
-        strategy.summary()
-        run = Federation(
-            exchange=exchange,
-            attendance=Attendance(
-                exchange,
-                roster,
-                asked=population.supernodes,
-                partitions=population.partitions,
-                num_clients=federation.num_clients,
-                min_clients=strategy.min_clients,
-                wait_timeout=federation.wait_timeout,
-                reply_timeout=federation.round_timeout,
-                backbone=parts.backbone,
-            ),
-            strategy=strategy,
-            task=parts.task,
-            model=parts.model,
-            test=test if test is None or parts.frozen is None else features_of(parts.frozen, test),
-            record=record,
-            rules=replace(rules, min_clients=strategy.min_clients),
-            round_timeout=federation.round_timeout,
-            final_evaluation=federation.final_evaluation,
-            deliver=federation.deliver,
+        rounds.strategy.summary()
+        run = TrainingRun(
+            rounds,
+            record,
+            checked.rules,
+            Ending(config.federation.final_evaluation, config.federation.deliver),
             checkpoint_every=config.run.checkpoint_every,
-            about=about,
+            about={"config": found, "overrides": list(overrides)},
             start=start,
         )
         result = run.run(resumed)
         load_shared(parts.model, result.state)
-        summary = summarise(config, parts, run, result, privacy)
+        summary = summarise(checked, roster, run, result)
         record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
+
+
+def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
+    federation = config.federation
+    return AdmissionRules(
+        num_clients=federation.num_clients,
+        min_clients=federation.min_clients,
+        min_supernodes=federation.min_supernodes,
+        wait_timeout=federation.wait_timeout,
+        reply_timeout=federation.round_timeout,
+        backbone=parts.backbone,
+    )
+
+
+def build_rounds(
+    checked: Checked, exchange: Exchange, population: Population, admission: AdmissionRules
+) -> SynchronousRounds:
+    """Raises FederationError where fewer clients can take part than a round needs."""
+    federation, parts = checked.config.federation, checked.parts
+    roster = Roster(
+        population,
+        exclude_after=federation.exclude_after,
+        exclude_rounds=federation.exclude_rounds,
+        movable=is_simulated(exchange.grid)
+        and population.partitions < federation.num_clients
+        and keeps_nothing(checked),
+    )
+    strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps)
+    attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))
+    test = checked.test
+    return SynchronousRounds(
+        exchange,
+        attendance,
+        strategy,
+        parts.task,
+        parts.model,
+        test if test is None or parts.frozen is None else features_of(parts.frozen, test),
+        round_timeout=federation.round_timeout,
+    )
+
+
+def keeps_nothing(checked: Checked) -> bool:
+    """Whether clients leave nothing on the SuperNode that does their work: no head, account, secret or features."""
+    parts = checked.parts
+    stored = checked.protocol.keeps_state or checked.privacy.spends or checked.steps.keeps_state
+    return not stored and parts.is_whole and parts.frozen is None
 
 
 def settled(config: Config, parts: Parts) -> Config:
@@ -137,82 +144,8 @@ def settled(config: Config, parts: Parts) -> Config:
     return replace(config, data={**config.data, **parts.source.settled()})
 
 
-def keeps_nothing(config: Config, parts: Parts) -> bool:
-    """Whether clients leave nothing on the SuperNode that does their work: no head, account, secret or features."""
-    kinds = {config.federation.personal, config.privacy.name, config.secure_aggregation.name}
-    return kinds == {"none"} and parts.frozen is None
-
-
 def agree_on_scaling(parts: Parts, population: Population) -> None:
     """Put the federation's scaling constants into the model's input layer; from there they travel with the model."""
     layer = parts.whole.get_submodule("input")
     if population.mean is not None and population.std is not None and isinstance(layer, InputLayer):
         layer.set_statistics(population.mean, population.std)
-
-
-def privacy_of(config: Config, parts: Parts) -> dict[str, Any] | None:
-    """What is said of privacy in the summary. Raises ConfigError for what cannot be protected."""
-    if config.privacy.name == "none":
-        return None
-    from fedapp.privacy.build import check_privacy  # Opacus takes 2 s to import
-
-    plan = check_privacy(config, parts)
-    budget = plan.budget
-    return {
-        "unit": "one example of one client's data",
-        "target_epsilon": config.privacy.target_epsilon,
-        "accountant": budget.accountant,
-        "noise_multiplier": budget.cost.noise_multiplier,
-        "sample_rate": budget.cost.sample_rate,
-        "steps_per_round": budget.cost.steps,
-        "max_grad_norm": config.privacy.max_grad_norm,
-        "noise_source": config.privacy.noise_source,
-        "grad_sample_mode": plan.mode,
-    }
-
-
-def summarise(
-    config: Config, parts: Parts, run: Federation, result: Result, privacy: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What summary.json holds."""
-    roster, progress = run.strategy.roster, run.rules.progress
-    return {
-        "status": "finished" if result.failed is None else "failed",
-        "stop_reason": result.stop_reason,
-        "rounds": result.rounds,
-        "rounds_to_target": progress.rounds_to_target,
-        f"best_{run.rules.patience_metric}": progress.best,
-        "best_round": progress.best_round,
-        **({"test_loss": None, f"test_{parts.task.main_metric}": None} | result.test),
-        **result.final,
-        "clients": len(roster.nodes),
-        "faults": dict(roster.faults),
-        "supernodes": len(set(roster.nodes.values())),
-        **run.record.totals,
-        "seconds": run.seconds,
-        "epsilon_max": run.record.epsilons[-1] if run.record.epsilons else None,
-        "epsilon_median": run.record.epsilons[len(run.record.epsilons) // 2] if run.record.epsilons else None,
-        "declined": len(roster.declined),
-        **({"delivered": result.delivered} if config.federation.deliver else {}),
-        "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
-        "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
-        "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
-        "model_sha256": state_sha256(parts.whole.state_dict()),
-        "task": config.task.name,
-        "seed": config.run.seed,
-        "versions": versions(),
-    }
-
-
-def show(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Write the report, and say where everything is and how it went."""
-    from fedapp.report.page import write_report  # matplotlib takes a second to import: once the rounds are over
-
-    report = write_report(directory)
-    for name in summary:
-        if name.startswith(
-            ("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "delivered", "model_")
-        ):
-            log(INFO, "%-28s %s", name, summary[name])
-    log(INFO, "report: %s", report)
-    log(INFO, "run_dir=%s", directory)

@@ -41,9 +41,16 @@ class StopRules:
     progress: Progress = field(default_factory=Progress)
 
     def update(
-        self, *, changed: bool, judged: Mapping[str, float | None], seconds: float, budget_spent: bool = False
+        self,
+        *,
+        changed: bool,
+        accuracy: float | None,
+        judged: float | None,
+        seconds: float,
+        budget_spent: bool = False,
     ) -> None:
-        """Count one more round. `judged`: figures of the global model by metric; None where nobody has data for that.
+        """Count one more round. `accuracy` and `judged` (the patience metric) are the global model's; None where nobody
+        has data for them.
 
         `seconds`: how long the run has been running. `budget_spent`: too few clients have privacy budget left.
         """
@@ -52,14 +59,13 @@ class StopRules:
         now.failed_rounds = 0 if changed else now.failed_rounds + 1
         now.ever_changed |= changed
         now.budget_spent = budget_spent
-        now.accuracy = judged.get("accuracy")
+        now.accuracy = accuracy
         if now.rounds_to_target is None and self._on_target():
             now.rounds_to_target = now.round
-        value = judged.get(self.patience_metric)
-        if value is not None:
+        if judged is not None:
             now.stale_rounds += 1
-            if self._better(value):
-                now.best, now.best_round, now.stale_rounds = value, now.round, 0
+            if self._better(judged):
+                now.best, now.best_round, now.stale_rounds = judged, now.round, 0
 
     def reason(self) -> str | None:
         """Why the run ends here, or None.

@@ -1,15 +1,21 @@
 """What a train or evaluate message asks of a SuperNode."""
 
+import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
+from flwr.app import ConfigRecord, RecordDict
 
+from fedapp.common.state_digest import State
+from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, CONFIG, arrays_to_state, number, numbers, text, whole
 
-__all__ = ["Instruction", "pack_instruction", "unpack_instruction"]
+__all__ = ["Instruction", "Params", "pack_instruction", "stage_of", "unpack_instruction", "with_stage"]
+
+Params = Mapping[str, str | int | float | bool]  # public values of an update step in one round
+PROTOCOL, STAGE, STEPS = "protocol", "stage", "update-steps"
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Instruction:
 
     `lr_factor` scales the clients' learning rate in this round. With `each`, updates are wanted one by one, not summed.
     `run` names the run, the same one after it was resumed: 16 hexadecimal digits. `deliver`: this model is the run's
-    result, for the clients to keep.
+    result, for the clients to store. `steps`: by update step, its public values in this round.
     """
 
     server_round: int
@@ -28,23 +34,27 @@ class Instruction:
     each: bool = False
     run: str = ""
     deliver: bool = False
+    steps: Mapping[str, Params] = field(default_factory=dict)
 
 
-def pack_instruction(instruction: Instruction, arrays: ArrayRecord, config: ConfigRecord | None = None) -> RecordDict:
-    """The content of a train or evaluate message. `config`: further entries, as Flower's `start` passes them; where the
-    instruction leaves `run` and `deliver` open, they hold."""
-    entries = ConfigRecord(dict(config or {}))
-    entries["server-round"] = instruction.server_round
-    entries["clients"] = list(instruction.clients)
-    entries["weights"] = list(instruction.weights)
-    entries["lr-factor"] = instruction.lr_factor
-    entries["each"] = instruction.each
-    entries["run"] = instruction.run or str(entries.get("run", ""))
-    entries["deliver"] = instruction.deliver or bool(entries.get("deliver", False))
-    return RecordDict({ARRAYS: arrays, CONFIG: entries})
+def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict:
+    """The content of a train or evaluate message."""
+    config = ConfigRecord(
+        {
+            "server-round": instruction.server_round,
+            "clients": list(instruction.clients),
+            "weights": list(instruction.weights),
+            "lr-factor": instruction.lr_factor,
+            "each": instruction.each,
+            "run": instruction.run,
+            "deliver": instruction.deliver,
+            STEPS: json.dumps({name: dict(params) for name, params in instruction.steps.items()}),
+        }
+    )
+    return RecordDict({ARRAYS: model.arrays, CONFIG: config})
 
 
-def unpack_instruction(content: RecordDict) -> tuple[Instruction, dict[str, Tensor]]:
+def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
     """The instruction and the global model's state dict. Raises ValueError, KeyError or TypeError if malformed."""
     config = content.config_records[CONFIG]
     lr_factor, run = float(number(config["lr-factor"])), text(config["run"])
@@ -60,5 +70,27 @@ def unpack_instruction(content: RecordDict) -> tuple[Instruction, dict[str, Tens
         each=bool(config["each"]),
         run=run,
         deliver=bool(config["deliver"]),
+        steps=_steps(str(config[STEPS])),
     )
     return instruction, arrays_to_state(content.array_records[ARRAYS])
+
+
+def _steps(line: str) -> dict[str, Params]:
+    found = json.loads(line)
+    if not isinstance(found, dict) or not all(isinstance(params, dict) for params in found.values()):
+        raise ValueError("expected the values of each update step")
+    for params in found.values():
+        if not all(isinstance(value, str | int | float | bool) for value in params.values()):
+            raise ValueError("the values of an update step are text, numbers or booleans")
+    return found
+
+
+def with_stage(content: RecordDict, stage: str) -> RecordDict:
+    """`content` as the question of one stage of an aggregation protocol."""
+    content[PROTOCOL] = ConfigRecord({STAGE: stage})
+    return content
+
+
+def stage_of(content: RecordDict) -> str:
+    """Raises KeyError where a message names no stage."""
+    return text(content.config_records[PROTOCOL][STAGE])

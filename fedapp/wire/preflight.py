@@ -39,23 +39,23 @@ class PreflightReport:
     site: str = ""
 
 
-def pack_preflight(census: PreflightReport) -> RecordDict:
+def pack_preflight(report: PreflightReport) -> RecordDict:
     config = ConfigRecord(
         {
-            "code": census.code,
-            "code-path": census.code_path,
-            "clients": list(census.clients),
-            "faults": list(census.faults),
-            "fault": census.fault,
-            "num-partitions": census.num_partitions,
-            "backbone": census.backbone,
-            "site": census.site,
+            "code": report.code,
+            "code-path": report.code_path,
+            "clients": list(report.clients),
+            "faults": list(report.faults),
+            "fault": report.fault,
+            "num-partitions": report.num_partitions,
+            "backbone": report.backbone,
+            "site": report.site,
         }
     )
-    metrics = MetricRecord({"num-examples": list(census.num_examples)})
+    metrics = MetricRecord({"num-examples": list(report.num_examples)})
     content = RecordDict({CONFIG: config, METRICS: metrics})
-    if census.moments:
-        content[ARRAYS] = state_to_arrays(census.moments)
+    if report.moments:
+        content[ARRAYS] = state_to_arrays(report.moments)
     return content
 
 
@@ -65,7 +65,7 @@ def unpack_preflight(content: RecordDict) -> PreflightReport:
     clients, faults = numbers(config["clients"]), config["faults"]
     counts = numbers(content.metric_records[METRICS]["num-examples"])
     if not isinstance(faults, list) or not len(clients) == len(faults) == len(counts):
-        raise ValueError("the lists of a census differ in length")
+        raise ValueError("the lists of a preflight report differ in length")
     moments = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
     return PreflightReport(
         code=text(config["code"]),
@@ -86,11 +86,11 @@ def _sound_moments(moments: dict[str, Tensor], counts: list[float]) -> dict[str,
     if not moments:
         return moments
     if set(moments) != set(MOMENTS) or len({value.shape for value in moments.values()}) != 1:
-        raise ValueError("the moments of a census are incomplete or differ in shape")
+        raise ValueError("the moments of a preflight report are incomplete or differ in shape")
     if moments["count"].dim() != 2 or len(moments["count"]) != len(counts):
-        raise ValueError("the moments of a census are not one row a client")
+        raise ValueError("the moments of a preflight report are not one row a client")
     values = torch.stack([moments[name].double() for name in MOMENTS])
     most = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
     if not torch.isfinite(values).all() or (values[0] < 0).any() or (values[0] > most).any() or (values[2] < 0).any():
-        raise ValueError("the moments of a census are impossible")
+        raise ValueError("the moments of a preflight report are impossible")
     return moments

@@ -18,6 +18,7 @@ __all__ = [
     "METRICS",
     "absent",
     "arrays_to_state",
+    "content_bytes",
     "count",
     "number",
     "numbers",
@@ -71,6 +72,16 @@ def _decode(array: Array, *, copy: bool) -> NDArray[np.generic]:
 def tensor_bytes(content: RecordDict) -> int:
     """Bytes of tensors that this content puts on the wire."""
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def content_bytes(content: RecordDict) -> int:
+    """The same, with keys and shares: bytes of tensors, and of whatever else travels as bytes."""
+    found = tensor_bytes(content)
+    for record in content.config_records.values():
+        for value in record.values():
+            items = value if isinstance(value, list) else [value]
+            found += sum(len(item) for item in items if isinstance(item, bytes))
+    return found
 
 
 def present(value: float | None) -> float:

@@ -21,11 +21,11 @@ from fedapp.wire.records import (
     whole,
 )
 
-__all__ = ["ClientReport", "Privacy", "Reply", "pack_reply", "unpack_reply"]
+__all__ = ["ClientReport", "PrivacySpent", "Reply", "pack_reply", "unpack_reply"]
 
 
 @dataclass(frozen=True)
-class Privacy:
+class PrivacySpent:
     """Noise and sample rate of this round, and epsilon at `delta` over all that the client ever did."""
 
     noise_multiplier: float
@@ -53,7 +53,7 @@ class ClientReport:
     val_examples: int = 0
     val_loss: float | None = None
     val_metric: float | None = None
-    privacy: Privacy | None = None
+    privacy: PrivacySpent | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _report(
     reason: object,
     declined: object,
     delivered: object,
-    privacy: Privacy | None,
+    privacy: PrivacySpent | None,
     figures: tuple[float, ...],
 ) -> ClientReport:
     examples, steps, seconds, train_loss, val_examples, val_loss, val_metric = figures
@@ -152,7 +152,7 @@ def _report(
     )
 
 
-def _privacy(metrics: MetricRecord, count: int) -> list[Privacy | None]:
+def _privacy(metrics: MetricRecord, count: int) -> list[PrivacySpent | None]:
     """By client, what it says that it has spent; epsilon may be infinite, and is then absent to whoever reads it."""
     if PRIVACY[0] not in metrics:
         return [None] * count
@@ -160,4 +160,4 @@ def _privacy(metrics: MetricRecord, count: int) -> list[Privacy | None]:
     if {len(column) for column in columns} != {count}:
         raise ValueError("the lists of a reply differ in length")
     rows = zip(*columns, strict=True)
-    return [None if math.isnan(row[0]) else Privacy(*(float(value) for value in row)) for row in rows]
+    return [None if math.isnan(row[0]) else PrivacySpent(*(float(value) for value in row)) for row in rows]

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,10 @@ from PIL import Image
 
 from fedapp.config import CONF_DIR, compose
 
+NUMBER = (
+    "data=synthetic data.shape=[5] data.num_examples=600 data.test_examples=60 data.num_classes=null partition=iid"
+    " model=logistic_regression"
+)
 # What an option needs besides its name. "{csv}", "{images}" and "{hub}" are made by the fixture below.
 EXTRA = {
     "data/breast_cancer": "model=mlp",
@@ -28,6 +33,9 @@ EXTRA = {
         ("strategy/krum", "strategy/median", "strategy/multi_krum", "strategy/trimmed_mean"), "federation.num_clients=5"
     ),
     "data/solar": "data.size=32 model=logistic_regression",
+    **dict.fromkeys(
+        ("metric/mae", "metric/r2", "task/kind/regression", "task/loss/huber", "task/loss/squared_error"), NUMBER
+    ),
     "data/synthetic": "data.num_examples=600 data.test_examples=60",
     "task/transfer": "data.size=32",
     "model/efficientnet_lite0": "data=solar data.size=32",
@@ -38,8 +46,9 @@ EXTRA = {
     "model/torchvision": "model.name=resnet18 model.norm=group",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
+CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name
 SMALL = "federation.num_rounds=1 federation.num_clients=3 federation.final_evaluation=false"
-OPTIONS = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.glob("*/*.yaml"))
+OPTIONS = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.glob("*/**/*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,8 @@ def photographs() -> Iterator[None]:
 
 
 def overrides_for(option: str, places: dict[str, str]) -> str:
-    choice = option.replace("lr_schedule", "lr_schedule@client_lr").replace("/", "=")
+    group, _, name = option.rpartition("/")
+    choice = CHOSEN_BY.get(group, f"{group}={{}}").format(name)
     small = SMALL.replace("num_clients=3", "num_clients=1") if option == "experiment/pooled" else SMALL
     return f"{choice} {small} {EXTRA.get(option, '').format(**places)}"
 
@@ -80,8 +90,9 @@ def overrides_for(option: str, places: dict[str, str]) -> str:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_its_target_exists(option: str, places: dict[str, str]) -> None:
     config = compose(overrides_for(option, places).split())
-    group = option.split("/")[0].replace("lr_schedule", "client_lr")
-    node = getattr(config, group, None)
+    node: Any = config
+    for part in option.rpartition("/")[0].replace("lr_schedule", "client_lr").split("/"):
+        node = getattr(node, part, None)
     if isinstance(node, dict):
         assert callable(get_object(node["_target_"]))
     else:
@@ -108,5 +119,6 @@ def test_option_opens_with_the_commands_that_use_it(option: str) -> None:
     head = (CONF_DIR / f"{option}.yaml").read_text().splitlines()[:3]
     assert any("flwr run . --stream" in line for line in head)
     assert any("python scripts/run.py" in line for line in head)
-    name = option.split("/")[1]
-    assert all(f"={name}" in line for line in head if "run" in line and line.startswith("# "))
+    group, _, name = option.rpartition("/")
+    choice = CHOSEN_BY.get(group, "={}").format(name)
+    assert all(choice in line for line in head if "run" in line and line.startswith("# "))

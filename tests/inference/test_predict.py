@@ -23,6 +23,7 @@ from fedapp.data.sources.hub import Hub
 from fedapp.data.sources.image_folder import ImageFolder
 from fedapp.data.sources.solar import SolarCells
 from fedapp.inference.predict import Predictions
+from fedapp.learning.tasks.classification import Classification
 
 QUICK = "federation.num_clients=2 federation.fraction_train=1.0 partition=iid federation.final_evaluation=false"
 
@@ -288,7 +289,8 @@ def test_wrong_arguments_end_with_2_and_leave_nothing(tmp_path: Path, capsys: py
 
 
 def test_names_and_classes_that_are_no_plain_text_are_written_whole() -> None:
-    odd = Predictions(("a,b\udcff", "ü\nx"), ('yes,"', "no"), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    task = Classification(Schema((1,), ('yes,"', "no")))
+    odd = Predictions(("a,b\udcff", "ü\nx"), task, torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
     text = odd.to_csv().decode()
     rows = list(csv.reader(text.splitlines(keepends=True)))
     assert rows[0] == ["name", "prediction", 'probability of yes,"', "probability of no"]

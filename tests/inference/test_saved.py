@@ -123,6 +123,13 @@ def test_the_form_is_the_one_that_torchvision_gives_its_published_weights(
     assert settings[0] == settings[1]
 
 
+def test_a_run_of_an_earlier_version_names_no_kind_and_has_that_of_its_data(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["task"]["kind"], config["task"]["loss"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert load_run(run).task.kind == "classification"
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
@@ -135,6 +142,16 @@ def test_the_form_is_the_one_that_torchvision_gives_its_published_weights(
         ("model", {"_target_": "fedapp.models.weights.read_weights"}, "is no code of fedapp.models.*"),
         ("model", {"_target_": "fedapp.data.sources.csv_table.CsvTable"}, "is no code of fedapp.models.*"),
         ("data", {"_target_": ["fedapp.data.sources.embedded.Digits"]}, "is no code of fedapp.data.*"),
+        (
+            "task",
+            {"kind": {"_target_": "os.system"}},
+            "task.kind._target_=os.system: is no code of fedapp.learning.tasks",
+        ),
+        (
+            "task",
+            {"kind": {"_target_": "fedapp.learning.tasks.by_schema.instantiate"}},
+            "is no code of fedapp.learning",
+        ),
         ("model", {"hidden": {"_target_": "os.getcwd"}}, "model.hidden._target_=os.getcwd: is no code"),
         ("model", {"hidden": [{"_target_": "os.getcwd"}]}, "model.hidden._target_=os.getcwd: is no code"),
         ("model", {"_partial_": True}, "model._partial_=True: is no code"),

@@ -9,11 +9,22 @@ from torch import nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Examples, Schema
-from fedapp.learning.metrics import CLASSIFICATION, REGRESSION, choose
-from fedapp.learning.task import EVALUATION_BATCH, Task
+from fedapp.learning.metrics import Metric, choose, lower_is_better, possible
+from fedapp.learning.task import EVALUATION_BATCH
+from fedapp.learning.tasks.classification import Classification
+from fedapp.learning.tasks.regression import Regression
 
 SCORES = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
+CLASSES, NUMBERS = Classification(Schema((4,), ("a", "b", "c"))), Regression(Schema((4,)))
+
+
+def of_classes(*names: str) -> dict[str, Metric]:
+    return choose(list(names), "classification", CLASSES.metrics)
+
+
+def of_numbers(*names: str) -> dict[str, Metric]:
+    return choose(list(names), "regression", NUMBERS.metrics)
 
 
 def test_classification_metrics() -> None:
@@ -25,28 +36,44 @@ def test_classification_metrics() -> None:
         "f1_macro": reference.f1_score(labels, predicted, average="macro"),
         "auc": reference.roc_auc_score(labels, chances, multi_class="ovr"),
     }
-    found = {name: metric(SCORES, LABELS) for name, metric in CLASSIFICATION.items()}
+    found = {name: metric(SCORES, LABELS) for name, metric in of_classes(*expected).items()}
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_two_classes_are_ranked_by_the_second() -> None:
     labels = torch.tensor([0, 0, 1, 1])
     scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.5], [0.0, 3.0]])
-    assert CLASSIFICATION["auc"](scores, labels) == 0.75
-    assert math.isnan(CLASSIFICATION["auc"](scores, torch.ones(4, dtype=torch.int64)))
+    assert of_classes("auc")["auc"](scores, labels) == 0.75
+    assert math.isnan(of_classes("auc")["auc"](scores, torch.ones(4, dtype=torch.int64)))
 
 
 def test_regression_metrics() -> None:
     outputs, targets = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 3.0, 3.0])
-    assert REGRESSION["mae"](outputs, targets) == pytest.approx(2 / 3)
-    assert REGRESSION["r2"](outputs, targets) == pytest.approx(1 - 2 / (8 / 3))
+    assert of_numbers()["mae"](outputs, targets) == pytest.approx(2 / 3)
+    assert of_numbers("r2")["r2"](outputs, targets) == pytest.approx(1 - 2 / (8 / 3))
 
 
 def test_the_metric_that_clients_report_comes_first() -> None:
-    assert list(choose(["auc"], classification=True)) == ["accuracy", "auc"]
-    assert list(choose("auto", classification=False)) == ["mae"]
-    with pytest.raises(ConfigError, match="auto or a list out of mae, r2"):
-        choose(["accuracy"], classification=False)
+    assert list(of_classes("auc", "accuracy")) == ["accuracy", "auc"]
+    assert list(choose("auto", "regression", NUMBERS.metrics)) == ["mae"]
+    for names in (["accuracy"], ["mae", 3], "mae", ["accurracy"]):
+        with pytest.raises(ConfigError, match=r"auto or a list out of mae, r2 \(regression\)"):
+            choose(names, "regression", NUMBERS.metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "lower", "values"),
+    [
+        ("loss", True, {0.0: True, 1e9: True, math.inf: True, -1e-9: False, math.nan: False}),
+        ("mae", True, {0.0: True, 1e9: True, -1e-9: False, math.nan: False}),
+        ("r2", False, {1.0: True, -1e9: True, 1.1: False, math.nan: False}),
+        ("accuracy", False, {0.0: True, 1.0: True, 1.1: False, -0.1: False, math.nan: False}),
+        ("auc", False, {0.5: True, 1.1: False, math.nan: False}),
+    ],
+)
+def test_metrics_know_what_is_better_and_what_cannot_be(name: str, lower: bool, values: dict[float, bool]) -> None:
+    assert lower_is_better(name) == lower
+    assert {value: possible(name, value) for value in values} == values
 
 
 def test_evaluation_in_batches_is_evaluation_at_once() -> None:
@@ -54,7 +81,7 @@ def test_evaluation_in_batches_is_evaluation_at_once() -> None:
     inputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(1))
     examples = Examples(inputs, torch.arange(count) % 3)
     model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9))
-    task = Task(Schema(input_shape=(4,), classes=("a", "b", "c")), choose("auto", classification=True))
+    task = CLASSES
     judged = task.evaluate(model, examples)
     assert judged is not None
     outputs = model.eval()(inputs).detach()

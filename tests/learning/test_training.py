@@ -8,12 +8,12 @@ from torch import nn
 
 from fedapp.common.seeding import derive_seed, generator, seeded
 from fedapp.data.source import Examples, Schema
-from fedapp.learning.metrics import choose
-from fedapp.learning.task import Task
+from fedapp.learning.tasks.classification import Classification
+from fedapp.learning.tasks.regression import Regression
 from fedapp.learning.training import LocalTraining, minibatches
 
 TABLE = Schema(input_shape=(3,), classes=("a", "b"))
-REGRESSION = Task(Schema(input_shape=(1,)), choose("auto", classification=False))
+REGRESSION = Regression(Schema(input_shape=(1,)))
 
 
 def line(weight: float) -> nn.Linear:
@@ -89,7 +89,7 @@ def test_an_epoch_shows_every_example_once(count: int, size: int, seed: int) -> 
 def test_batch_norm_trains_when_one_example_is_left_over() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     examples = Examples(torch.randn(9, 3), torch.randint(0, 2, (9,)))
-    task = Task(TABLE, choose("auto", classification=True))
+    task = Classification(TABLE)
     assert training(loss=task.loss, batch_size=4)(model, examples, seed=(0,)).steps == 2
 
 
@@ -97,7 +97,7 @@ def test_dropout_and_shuffling_depend_on_the_seed_alone() -> None:
     with seeded(1, "model"):
         start = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 2)).state_dict()
     examples = Examples(torch.randn(40, 3), torch.randint(0, 2, (40,)))
-    task = Task(TABLE, choose("auto", classification=True))
+    task = Classification(TABLE)
 
     def trained(seed: int) -> torch.Tensor:
         torch.rand(seed + 1)  # moves the global generator
@@ -130,7 +130,7 @@ def test_bf16_computes_in_fewer_bits_and_keeps_the_parameters_in_all() -> None:
     with seeded(3, "bf16"):
         examples = Examples(torch.randn(40, 3), torch.randint(2, (40,)))
         weights = torch.randn(2, 3)
-    task, trained = Task(TABLE, choose("auto", classification=True)), {}
+    task, trained = Classification(TABLE), {}
     for name, precision in {"fp32": "fp32", "bf16": "bf16", "again": "bf16"}.items():
         model = nn.Linear(3, 2)
         model.weight.data, model.bias.data = weights.clone(), torch.zeros(2)

@@ -4,11 +4,15 @@ from torch import nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
-from fedapp.models.fit import check_fits
-from fedapp.models.input_layer import assemble
+from fedapp.models import fit
+from fedapp.models.input_layer import InputLayer, assemble
 from fedapp.models.mlp import mlp
 
 IMAGES, TABLE = Schema((1, 8, 8), ("a", "b", "c")), Schema((6,), ("a", "b", "c"))
+
+
+def check_fits(model, schema):
+    fit.check_fits(model, lambda count: torch.zeros(count, *schema.input_shape), (schema.num_outputs,))
 
 
 class Pair(nn.Module):
@@ -29,7 +33,7 @@ class Silent(nn.Module):
 def test_a_fitting_model_passes_with_and_without_an_input_layer():
     net = mlp(TABLE, hidden=[4], dropout=0.5)
     check_fits(net, TABLE)
-    check_fits(assemble(net, TABLE), TABLE)
+    check_fits(assemble(net, InputLayer(TABLE)), TABLE)
     with pytest.raises(ConfigError):
         check_fits(net, IMAGES)
 
@@ -49,7 +53,7 @@ def test_nothing_is_changed():
 
 
 def test_training_flags_come_back_after_a_failure():
-    net = assemble(nn.Linear(5, 3), TABLE).eval()
+    net = assemble(nn.Linear(5, 3), InputLayer(TABLE)).eval()
     with pytest.raises(ConfigError):
         check_fits(net, TABLE)
     assert not any(module.training for module in net.modules())
@@ -70,5 +74,15 @@ def test_training_flags_come_back_after_a_failure():
 )
 def test_what_does_not_fit_is_explained_in_one_line(net, schema, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        check_fits(assemble(net, schema), schema)
+        check_fits(assemble(net, InputLayer(schema)), schema)
     assert "\n" not in str(caught.value)
+
+
+def test_the_task_says_what_inputs_and_outputs_are():
+    """Tokens in, an output of two dimensions out."""
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 7))
+    fit.check_fits(net, lambda count: torch.zeros(count, 3, dtype=torch.int64), (3, 7))
+    with pytest.raises(ConfigError, match=r"Sequential cannot take examples of shape \(3,\)"):
+        fit.check_fits(net, lambda count: torch.zeros(count, 3), (3, 7))
+    with pytest.raises(ConfigError, match=r"gives shape \(2, 3, 7\) .* needs \(2, 3, 8\). .* last layer 8 outputs"):
+        fit.check_fits(net, lambda count: torch.zeros(count, 3, dtype=torch.int64), (3, 8))

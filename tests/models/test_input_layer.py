@@ -4,7 +4,7 @@ from torch import nn
 
 from fedapp.common.errors import DataError
 from fedapp.data.source import Scaling, Schema
-from fedapp.models.input_layer import InputLayer, assemble
+from fedapp.models.input_layer import InputLayer, TokenLayer, assemble, input_layer
 from fedapp.models.linear import linear
 
 PIXELS = Schema((1, 2, 2), classes=("a", "b"), scaling=Scaling("fixed", offset=1.0, scale=4.0))
@@ -52,7 +52,7 @@ def test_infinity_is_not_imputed():
 
 
 def test_statistics_travel_in_the_state_dict():
-    source, copy = (assemble(linear(TABLE), TABLE) for _ in range(2))
+    source, copy = (assemble(linear(TABLE), InputLayer(TABLE)) for _ in range(2))
     source.get_submodule("input").set_statistics(MEAN, STD)  # type: ignore[operator]
     state = source.state_dict()
     assert {key: tuple(value.shape) for key, value in state.items() if key.startswith("input")} == {
@@ -86,7 +86,7 @@ def test_statistics_that_are_not_finite_name_the_feature_and_change_nothing(brok
 
 
 def test_per_example_gradients_under_vmap_equal_those_of_single_examples():
-    model = assemble(nn.Linear(3, 1), TABLE)
+    model = assemble(nn.Linear(3, 1), InputLayer(TABLE))
     model.get_submodule("input").set_statistics(MEAN, STD)  # type: ignore[operator]
     parameters = {key: value.detach() for key, value in model.named_parameters()}
     rows = torch.randn(4, 3)
@@ -99,3 +99,13 @@ def test_per_example_gradients_under_vmap_equal_those_of_single_examples():
     for index, row in enumerate(rows):
         alone = torch.func.grad(loss)(parameters, row)
         torch.testing.assert_close({key: value[index] for key, value in gradients.items()}, alone)
+
+
+def test_tokens_stay_as_they_are_and_numbers_do_not():
+    tokens = torch.tensor([[0, 2], [1, 2]])
+    layer = input_layer(Schema((2,), classes=("a", "b"), vocabulary=3))
+    assert isinstance(layer, TokenLayer)
+    assert layer(tokens) is tokens
+    drawn = layer.random_inputs((200, 2), torch.Generator().manual_seed(0))
+    assert (drawn.dtype, drawn.unique().tolist()) == (torch.int64, [0, 1, 2])
+    assert input_layer(Schema((2,), classes=("a", "b")))(tokens).dtype == torch.float32

@@ -2,13 +2,14 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from fedapp.data.source import Schema
 from fedapp.models.fit import check_fits
-from fedapp.models.input_layer import assemble
+from fedapp.models.input_layer import InputLayer, assemble
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -24,7 +25,8 @@ def test_the_models_of_the_readme_are_there():
 def test_defaults_build_a_model_for_digits(path):
     build = instantiate(OmegaConf.load(path), _partial_=True, _convert_="all")
     schema = LARGE if path.stem == "efficientnet_lite0" else DIGITS
-    check_fits(assemble(build(schema), schema), schema)
+    model = assemble(build(schema), InputLayer(schema))
+    check_fits(model, lambda count: torch.zeros(count, *schema.input_shape), (schema.num_outputs,))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
 from fedapp.models import vision
 from fedapp.models.fit import check_fits
-from fedapp.models.input_layer import assemble
+from fedapp.models.input_layer import InputLayer, assemble
 from fedapp.models.normalization import Copy
 
 # As in conf/model/torchvision.yaml
@@ -59,7 +59,7 @@ def of_kind(net, kind):
 def test_families_fit_grey_images_and_five_classes_without_batch_norm(name, side):
     schema = Schema((1, side, side), FIVE)
     net = torchvision_model(schema, name=name, norm="group", groups=8)
-    check_fits(assemble(net, schema), schema)
+    check_fits(assemble(net, InputLayer(schema)), lambda count: torch.zeros(count, 1, side, side), (5,))
     assert net(torch.randn(2, 1, side, side)).shape == (2, 5)
     assert of_kind(net, nn.BatchNorm2d) == []
     assert not any(getattr(module, "inplace", False) for module in net.modules())
@@ -150,6 +150,6 @@ def test_tables_are_refused():
 )
 def test_an_image_size_that_a_network_cannot_take_is_explained(name, reason):
     schema = Schema((1, 32, 32), FIVE)
-    model = assemble(torchvision_model(schema, name=name, norm="group", groups=8), schema)
+    model = assemble(torchvision_model(schema, name=name, norm="group", groups=8), InputLayer(schema))
     with pytest.raises(ConfigError, match=rf"^model: {reason}. Choose another model=... or data.size=...$"):
-        check_fits(model, schema)
+        check_fits(model, lambda count: torch.zeros(count, 1, 32, 32), (5,))

@@ -1,7 +1,7 @@
-"""A SuperNode's side of secure aggregation: each client that it hosts keeps its own secrets and masks its own update.
+"""The client half of SecAgg+: each client of a SuperNode keeps its own secrets and masks its own update.
 
-What goes to the server: public keys, sealed shares, the sum of masked vectors, and shares of others' secrets. Figures
-of training are part of the masked vector; of a single client the server learns whether it took part, and under
+What goes to the server: public keys, sealed shares, the sum of masked vectors, and shares of others' secrets. Metrics
+of training are part of the masked vector. Of a single client the server learns whether it took part, and under
 differential privacy what it has spent.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
-from torch import Tensor
 
+from fedapp.aggregation.protocol import Handler, Train
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.member import Secrets
@@ -35,20 +35,27 @@ from fedapp.aggregation.secaggplus.pins import Identity, Peers
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import pack, quantise
 from fedapp.aggregation.secaggplus.settings import Settings
-from fedapp.aggregation.secaggplus.state import begin_round, forget, keep_secrets, keep_view, kept_view, take_secrets
-from fedapp.client.site import Kept, Site, State
+from fedapp.aggregation.secaggplus.state import (
+    begin_round,
+    forget,
+    keep_secrets,
+    keep_view,
+    kept_view,
+    take_secrets,
+)
 from fedapp.common.seeding import derive_seed
-from fedapp.common.state_digest import state_sha256
+from fedapp.common.state_digest import State, state_sha256
+from fedapp.updates.steps import flatten
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.reply import ClientReport, Reply
 
-__all__ = ["SecureSite"]
+__all__ = ["SecAggClient"]
 
 log = logging.getLogger("flwr")
 
 
-class SecureSite:
-    """`site` trains. `figures`: by name, the largest value of each figure that goes along with the update.
+class SecAggClient:
+    """`metrics`: by name, the largest value of each metric that goes along with the update. `seed`: the run's.
 
     `min_cohort`: the operator's, below which nothing is sent. `identity` signs the keys of a round; with `peers` all of
     a cohort must have been signed by them.
@@ -56,20 +63,24 @@ class SecureSite:
 
     def __init__(
         self,
-        site: Site,
         settings: Settings,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         *,
+        seed: int,
         min_cohort: int = 2,
         identity: Identity | None = None,
         peers: Peers | None = None,
     ) -> None:
-        self.site, self.settings, self.figures, self.min_cohort = site, settings, figures, min_cohort
-        self.identity, self.peers = identity, peers
+        self.settings, self.metrics, self.seed = settings, metrics, seed
+        self.min_cohort, self.identity, self.peers = min_cohort, identity, peers
+
+    @property
+    def stages(self) -> Mapping[str, Handler]:
+        return {"keys": self.keys, "shares": self.shares, "masked": self.masked, "unmask": self.unmask}
 
     # --- the four stages ----------------------------------------------------------------------------------------
 
-    def keys(self, content: RecordDict, state: RecordDict) -> RecordDict:
+    def keys(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
         """Fresh keys of each client for this round."""
         header = unpack_header(content)
 
@@ -86,7 +97,7 @@ class SecureSite:
             return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
         return _answered(header, answer)
 
-    def shares(self, content: RecordDict, state: RecordDict) -> RecordDict:
+    def shares(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
         """Each client's shares of its secrets, sealed for its neighbours."""
         header = unpack_header(content)
         view = unpack_view(content.config_records["view"], self.settings)
@@ -107,7 +118,7 @@ class SecureSite:
         keep_view(state, view)
         return reply
 
-    def masked(self, content: RecordDict, state: RecordDict, kept: Kept) -> RecordDict:
+    def masked(self, content: RecordDict, state: RecordDict, train: Train) -> RecordDict:
         """Train every client, and send the sum of their masked updates."""
         header = unpack_header(content)
         instruction, model, present, sealed = unpack_masked(content)
@@ -126,7 +137,7 @@ class SecureSite:
         total: NDArray[np.unsignedinteger] | None = None
         for client, secrets in ready.items():
             assert view is not None
-            report, vector = self._vector(client, instruction, model, kept, view)
+            report, vector = self._vector(client, instruction, model, train, view)
             reports.append(report)
             if vector is None:
                 continue
@@ -136,8 +147,8 @@ class SecureSite:
         packed = torch.from_numpy(pack(total, self.settings)) if total is not None else None
         return pack_masked_reply(header, Reply(tuple(sorted(reports, key=lambda report: report.client))), packed)
 
-    def unmask(self, content: RecordDict, state: RecordDict) -> RecordDict:
-        """Each client's shares of the secrets that open the sum. Whatever comes of it, it keeps none of them."""
+    def unmask(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
+        """Each client's shares of the secrets that unmask the sum. Whatever comes of it, it keeps none of them."""
         header = unpack_header(content)
         survivors, dropped = unpack_survivors(content)
         try:
@@ -169,18 +180,18 @@ class SecureSite:
         return view
 
     def _vector(
-        self, client: int, instruction: Instruction, model: State, kept: Kept, view: CohortView
+        self, client: int, instruction: Instruction, model: State, train: Train, view: CohortView
     ) -> tuple[ClientReport, NDArray[np.int64] | None]:
-        """What may be said of a client's training, and its update with its figures, quantised."""
+        """What may be said of a client's training, and its update with its metrics, quantised."""
         template = {key: value for key, value in model.items() if value.is_floating_point()}
-        report, update = self.site.train_one(client, instruction, model, template, kept)
+        report, update = train(client, instruction, model)
         if report.declined or report.rejected is not None:
             if report.rejected is not None:
                 log.error("client %d sends nothing: %s", client, report.rejected)
             why = "its update was not sent (see the client's log)"
             rejected = why if report.rejected is not None else None
             return ClientReport(client, rejected=rejected, declined=report.declined, privacy=report.privacy), None
-        values = flat(update, template)
+        values = flatten(update, template).double().numpy()
         clipped = float(np.mean(np.abs(values) > self.settings.clip)) if len(values) else 0.0
         if clipped:
             log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
@@ -190,17 +201,11 @@ class SecureSite:
             "val_metric": report.val_metric if report.val_examples else None,
             "clipped": clipped,
         }
-        values = np.concatenate([values, encode(found, self.figures, self.settings)])
+        values = np.concatenate([values, encode(found, self.metrics, self.settings)])
         weight = view.by_client[client].weight * len(view.members)
         # From the run's seed, as training is: rounding hides nothing, and so the run can be repeated bit for bit.
-        random = np.random.default_rng(derive_seed(self.site.seed, "rounding", view.server_round, client))
+        random = np.random.default_rng(derive_seed(self.seed, "rounding", view.server_round, client))
         return ClientReport(client, privacy=report.privacy), quantise(values, weight, self.settings, random)
-
-
-def flat(update: Mapping[str, Tensor], template: State) -> NDArray[np.float64]:
-    """An update as one vector, in the order of `template`."""
-    parts = [update[key].detach().double().reshape(-1).numpy() for key in template]
-    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _answered(header: Header, answer: Callable[[int], Entries]) -> RecordDict:

@@ -172,7 +172,7 @@ class Collector:
                     continue
                 found.setdefault(owner, {})[client] = piece
 
-    def open(self) -> Unmasked:
+    def unmask(self) -> Unmasked:
         """The sum over the survivors, once enough of them have revealed their shares."""
         if self._stage != "unmask":
             raise ProtocolError("wrong stage", f"nothing can be opened in the stage {self._stage}")

@@ -17,19 +17,20 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.member import Revealed, Shared
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.common.state_digest import State
 from fedapp.wire.instruction import Instruction, pack_instruction, unpack_instruction
-from fedapp.wire.records import numbers, tensor_bytes, text, whole
+from fedapp.wire.model import GlobalModel
+from fedapp.wire.records import numbers, text, whole
 from fedapp.wire.reply import Reply, pack_reply, unpack_reply
 
 __all__ = [
     "Header",
-    "content_bytes",
     "key_answers",
     "pack_answers",
     "pack_masked",
@@ -210,12 +211,12 @@ def unpack_survivors(content: RecordDict) -> tuple[tuple[int, ...], tuple[int, .
 def pack_masked(
     header: Header,
     instruction: Instruction,
-    arrays: ArrayRecord,
+    model: GlobalModel,
     present: Iterable[int],
     sealed: Mapping[int, Mapping[int, bytes]],
 ) -> RecordDict:
     """The instruction to train, with the shares for each client, by sender."""
-    content = pack_instruction(instruction, arrays)
+    content = pack_instruction(instruction, model)
     content[HEADER] = _header(header, {"present": list(present)})
     for client, shares in sealed.items():
         senders = sorted(shares)
@@ -225,7 +226,7 @@ def pack_masked(
     return content
 
 
-Masked = tuple[Instruction, dict[str, torch.Tensor], tuple[int, ...], dict[int, dict[int, bytes]]]
+Masked = tuple[Instruction, State, tuple[int, ...], dict[int, dict[int, bytes]]]
 
 
 def unpack_masked(content: RecordDict) -> Masked:
@@ -251,16 +252,6 @@ def unpack_masked_reply(content: RecordDict) -> tuple[Reply, torch.Tensor | None
     if reply.updates or not set(reply.total) <= {MASKED}:
         raise ValueError("a reply with other arrays than a masked vector")
     return Reply(reply.reports), reply.total.get(MASKED)
-
-
-def content_bytes(content: RecordDict) -> int:
-    """Bytes of tensors, keys and shares that this content puts on the wire."""
-    found = tensor_bytes(content)
-    for record in content.config_records.values():
-        for value in record.values():
-            items = value if isinstance(value, list) else [value]
-            found += sum(len(item) for item in items if isinstance(item, bytes))
-    return found
 
 
 def _clients(value: object) -> tuple[int, ...]:

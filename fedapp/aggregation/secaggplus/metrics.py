@@ -1,7 +1,7 @@
-"""Figures of training, appended to the vector of the update: the server learns their means over the cohort, no more.
+"""Metrics of training, appended to the vector of the update: the server learns their means over the cohort, no more.
 
-Each figure is two entries: its value as a share of the largest that it can have, and a one; both weighted as the update
-is. A client without the figure sends two zeros, so the quotient of the sums is the mean over those who have it.
+Each metric is two entries: its value as a share of the largest that it can have, and a one; both weighted as the update
+is. A client without the metric sends two zeros, so the quotient of the sums is the mean over those who have it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,19 +17,19 @@ LARGEST = 1024.0  # of a loss or a metric without bounds; what lies beyond count
 
 
 def encode(
-    figures: Mapping[str, float | None], largest: Mapping[str, float], settings: Settings
+    metrics: Mapping[str, float | None], largest: Mapping[str, float], settings: Settings
 ) -> NDArray[np.float64]:
     """Two entries for each name in `largest`, in its order."""
     found = np.zeros((len(largest), 2))
     for row, (name, most) in zip(found, largest.items(), strict=True):
-        value = figures.get(name)
+        value = metrics.get(name)
         if value is not None and abs(value) <= most:
             row[:] = value / most * settings.clip, settings.clip
     return found.reshape(-1)
 
 
 def decode(mean: Sequence[float] | NDArray[np.float64], largest: Mapping[str, float]) -> dict[str, float | None]:
-    """From the mean entries over the cohort. A figure that nobody has is None."""
+    """From the mean entries over the cohort. A metric that nobody has is None."""
     pairs = np.asarray(mean, np.float64).reshape(len(largest), 2)
     return {
         name: float(most * value / present) if present > 0 else None

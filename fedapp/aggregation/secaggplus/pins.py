@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, NodeConfigError
 
 __all__ = ["Identity", "Peers", "read_identity", "read_peers"]
 
@@ -87,9 +87,9 @@ def read_peers(folder: Path) -> Peers:
             key = serialization.load_ssh_public_key(file.read_bytes())
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
             log.error("node-config peers=%s: %s: %s", folder, file.name, error)
-            raise ConfigError(f"peers: {file.name} is no public key (see the client's log)") from None
+            raise NodeConfigError(f"peers: {file.name} is no public key (see the client's log)") from None
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise ConfigError(f"peers: {file.name} must be an ECDSA key, as provision makes them")
+            raise NodeConfigError(f"peers: {file.name} must be an ECDSA key, as provision makes them")
         found[_fingerprint(key)] = key
     if len(found) < 2:
         log.error("node-config peers=%s: %d public keys", folder, len(found))

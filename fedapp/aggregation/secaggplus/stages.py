@@ -1,17 +1,17 @@
-"""The four stages of a round of secure aggregation, on the server: messages out, and answers in."""
+"""The four stages of a round of secure aggregation, on the server: messages out, and replies in."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.logger import log
 
+from fedapp.aggregation.protocol import Ask, Cohort, by_supernode
+from fedapp.aggregation.reply_log import SURPLUS, ReplyLog
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.messages import (
     Header,
-    content_bytes,
     pack_masked,
     pack_question,
     pack_view,
@@ -23,9 +23,8 @@ from fedapp.aggregation.secaggplus.messages import (
 )
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import unpack
-from fedapp.server.outcome import RoundOutcome
-from fedapp.server.strategy import Ask
-from fedapp.wire.instruction import Instruction
+from fedapp.wire.instruction import with_stage
+from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text
 from fedapp.wire.reply import ClientReport
 
@@ -46,41 +45,35 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Stages:
-    """The messages of one round. Whoever does not answer a stage, or badly, is rejected and not asked again.
-
-    `nodes`: on which SuperNode each client lives. `wanted`: with the keys of so many, a round that asked more goes on.
-    `lr_factor` scales the clients' learning rate. A message lives for `message_ttl` seconds.
-    """
+    """The messages of one round. A client that does not reply to a stage, or badly, is rejected and not asked again."""
 
     collector: Collector
+    cohort: Cohort
+    model: GlobalModel
     ask: Ask
-    outcome: RoundOutcome
-    nodes: Mapping[int, int]
+    replies: ReplyLog
     timeouts: Timeouts
-    wanted: int
-    lr_factor: float
-    message_ttl: float
 
-    def __call__(self, arrays: ArrayRecord) -> Unmasked:
-        """All of them. Raises ProtocolError where nothing can be opened."""
+    def __call__(self) -> Unmasked:
+        """All of them. Raises ProtocolError where nothing can be unmasked."""
         self.keys()
         self.shares()
-        self.masked(arrays)
+        self.masked()
         return self.unmask()
 
     def keys(self) -> None:
-        asked = set(self.outcome.weights)
+        asked = set(self.cohort.hosts)
 
         def add(client: int, record: ConfigRecord) -> None:
             self.collector.add_keys(client, *_keys(record))
 
         def enough() -> bool:
-            return len(asked) > self.wanted <= len(self.collector.heard)
+            return len(asked) > self.cohort.needed <= len(self.collector.heard)
 
         self._stage("keys", asked, pack_question, self._each(add), self.timeouts.keys, enough)
         if enough():  # more were asked than are needed
-            surplus = asked - self.collector.heard - self.outcome.reports.keys()
-            self.outcome.unused.update(dict.fromkeys(surplus, "surplus: the round had its replies"))
+            surplus = asked - self.collector.heard - self.replies.reports.keys()
+            self.replies.unused.update(dict.fromkeys(surplus, SURPLUS))
         self.collector.close_keys()
 
     def shares(self) -> None:
@@ -97,23 +90,18 @@ class Stages:
         self._stage("shares", view.by_client, question, self._each(add), self.timeouts.shares)
         present = self.collector.close_shares()
         for client in view.by_client:
-            if client not in present and client not in self.outcome.reports:
-                self.outcome.reject(client, "too few of those who hold its shares are left")
+            if client not in present and client not in self.replies.reports:
+                self.replies.reject(client, "too few of those who hold its shares are left")
 
-    def masked(self, arrays: ArrayRecord) -> None:
+    def masked(self) -> None:
         collector = self.collector
         weights = collector.view.by_client
 
         def question(header: Header) -> RecordDict:
-            instruction = Instruction(
-                header.server_round,
-                header.clients,
-                tuple(weights[client].weight for client in header.clients),
-                lr_factor=self.lr_factor,
-                run=header.run,
-            )
+            own = tuple(weights[client].weight for client in header.clients)
+            instruction = replace(self.cohort.instruction, clients=header.clients, weights=own)
             sealed = {client: collector.sealed_for(client) for client in header.clients}
-            return pack_masked(header, instruction, arrays, collector.present, sealed)
+            return pack_masked(header, instruction, self.model, collector.present, sealed)
 
         self._stage("masked", collector.present, question, self._take_masked, self.timeouts.masked)
         collector.close_masked()
@@ -128,12 +116,8 @@ class Stages:
                 raise ValueError("it has no masked vector")
             vector = unpack(packed.numpy(), self.collector.settings, self.collector.length)
             self.collector.add_masked(good, vector)
-        for report in reply.reports:
-            # What a single client says of its training is not asked for, and not kept.
-            kept = ClientReport(report.client, report.rejected, report.declined, privacy=report.privacy)
-            self.outcome.reports[report.client] = kept
-            if report.declined:
-                self.outcome.unused[report.client] = "declined: its privacy budget is spent"
+        # What a single client says of its training is not asked for, and not kept.
+        self.replies.add(ClientReport(r.client, r.rejected, r.declined, privacy=r.privacy) for r in reply.reports)
 
     def unmask(self) -> Unmasked:
         collector, silent = self.collector, set(self.collector.survivors)
@@ -154,8 +138,8 @@ class Stages:
 
         self._stage("unmask", collector.survivors, question, take, self.timeouts.unmask, blame=False)
         if silent:
-            log(INFO, "round %d: clients %s are in the sum, and gone", self.outcome.server_round, sorted(silent)[:20])
-        return collector.open()
+            log(INFO, "round %d: clients %s are in the sum, and gone", self.replies.server_round, sorted(silent)[:20])
+        return collector.unmask()
 
     # --- messages -----------------------------------------------------------------------------------------------
 
@@ -172,15 +156,13 @@ class Stages:
     ) -> None:
         """Ask every SuperNode about its clients, and `take` the answers as they come. With `blame`, clients without a
         good one are rejected: their update is not in the sum."""
-        by_node: dict[int, list[int]] = defaultdict(list)
-        for client in sorted(clients):
-            by_node[self.nodes[client]].append(client)
+        by_node = by_supernode(clients, self.cohort.hosts)
         digest = self.collector.view.digest if stage != "keys" else b""
         headers = {
-            node: Header(stage, self.collector.run, self.outcome.server_round, tuple(found), digest)
+            node: Header(stage, self.collector.run, self.replies.server_round, tuple(found), digest)
             for node, found in by_node.items()
         }
-        log(INFO, "round %d: %s of %d clients", self.outcome.server_round, stage, sum(map(len, by_node.values())))
+        log(INFO, "round %d: %s of %d clients", self.replies.server_round, stage, sum(map(len, by_node.values())))
         answered: set[int] = set()
         messages = [self._message(node, header, question(header)) for node, header in headers.items()]
         for reply in self.ask(messages, timeout):
@@ -191,22 +173,22 @@ class Stages:
             self._reject(headers[node], f"no reply in time ({stage})", blame)
 
     def _message(self, node: int, header: Header, content: RecordDict) -> Message:
-        self.outcome.bytes_down += content_bytes(content)
-        kind = f"train.{header.stage}"
-        return Message(content, node, kind, ttl=self.message_ttl, group_id=str(header.server_round))
+        self.replies.sent(with_stage(content, header.stage))
+        group = str(header.server_round)
+        return Message(content, node, MessageType.TRAIN, ttl=self.cohort.message_ttl, group_id=group)
 
     def _take(self, reply: Message, headers: Mapping[int, Header], answered: set[int], take: Take, blame: bool) -> None:
         """One reply; whatever is wrong with it costs no more than its sender's part."""
-        node, outcome = reply.metadata.src_node_id, self.outcome
+        node = reply.metadata.src_node_id
         if node not in headers or node in answered:
-            outcome.strays.append(f"SuperNode {node} {'answered twice' if node in answered else 'was not asked'}")
+            self.replies.strays.append(f"SuperNode {node} {'answered twice' if node in answered else 'was not asked'}")
             return
         answered.add(node)
         header = headers[node]
         try:
             if reply.has_error():
                 raise ValueError(f"error {reply.error.code}: {reply.error.reason}")
-            outcome.bytes_up += content_bytes(reply.content)
+            self.replies.received(reply.content)
             unpack_header(reply.content).expect(header)
             take(header, reply.content)
         except Exception as error:  # whatever it is, it is the sender's
@@ -218,12 +200,12 @@ class Stages:
         def take(header: Header, content: RecordDict) -> None:
             answers, refused = unpack_answers(content, header.clients)
             for client, why in refused.items():
-                self.outcome.reject(client, f"{header.stage}: {why}")
+                self.replies.reject(client, f"{header.stage}: {why}")
             for client, record in answers.items():
                 try:
                     add(client, record)
                 except (ProtocolError, ValueError, KeyError, TypeError) as error:
-                    self.outcome.reject(client, f"{header.stage}: bad reply: {text(error) or type(error).__name__}")
+                    self.replies.reject(client, f"{header.stage}: bad reply: {text(error) or type(error).__name__}")
 
         return take
 
@@ -232,7 +214,7 @@ class Stages:
             if not blame:
                 log(WARNING, "round %d: client %d reveals nothing: %s", header.server_round, client, why)
             else:
-                self.outcome.reject(client, why)
+                self.replies.reject(client, why)
 
 
 def _keys(record: ConfigRecord) -> tuple[bytes, bytes, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from fedapp.client.handlers import answer
+from fedapp.client.handlers import handle
 from fedapp.client.worker.frames import Answer, receive_question, send_answer
 
 log = logging.getLogger("flwr")
@@ -55,7 +55,7 @@ def _answer(connection: socket.socket) -> None:
         log.warning("no message: %s", error)
         return
     try:
-        found = Answer(answer(question.kind, question.content, question.context), question.context.state)
+        found = Answer(handle(question.kind, question.content, question.context), question.context.state)
     except Exception as error:  # its text is what may leave; the rest has been logged
         found = Answer(RecordDict(), question.context.state, str(error))
     try:

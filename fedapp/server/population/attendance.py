@@ -8,7 +8,14 @@ from flwr.common.logger import log
 
 from fedapp.flower.simulation import is_simulated
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
-from fedapp.server.population.preflight import check_backbone, check_claim, check_same_code, query
+from fedapp.server.population.preflight import (
+    AdmissionRules,
+    Population,
+    check_backbone,
+    check_claim,
+    check_same_code,
+    query,
+)
 from fedapp.server.population.roster import Roster
 from fedapp.wire.preflight import unpack_preflight
 from fedapp.wire.records import text
@@ -17,26 +24,12 @@ __all__ = ["Attendance"]
 
 
 class Attendance:
-    """Keeps `roster` up to date. `asked`: SuperNodes that the preflight has asked already. `partitions`, `num_clients`
-    and `backbone`: as in the preflight."""
+    """Keeps `roster` up to date. `population` is what the preflight found by the same `rules`."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        roster: Roster,
-        *,
-        asked: frozenset[int],
-        partitions: int,
-        num_clients: int,
-        min_clients: int,
-        wait_timeout: float,
-        reply_timeout: float,
-        backbone: str = "",
-    ) -> None:
-        self._exchange, self._roster, self._asked = exchange, roster, set(asked)
-        self._partitions, self._num_clients, self._backbone = partitions, num_clients, backbone
+    def __init__(self, exchange: Exchange, roster: Roster, population: Population, rules: AdmissionRules) -> None:
+        self._exchange, self._roster, self._rules = exchange, roster, rules
+        self._asked, self._partitions = set(population.supernodes), population.partitions
         self._open: dict[int, float] = {}  # SuperNodes that have not answered, and until when that is awaited
-        self._min_clients, self._wait_timeout, self._reply_timeout = min_clients, wait_timeout, reply_timeout
 
     @property
     def is_simulation(self) -> bool:
@@ -52,11 +45,16 @@ class Attendance:
             late += self._late()
             self._ask(present)
             found = len(self._roster.reachable())
-            if found >= self._min_clients or time.monotonic() - start >= self._wait_timeout:
+            if found >= self._rules.min_clients or time.monotonic() - start >= self._rules.wait_timeout:
                 self._roster.busy = self._exchange.busy()
                 return late
             if not waiting:
-                log(WARNING, "%d clients are there, %d are needed: waiting for SuperNodes", found, self._min_clients)
+                log(
+                    WARNING,
+                    "%d clients are there, %d are needed: waiting for SuperNodes",
+                    found,
+                    self._rules.min_clients,
+                )
             waiting = True
             time.sleep(LONGEST_POLL)
 
@@ -68,14 +66,14 @@ class Attendance:
         self._asked = present
         self._open = {node: end for node, end in self._open.items() if node not in unanswered}
         if newcomers:
-            self._open |= dict.fromkeys(newcomers, now + self._reply_timeout)
-            self._exchange.post(query(node, self._reply_timeout) for node in newcomers)
+            self._open |= dict.fromkeys(newcomers, now + self._rules.reply_timeout)
+            self._exchange.post(query(node, self._rules.reply_timeout) for node in newcomers)
 
     def _late(self) -> list[Late]:
         found = []
         for late in self._exchange.late():
-            if late.census is not None:
-                self._admit(late.census)
+            if late.preflight is not None:
+                self._admit(late.preflight)
             else:
                 found.append(late)
         return found
@@ -85,11 +83,11 @@ class Attendance:
         try:
             if reply.has_error():
                 raise ValueError(text(reply.error.reason))
-            census = unpack_preflight(reply.content)
-            check_same_code({node: census})
-            check_claim(census, self._partitions, self._num_clients)
-            check_backbone(census, self._backbone)
-            faults = self._roster.admit(node, census)
+            report = unpack_preflight(reply.content)
+            check_same_code({node: report})
+            check_claim(report, self._partitions, self._rules.num_clients)
+            check_backbone(report, self._rules.backbone)
+            faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]
         self._open.pop(node, None)

@@ -3,27 +3,46 @@
 import math
 import random
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from heapq import heapreplace
 
-__all__ = ["cohort_size", "cohort_weights", "sample_cohort", "spread"]
+from fedapp.aggregation.exact_sum import normalised
+
+__all__ = ["CohortRule", "spread"]
+
+WEIGHTINGS = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt}
 
 
-def cohort_size(num_clients: int, fraction: float, minimum: int) -> int:
-    """How many of `num_clients` are asked: their share, but at least `minimum` and at most all."""
-    # 0.07 * 100 is 7.000000000000001 in floating point and must not become 8.
-    return min(num_clients, max(minimum, math.ceil(round(fraction * num_clients, 9))))
+@dataclass(frozen=True)
+class CohortRule:
+    """`fraction` of the clients that are there are needed, at least `minimum`; `over_selection` is the share that is
+    asked beyond those needed. No client weighs more than `weight_cap`, in the unit of `weighting`."""
 
+    seed: int
+    fraction: float = 1.0
+    minimum: int = 1
+    over_selection: float = 0.0
+    weighting: str = "num_examples"
+    weight_cap: float | None = None
 
-def sample_cohort(clients: Collection[int], size: int, *, seed: int, server_round: int) -> list[int]:
-    """`size` clients, sorted: a uniform sample without replacement, fixed by (seed, round, the set of clients)."""
-    # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
-    return sorted(random.Random(f"cohort/{seed}/{server_round}").sample(sorted(clients), size))
+    def needed(self, num_clients: int) -> int:
+        """How many updates a round of `num_clients` that are there is to have: at most all."""
+        # 0.07 * 100 is 7.000000000000001 in floating point and must not become 8.
+        return min(num_clients, max(self.minimum, math.ceil(round(self.fraction * num_clients, 9))))
 
+    def asked(self, needed: int, num_clients: int) -> int:
+        """How many clients are asked for `needed` updates, of `num_clients` that can be."""
+        return min(num_clients, math.ceil(round(needed * (1 + self.over_selection), 9)))
 
-def cohort_weights(num_examples: Mapping[int, int], weighting: str, cap: float | None) -> dict[int, float]:
-    """Each client's weight from its number of training examples, never above `cap`."""
-    rule = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt}[weighting]
-    return {client: min(rule(count), cap or math.inf) for client, count in num_examples.items()}
+    def sample(self, clients: Collection[int], size: int, server_round: int) -> list[int]:
+        """`size` clients, sorted: a uniform sample without replacement, fixed by (seed, round, the set of clients)."""
+        # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
+        return sorted(random.Random(f"cohort/{self.seed}/{server_round}").sample(sorted(clients), size))
+
+    def weights(self, num_examples: Mapping[int, int]) -> dict[int, float]:
+        """By client, its weight among these, from numbers of training examples; they sum to one."""
+        rule, cap = WEIGHTINGS[self.weighting], self.weight_cap or math.inf
+        return normalised({client: min(rule(count), cap) for client, count in num_examples.items()})
 
 
 def spread(loads: Mapping[int, int], nodes: Iterable[int]) -> dict[int, int]:

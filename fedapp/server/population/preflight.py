@@ -15,6 +15,7 @@ from fedapp.wire.preflight import PreflightReport, unpack_preflight
 from fedapp.wire.records import text
 
 __all__ = [
+    "AdmissionRules",
     "Population",
     "check_backbone",
     "check_claim",
@@ -43,90 +44,93 @@ class Population:
     std: Tensor | None = None
 
 
-def preflight(
-    exchange: Exchange,
-    *,
-    min_supernodes: int,
-    wait_timeout: float,
-    timeout: float,
-    min_clients: int,
-    num_clients: int,
-    backbone: str = "",
-) -> Population:
-    """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs.
+@dataclass(frozen=True)
+class AdmissionRules:
+    """Who may take part. `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model
+    is frozen. `min_supernodes` and `min_clients` are waited for, up to `wait_timeout` seconds, and a reply for up to
+    `reply_timeout`."""
 
-    `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model is frozen.
-    """
-    grid = exchange.grid
+    num_clients: int
+    min_clients: int = 1
+    min_supernodes: int = 1
+    wait_timeout: float = 60.0
+    reply_timeout: float = 600.0
+    backbone: str = ""
+
+
+def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
+    """Ask every SuperNode which clients it hosts. Raises FederationError if too few can take part, or code differs."""
+    grid, min_supernodes, wait_timeout = exchange.grid, rules.min_supernodes, rules.wait_timeout
+    timeout = max(rules.reply_timeout, wait_timeout)  # a first reply includes starting up
     nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
     if len(nodes) < min_supernodes:
         raise FederationError(
             f"{len(nodes)} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
             " federation.min_supernodes, or raise federation.wait_timeout"
         )
-    censuses, faults = _ask(exchange, nodes, timeout)
+    reports, faults = _ask(exchange, nodes, timeout)
     # SuperNodes that share a simulation's data know how many they are; some may have come only now.
-    declared = max((census.num_partitions for census in censuses.values()), default=0)
+    declared = max((report.num_partitions for report in reports.values()), default=0)
     if declared > len(nodes):
         late = [node for node in wait_for_supernodes(grid, declared, wait_timeout) if node not in nodes]
         more, more_faults = _ask(exchange, late, timeout)
-        censuses, faults = censuses | more, faults | more_faults
+        reports, faults = reports | more, faults | more_faults
         nodes += late
         if len(nodes) < declared:
             faults["other SuperNodes"] = f"{len(nodes)} of {declared} came within {wait_timeout:g} s"
-    check_same_code(censuses)
-    partitions = _partitions(censuses)
-    for node, census in list(censuses.items()):
+    check_same_code(reports)
+    partitions = _partitions(reports)
+    for node, report in list(reports.items()):
         try:
-            check_claim(census, partitions, num_clients)
-            check_backbone(census, backbone)
+            check_claim(report, partitions, rules.num_clients)
+            check_backbone(report, rules.backbone)
         except FederationError as error:
-            faults[who(f"SuperNode {node}", census)] = str(error)
-            del censuses[node]
-    population = _population(censuses, faults, min_clients)
+            faults[who(f"SuperNode {node}", report)] = str(error)
+            del reports[node]
+    population = _population(reports, faults, rules.min_clients)
     return replace(population, supernodes=frozenset(nodes), partitions=partitions)
 
 
-def _partitions(censuses: Mapping[int, PreflightReport]) -> int:
+def _partitions(reports: Mapping[int, PreflightReport]) -> int:
     """Over how many SuperNodes a simulation's data is split, by what most of them say; 0 for devices."""
-    said = Counter(census.num_partitions for census in censuses.values() if not census.fault)
+    said = Counter(report.num_partitions for report in reports.values() if not report.fault)
     return min(said, key=lambda number: (-said[number], number)) if said else 0
 
 
-def check_claim(census: PreflightReport, partitions: int, num_clients: int) -> None:
+def check_claim(report: PreflightReport, partitions: int, num_clients: int) -> None:
     """Refuse a SuperNode that says it is more clients than it can be: each has a vote, and weight.
 
     A device is one client. In a simulation over `partitions` SuperNodes it hosts those of `num_clients` that leave the
     same rest. Raises FederationError.
     """
-    if census.fault or not census.clients:
+    if report.fault or not report.clients:
         return
-    if census.num_partitions != partitions:
+    if report.num_partitions != partitions:
         raise FederationError(
-            f"its node-config says num-partitions={census.num_partitions or 'nothing'}, most others"
+            f"its node-config says num-partitions={report.num_partitions or 'nothing'}, most others"
             f" {partitions or 'have data of their own'}; all must be alike"
         )
     if not partitions:
-        if len(census.clients) > 1:
-            raise FederationError(f"a device is one client, and it says that it is {len(census.clients)}")
+        if len(report.clients) > 1:
+            raise FederationError(f"a device is one client, and it says that it is {len(report.clients)}")
         return
-    rest = census.clients[0] % partitions
-    if not set(census.clients) <= set(range(rest, num_clients, partitions)):
-        raise FederationError(f"it says that it hosts clients which are not its own: {list(census.clients)[:10]}")
+    rest = report.clients[0] % partitions
+    if not set(report.clients) <= set(range(rest, num_clients, partitions)):
+        raise FederationError(f"it says that it hosts clients which are not its own: {list(report.clients)[:10]}")
 
 
-def check_backbone(census: PreflightReport, backbone: str) -> None:
+def check_backbone(report: PreflightReport, backbone: str) -> None:
     """Refuse a SuperNode whose frozen part of the model is another one: an average would mean nothing."""
-    if not census.fault and census.backbone != backbone:
+    if not report.fault and report.backbone != backbone:
         raise FederationError(
-            f"its frozen part of the model is another one (SHA-256 {census.backbone[:12]}..., the server's"
+            f"its frozen part of the model is another one (SHA-256 {report.backbone[:12]}..., the server's"
             f" {backbone[:12]}...): give it the same weights (model.pretrained)"
         )
 
 
-def who(what: str, census: PreflightReport) -> str:
+def who(what: str, report: PreflightReport) -> str:
     """A SuperNode or a client of it, with the name that its operator gave it, if there is one."""
-    return f"{what} ({census.site})" if census.site else what
+    return f"{what} ({report.site})" if report.site else what
 
 
 def query(node: int, timeout: float) -> Message:
@@ -135,43 +139,43 @@ def query(node: int, timeout: float) -> Message:
 
 
 def _ask(exchange: Exchange, nodes: list[int], timeout: float) -> tuple[dict[int, PreflightReport], dict[str, str]]:
-    """The census of every SuperNode that gives one, and what is wrong with the others."""
-    censuses: dict[int, PreflightReport] = {}
+    """The report of every SuperNode that gives one, and what is wrong with the others."""
+    reports: dict[int, PreflightReport] = {}
     faults: dict[str, str] = {}
     for reply in exchange([query(node, timeout) for node in nodes], timeout):
         node = reply.metadata.src_node_id
         try:
             if reply.has_error():
                 raise ValueError(reply.error.reason)
-            censuses[node] = unpack_preflight(reply.content)
+            reports[node] = unpack_preflight(reply.content)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults[f"SuperNode {node}"] = f"preflight failed: {text(error) or type(error).__name__}"
     for node in nodes:
-        if node not in censuses:
+        if node not in reports:
             faults.setdefault(f"SuperNode {node}", f"no answer to the preflight within {timeout:g} s")
-    return censuses, faults
+    return reports, faults
 
 
-def check_same_code(censuses: Mapping[int, PreflightReport]) -> None:
+def check_same_code(reports: Mapping[int, PreflightReport]) -> None:
     """Refuse SuperNodes that run other code than the server: another checkout, or an older bundle."""
-    for node, census in censuses.items():
-        if census.code != code_digest():
+    for node, report in reports.items():
+        if report.code != code_digest():
             raise FederationError(
-                f"SuperNode {node} runs other code than this ServerApp: it imported fedapp from {census.code_path}, the"
-                f" server from {code_path()}. In a simulation this happens when a local SuperLink that was started in"
-                " another checkout is still running: end it (pkill -f flower-superlink) and run again, or use"
-                " scripts/run.py, which starts its own"
+                f"SuperNode {node} runs other code than this ServerApp: it imported fedapp from"
+                f" {report.code_path or 'elsewhere'}, the server from {code_path()}. In a simulation this happens when"
+                " a local SuperLink that was started in another checkout is still running: end it (pkill -f"
+                " flower-superlink) and run again, or use scripts/run.py, which starts its own"
             )
 
 
-def _population(censuses: Mapping[int, PreflightReport], faults: dict[str, str], min_clients: int) -> Population:
+def _population(reports: Mapping[int, PreflightReport], faults: dict[str, str], min_clients: int) -> Population:
     nodes: dict[int, int] = {}
     num_examples: dict[int, int] = {}
     moments: dict[int, tuple[Tensor, ...]] = {}
-    for node, census in sorted(censuses.items()):
-        if census.fault:
-            faults[who(f"SuperNode {node}", census)] = census.fault
-        rows = zip(census.clients, census.num_examples, census.faults, strict=True)
+    for node, report in sorted(reports.items()):
+        if report.fault:
+            faults[who(f"SuperNode {node}", report)] = report.fault
+        rows = zip(report.clients, report.num_examples, report.faults, strict=True)
         for position, (client, count, fault) in enumerate(rows):
             if client in nodes:
                 raise FederationError(
@@ -179,11 +183,11 @@ def _population(censuses: Mapping[int, PreflightReport], faults: dict[str, str],
                     " its own"
                 )
             if fault or not count:
-                faults[who(f"client {client}", census)] = fault or "no training example"
+                faults[who(f"client {client}", report)] = fault or "no training example"
                 continue
             nodes[client], num_examples[client] = node, count
-            if census.moments:
-                moments[client] = tuple(census.moments[name][position] for name in ("count", "mean", "squares"))
+            if report.moments:
+                moments[client] = tuple(report.moments[name][position] for name in ("count", "mean", "squares"))
     if len(nodes) < min_clients:
         reasons = "".join(f"\n  {', '.join(who)}: {why}" for why, who in _by_reason(faults).items())
         raise FederationError(

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fedapp.server.outcome import RoundOutcome
 from fedapp.server.population.cohort import spread
 from fedapp.server.population.preflight import Population, who
 from fedapp.wire.preflight import PreflightReport
+from fedapp.wire.reply import ClientReport
 
 __all__ = ["Roster"]
 
@@ -73,9 +73,11 @@ class Roster:
         free = {node for node in self.nodes.values() if self.present is None or node in self.present} - set(self.busy)
         return spread({client: self.num_examples[client] for client in homes}, free) if free else homes
 
-    def note(self, outcome: RoundOutcome) -> None:
-        """Count who failed in a round that is over, and exclude who did so too often in a row."""
-        for client, report in outcome.reports.items():
+    def note(self, server_round: int, reports: Mapping[int, ClientReport]) -> dict[int, int]:
+        """Count who failed in a round that is over, and exclude who did so too often in a row: those clients, with the
+        last round for which they are left out."""
+        excluded = {}
+        for client, report in reports.items():
             if report.declined:
                 self.declined.add(client)
             if report.rejected is None:
@@ -83,21 +85,22 @@ class Roster:
                 continue
             self._failures[client] = self._failures.get(client, 0) + 1
             if self._exclude_after is not None and self._failures[client] >= self._exclude_after:
-                outcome.excluded[client] = self._excluded[client] = outcome.server_round + self._exclude_rounds
+                excluded[client] = self._excluded[client] = server_round + self._exclude_rounds
+        return excluded
 
-    def admit(self, node: int, census: PreflightReport) -> list[str]:
+    def admit(self, node: int, report: PreflightReport) -> list[str]:
         """Take in the clients of a SuperNode that joined during the run; why others of it are not."""
-        faults = [f"{who(f'SuperNode {node}', census)}: {census.fault}"] if census.fault else []
-        rows: Iterable[tuple[int, int, str]] = zip(census.clients, census.num_examples, census.faults, strict=True)
+        faults = [f"{who(f'SuperNode {node}', report)}: {report.fault}"] if report.fault else []
+        rows: Iterable[tuple[int, int, str]] = zip(report.clients, report.num_examples, report.faults, strict=True)
         for client, count, fault in rows:
             home = self.nodes.get(client)
             if fault or not count:
-                faults.append(f"{who(f'client {client}', census)}: {fault or 'no training example'}")
+                faults.append(f"{who(f'client {client}', report)}: {fault or 'no training example'}")
             elif home is not None and home != node and (self.present is None or home in self.present):
                 faults.append(f"client {client} of SuperNode {node}: lives on SuperNode {home} already")
             else:
                 self.nodes[client], self.num_examples[client] = node, count
-                self.faults.pop(who(f"client {client}", census), None)
+                self.faults.pop(who(f"client {client}", report), None)
         return faults
 
     def state_dict(self) -> dict[str, Any]:

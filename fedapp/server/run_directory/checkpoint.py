@@ -20,12 +20,12 @@ from torch import Tensor
 
 from fedapp.common.errors import FederationError
 from fedapp.common.files import write_atomically
+from fedapp.common.run_paths import KEPT
 from fedapp.common.state_digest import state_sha256
 
 __all__ = ["Checkpoint", "checkpoint_files", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
-KEPT = 2  # files: should the newest be damaged, there is the one before it
 NAME = re.compile(r"round-(\d+)\.safetensors")
 
 

@@ -94,9 +94,9 @@ class RunRecord:
             "history": self._history.position(),
         }
 
-    def epsilon_figures(self, outcome: RoundOutcome) -> dict[str, float]:
+    def epsilon_metrics(self, outcome: RoundOutcome) -> dict[str, float]:
         """Largest and median epsilon that clients have spent once this round is counted; nothing without privacy."""
-        now = {r.client: r.privacy.epsilon for r in outcome.reports.values() if r.privacy is not None}
+        now = {r.client: r.privacy.epsilon for r in outcome.replies.reports.values() if r.privacy is not None}
         spent = sorted((self._epsilon | now).values())
         return {"epsilon_max": spent[-1], "epsilon_median": spent[len(spent) // 2]} if spent else {}
 
@@ -105,24 +105,27 @@ class RunRecord:
         """What each client that trained has spent so far, ascending."""
         return sorted(self._epsilon.values())
 
-    def add_round(self, figures: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
+    def add_round(self, metrics: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
         """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
         if outcome is not None:
             for stale in ("summary.json", "report.html"):  # of a run that had ended and goes on
                 (self.directory / stale).unlink(missing_ok=True)
             self._count(outcome)
             self._history.append("clients.jsonl", self._rows(outcome))
-        self._history.append("metrics.jsonl", [figures])
+        self._history.append("metrics.jsonl", [metrics])
         if self._events is None:
             from fedapp.report.tensorboard import EventWriter  # 1 s to import: after the first round's messages
 
             self._events = EventWriter(self.directory / "tensorboard", resume_at=self._resume_at)
-        self._events.add_round(figures)
+        self._events.add_round(metrics)
 
     def add_final(self, outcome: RoundOutcome) -> None:
         """The final federated evaluation, one line of clients.jsonl for every client."""
         self._count(outcome)
-        rows = [self._row(outcome.server_round, outcome.reports[client], None) for client in sorted(outcome.reports)]
+        rows = [
+            self._row(outcome.server_round, outcome.replies.reports[client], None)
+            for client in sorted(outcome.replies.reports)
+        ]
         rows += _stray_rows(outcome)
         self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
 
@@ -140,8 +143,8 @@ class RunRecord:
         write_atomically(self.directory / "summary.json", content)
 
     def _count(self, outcome: RoundOutcome) -> None:
-        now = {"unused": len(outcome.unused), "excluded": len(outcome.excluded)}
-        now |= {name: getattr(outcome, name) for name in ("bytes_up", "bytes_down", "rejected")}
+        now = {"unused": len(outcome.replies.unused), "excluded": len(outcome.excluded)}
+        now |= {name: getattr(outcome.replies, name) for name in ("bytes_up", "bytes_down", "rejected")}
         for name, value in now.items():
             self.totals[name] += value
 
@@ -149,9 +152,9 @@ class RunRecord:
         """One for every client asked, with why it is `unused` and until when it is `excluded` where that holds."""
         rows = []
         for client, weight in sorted(outcome.weights.items()):
-            row = self._row(outcome.server_round, outcome.reports.get(client, ClientReport(client)), weight)
-            row |= {"unused": outcome.unused[client]} if client in outcome.unused else {}
-            if (spent := row_privacy(outcome.reports.get(client))) is not None:
+            row = self._row(outcome.server_round, outcome.replies.reports.get(client, ClientReport(client)), weight)
+            row |= {"unused": outcome.replies.unused[client]} if client in outcome.replies.unused else {}
+            if (spent := row_privacy(outcome.replies.reports.get(client))) is not None:
                 row |= spent
                 self._epsilon[client] = spent["epsilon"]
                 self.largest_delta = max(self.largest_delta or 0.0, spent["delta"])
@@ -180,4 +183,4 @@ def row_privacy(report: ClientReport | None) -> dict[str, float] | None:
 
 
 def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:
-    return [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.strays]
+    return [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.replies.strays]

@@ -12,7 +12,7 @@ from fedapp.common.errors import ConfigError, FederationError
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
 
-__all__ = ["check_same_form", "find_checkpoint", "run_directory"]
+__all__ = ["check_same_form", "find_checkpoint"]
 
 # Keys that do not change what a round computes. `num_rounds` and the stop rules say only when the run ends.
 FREE = frozenset(
@@ -29,18 +29,6 @@ FREE = frozenset(
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
     }
 )
-
-
-def run_directory(resume: str | None) -> Path | None:
-    """The run directory that `run.resume` names, if it names one: a run directory, or a checkpoint in it."""
-    if resume is None or resume == "auto":
-        return None
-    path = Path(resume).expanduser()
-    if not path.is_absolute():
-        raise ConfigError(
-            f"run.resume={resume}: must be null, auto or an absolute path, since the server starts elsewhere"
-        )
-    return path.parent.parent if path.suffix == ".safetensors" else path
 
 
 def find_checkpoint(

@@ -16,7 +16,7 @@ def test_examples_fit_their_schema(shape: tuple[int, ...], num_classes: int | No
     pooled.train.check(schema, "train")
     pooled.test.check(schema, "test")
     assert (len(pooled.train), len(pooled.test)) == (500, 90)
-    assert schema.is_classification == (num_classes is not None)
+    assert schema.kind == ("regression" if num_classes is None else "classification")
     if num_classes is not None:
         assert pooled.train.targets.unique().tolist() == list(range(num_classes))
 

@@ -1,0 +1,39 @@
+"""The client half of the plain protocol: train every client that is asked for, and send the sum of their updates."""
+
+from collections.abc import Mapping
+
+from flwr.app import RecordDict
+
+from fedapp.aggregation.exact_sum import WeightedSum
+from fedapp.aggregation.protocol import Handler, Train
+from fedapp.common.state_digest import State
+from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.reply import ClientReport, Reply, pack_reply
+
+__all__ = ["STAGE", "PlainClient"]
+
+STAGE = "train"
+
+
+class PlainClient:
+    @property
+    def stages(self) -> Mapping[str, Handler]:
+        return {STAGE: self.train}
+
+    def train(self, content: RecordDict, state: RecordDict, train: Train) -> RecordDict:
+        """Several good clients give one fixed-point sum, unless the server wants each update; a single one gives its
+        update as it is. A client that fails is rejected alone."""
+        instruction, model = unpack_instruction(content)
+        single = instruction.each or len(instruction.clients) == 1
+        template = {} if single else {key: value for key, value in model.items() if value.is_floating_point()}
+        total = WeightedSum(template)
+        reports: list[ClientReport] = []
+        updates: dict[int, State] = {}
+        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
+            report, update = train(client, instruction, model)
+            reports.append(report)
+            if update and single:
+                updates[client] = update
+            elif update:
+                total.add(update, weight)
+        return pack_reply(Reply(tuple(reports), updates, total.totals if total.weights else {}))

@@ -1,0 +1,165 @@
+"""How a cohort's updates become one sum: what every aggregation protocol is to the server and to a client.
+
+A protocol is an option of the group `secure_aggregation`: a frozen dataclass that a YAML file names, which makes two
+halves. The server half asks a cohort, in one or several stages, and gives the sum. The client half answers each stage
+by a handler of that name. Neither knows the strategy or the site: what they need of them is handed in.
+"""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from flwr.app import Message, MessageType, RecordDict
+
+from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.state_digest import State
+from fedapp.config import Config, instantiate
+from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
+from fedapp.wire.model import GlobalModel
+from fedapp.wire.reply import ClientReport
+
+__all__ = [
+    "Aggregate",
+    "AggregationProtocol",
+    "Ask",
+    "ClientHalf",
+    "Cohort",
+    "Handler",
+    "ServerHalf",
+    "Train",
+    "by_supernode",
+    "dispatch",
+    "protocol_of",
+    "train_messages",
+]
+
+Ask = Callable[[Iterable[Message], float | None], Iterable[Message]]  # replies as they come, within so many seconds
+Train = Callable[[int, Instruction, State], tuple[ClientReport, State]]  # one client's report, and what it sends
+Handler = Callable[[RecordDict, RecordDict, Train], RecordDict]  # (message, the SuperNode's state, train) -> reply
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Who is asked in a round, and for what.
+
+    `instruction` names all clients of the cohort with their weights, which sum to one. `hosts`: by client, the
+    SuperNode that does its work. With `needed` updates a round that asked more clients goes on; with fewer than
+    `minimum` it changes nothing. A message lives for `message_ttl` seconds.
+    """
+
+    instruction: Instruction
+    hosts: Mapping[int, int]
+    needed: int
+    minimum: int
+    message_ttl: float
+
+    @property
+    def weights(self) -> dict[int, float]:
+        return dict(zip(self.instruction.clients, self.instruction.weights, strict=True))
+
+    def has_enough(self, updates: int) -> bool:
+        """Whether a round that asked more clients than it needs can do without the rest."""
+        return len(self.hosts) > self.needed <= updates
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What came of a cohort: `total`, the sum of weight times update over `survivors` in float64, and the `weight` that
+    it is to be divided by. None and 0 where nothing could be aggregated.
+
+    `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
+    own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
+    """
+
+    total: State | None
+    weight: float
+    survivors: tuple[int, ...]
+    replies: ReplyLog
+    scalars: Mapping[str, float | None] | None = None
+    rounding: float = 0.0
+
+    @property
+    def faults(self) -> dict[int, str]:
+        """By client, what it did wrong."""
+        reports = self.replies.reports.values()
+        return {report.client: report.rejected for report in reports if report.rejected is not None}
+
+
+class ServerHalf(Protocol):
+    def run(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> Aggregate:
+        """One round with `cohort`, whose clients begin with `model`."""
+
+    def describe(self, cohort_size: int) -> None:
+        """Log, before round 1, what it will do with cohorts of this size."""
+
+
+class ClientHalf(Protocol):
+    @property
+    def stages(self) -> Mapping[str, Handler]:
+        """By name of a stage, what answers it."""
+
+
+class AggregationProtocol(ABC):
+    """`individual_updates`: the server sees each client's update, so that robust rules work, and clients may report
+    their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive. `keeps_state`: clients
+    keep something between messages, so that a client's work stays on its own SuperNode."""
+
+    individual_updates: ClassVar[bool]
+    exact: ClassVar[bool]
+    keeps_state: ClassVar[bool]
+
+    def conflicts(self, config: Config, parts: Any) -> None:  # noqa: B027 (most have none)
+        """Raise ConfigError for a config or `learning.build.Parts` that do not go with this protocol."""
+
+    def check_cohort(self, needed: int, asked: int) -> None:  # noqa: B027 (most take any)
+        """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients."""
+
+    @abstractmethod
+    def server(self, config: Config, parts: Any) -> ServerHalf: ...
+
+    @abstractmethod
+    def client(self, config: Config, parts: Any, limits: Any) -> ClientHalf:
+        """`limits`: what the SuperNode's operator asks for (`privacy.limits.OwnLimits`). Raises ConfigError where this
+        protocol does not give that."""
+
+
+def protocol_of(config: Config) -> AggregationProtocol:
+    """Raises ConfigError."""
+    made = instantiate("secure_aggregation", config.secure_aggregation)
+    if not isinstance(made, AggregationProtocol):
+        target = config.secure_aggregation["_target_"]
+        raise ConfigError(f"secure_aggregation._target_={target}: is not a fedapp.aggregation.protocol option")
+    return made
+
+
+def dispatch(half: ClientHalf, content: RecordDict, state: RecordDict, train: Train) -> RecordDict:
+    """The reply to a message of whichever stage. `state`: the SuperNode's, from message to message. Raises
+    FederationError for a stage that the run's protocol does not have."""
+    stage = stage_of(content)
+    handler = half.stages.get(stage)
+    if handler is None:
+        raise FederationError(f"this run's aggregation protocol has no stage {stage}")
+    return handler(content, state, train)
+
+
+def by_supernode(clients: Iterable[int], hosts: Mapping[int, int]) -> dict[int, list[int]]:
+    """By SuperNode, its clients in ascending order."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for client in sorted(clients):
+        found[hosts[client]].append(client)
+    return found
+
+
+def train_messages(cohort: Cohort, model: GlobalModel, stage: str, replies: ReplyLog) -> list[Message]:
+    """The instruction to train, one message for each SuperNode that hosts clients of the cohort."""
+    weights, messages = cohort.weights, []
+    for node, clients in by_supernode(weights, cohort.hosts).items():
+        own = replace(cohort.instruction, clients=tuple(clients), weights=tuple(weights[client] for client in clients))
+        content = with_stage(pack_instruction(own, model), stage)
+        replies.sent(content)
+        group = str(cohort.instruction.server_round)
+        messages.append(Message(content, node, MessageType.TRAIN, ttl=cohort.message_ttl, group_id=group))
+    return messages

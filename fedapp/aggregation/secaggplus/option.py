@@ -1,0 +1,108 @@
+"""secure_aggregation=secaggplus: the server learns the aggregate of a cohort's updates, and no individual update."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fedapp.aggregation.protocol import AggregationProtocol
+from fedapp.aggregation.secaggplus.client import SecAggClient
+from fedapp.aggregation.secaggplus.metrics import LARGEST
+from fedapp.aggregation.secaggplus.pins import read_identity, read_peers
+from fedapp.aggregation.secaggplus.server import SecAggServer
+from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.stages import Timeouts
+from fedapp.common.errors import ConfigError
+from fedapp.config import Config, instantiate
+from fedapp.privacy.limits import OwnLimits
+from fedapp.privacy.option import privacy_of
+from fedapp.updates.steps import steps_of
+
+__all__ = ["SecAggPlus"]
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class SecAggPlus(AggregationProtocol):
+    """The keys of `conf/secure_aggregation/secaggplus.yaml`, which says what each means."""
+
+    neighbours: Annotated[int, Field(ge=2)] | None
+    threshold: Annotated[int, Field(ge=2)] | None
+    clip: Annotated[float, Field(gt=0, le=1e6)]
+    bits: Annotated[int, Field(ge=4, le=32)]
+    modulus_bits: Literal[16, 24, 32, 40, 48, 56, 64]
+    keys_timeout: Seconds
+    shares_timeout: Seconds
+    masked_timeout: Seconds | None
+    unmask_timeout: Seconds
+
+    individual_updates = False
+    exact = True
+    keeps_state = True
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits)
+
+    def conflicts(self, config: Config, parts: Any) -> None:
+        """What needs more than the sum of a cohort."""
+        if instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each:
+            raise ConfigError(
+                f"secure_aggregation=secaggplus: {config.strategy.aggregation['_target_']} looks at single updates, and"
+                " there the server sees only their sum; use strategy=fedavg (or another that averages), or"
+                " secure_aggregation=none"
+            )
+        if not steps_of(config).summable:
+            raise ConfigError(
+                f"compression._target_={config.compression['_target_']}: its output cannot be summed, as"
+                " secure_aggregation=secaggplus needs it; use compression=none, or secure_aggregation=none"
+            )
+        if config.federation.final_evaluation:
+            raise ConfigError(
+                "federation.final_evaluation=true: under secure_aggregation=secaggplus no single client's metrics leave"
+                " it; set it to false"
+            )
+        if parts.task.schema.scaling.kind == "federated":
+            raise ConfigError(
+                "data.scaling=federated: under secure_aggregation=secaggplus the means and deviations of single"
+                " clients' data must not leave them; use public constants: data.scaling=published"
+                " (data=breast_cancer), given or none (data=csv)"
+            )
+
+    def check_cohort(self, needed: int, asked: int) -> None:
+        """With the arithmetic in its message."""
+        self.settings.check(needed)
+        self.settings.check(asked)
+
+    def server(self, config: Config, parts: Any) -> SecAggServer:
+        training = config.federation.round_timeout
+        timeouts = Timeouts(
+            self.keys_timeout, self.shares_timeout, self.masked_timeout or training, self.unmask_timeout
+        )
+        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts))
+
+    def client(self, config: Config, parts: Any, limits: OwnLimits) -> SecAggClient:
+        """Two clients at least are a cohort."""
+        return SecAggClient(
+            self.settings,
+            self._metric_ranges(config, parts),
+            seed=config.run.seed,
+            min_cohort=max(2, limits.min_cohort or 0),
+            identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
+            peers=read_peers(limits.peers) if limits.peers is not None else None,
+        )
+
+    def _metric_ranges(self, config: Config, parts: Any) -> dict[str, float]:
+        """By name, the largest value of each metric that is aggregated along with an update; none where the privacy
+        option lets no metric leave a client."""
+        if not privacy_of(config).discloses_metrics:
+            return {}
+        highest = parts.task.main.highest
+        return {
+            "train_loss": 64.0,
+            "val_loss": 64.0,
+            "val_metric": 1.0 if math.isfinite(highest) else LARGEST,
+            "clipped": 1.0,
+        }

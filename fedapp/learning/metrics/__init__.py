@@ -1,0 +1,6 @@
+"""Metrics: how good a model's outputs are. One of your own is a module here and a YAML file in conf/metric/."""
+
+from fedapp.learning.metrics.by_name import choose
+from fedapp.learning.metrics.metric import Metric
+
+__all__ = ["Metric", "choose"]

@@ -1,0 +1,54 @@
+"""Metrics for one class out of several: outputs (n, classes), targets (n,) class indices."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedapp.learning.metrics.metric import Metric
+
+__all__ = ["Accuracy", "Auc", "BalancedAccuracy", "F1Macro"]
+
+
+class Accuracy(Metric):
+    serves: ClassVar[str] = "classification"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        return float((outputs.argmax(1) == targets).double().mean())
+
+
+class BalancedAccuracy(Metric):
+    """Mean recall over the classes that occur in `targets`."""
+
+    serves: ClassVar[str] = "classification"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        # Imported here: sklearn takes a second, and few runs need it.
+        from sklearn.metrics import balanced_accuracy_score  # type: ignore[import-untyped]
+
+        return float(balanced_accuracy_score(targets.numpy(), outputs.argmax(1).numpy()))
+
+
+class F1Macro(Metric):
+    serves: ClassVar[str] = "classification"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(targets.numpy(), outputs.argmax(1).numpy(), average="macro", zero_division=0.0))
+
+
+class Auc(Metric):
+    """Area under the ROC curve; for several classes the mean of one against the rest. NaN where a class is absent."""
+
+    serves: ClassVar[str] = "classification"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        from sklearn.metrics import roc_auc_score
+
+        if len(torch.unique(targets)) < outputs.shape[1]:
+            return float("nan")
+        scores = torch.softmax(outputs.double(), 1).numpy()
+        if outputs.shape[1] == 2:
+            return float(roc_auc_score(targets.numpy(), scores[:, 1]))
+        return float(roc_auc_score(targets.numpy(), scores, multi_class="ovr"))

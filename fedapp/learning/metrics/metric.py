@@ -1,0 +1,31 @@
+"""What a metric is to the rest of the app."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+__all__ = ["Metric"]
+
+
+@dataclass(frozen=True)
+class Metric(ABC):
+    """A metric for tasks of the kind `serves`. `name` is that of its file in conf/metric/.
+
+    No value lies outside `lowest`..`highest`: the server rejects what a client reports beyond them.
+    """
+
+    serves: ClassVar[str]
+    lower_is_better: ClassVar[bool] = False
+    lowest: ClassVar[float] = 0.0
+    highest: ClassVar[float] = 1.0
+    name: str
+
+    @abstractmethod
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        """Its value for outputs (n, *output_shape) and their targets, on the CPU. NaN where it is not defined."""
+
+    def possible(self, value: float) -> bool:
+        """Whether the metric can have this value at all; what a client reports may be made up."""
+        return self.lowest <= value <= self.highest

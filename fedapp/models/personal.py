@@ -1,0 +1,55 @@
+"""federation.personal: which part of a model is each client's own, trained there and never sent."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from fedapp.common.errors import ConfigError
+from fedapp.models.shared_state import make_personal, shared_state
+from fedapp.models.transfer import last_linear
+
+__all__ = ["AllShared", "Personal", "PersonalHead"]
+
+
+@dataclass(frozen=True)
+class Personal:
+    """`whole`: the server has a whole trained model. Clients with a part of their own make it whole only there."""
+
+    whole: ClassVar[bool]
+
+    def mark(self, model: nn.Module) -> None:
+        """Mark, in the trained part of a model, what is personal. Raises ConfigError where it has no such part."""
+        raise NotImplementedError
+
+    def conflicts(self, config: Any, parts: Any) -> None:
+        """Raise ConfigError for a config (`config.schema.Config`) or parts (`learning.build.Parts`) that do not go with
+        this."""
+
+
+@dataclass(frozen=True)
+class AllShared(Personal):
+    """federation.personal=none: the whole model is federated."""
+
+    whole = True
+
+    def mark(self, model: nn.Module) -> None:
+        """Nothing is."""
+
+
+@dataclass(frozen=True)
+class PersonalHead(Personal):
+    """federation.personal=head: the last layer (FedPer, Arivazhagan et al. 2019)."""
+
+    whole = False
+
+    def mark(self, model: nn.Module) -> None:
+        make_personal(last_linear(model)[1])
+
+    def conflicts(self, config: Any, parts: Any) -> None:
+        shared, parameters = shared_state(parts.model), parts.model.named_parameters()
+        if not any(name in shared for name, parameter in parameters if parameter.requires_grad):
+            raise ConfigError(
+                "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
+                " federate; take a larger model, or model.trainable=last_k, lora or full"
+            )

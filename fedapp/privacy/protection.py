@@ -1,0 +1,60 @@
+"""What of a client's work leaves its SuperNode: how it trains, what it pays, and what it says."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedapp.common.state_digest import State
+from fedapp.learning.training import TrainingResult
+from fedapp.privacy.ledger import Ledger
+from fedapp.wire.preflight import PreflightReport
+from fedapp.wire.reply import ClientReport, PrivacySpent
+
+__all__ = ["Account", "Declined", "Protection", "Training"]
+
+Training = Callable[..., TrainingResult]  # (model, examples, *, seed, lr_factor)
+
+
+class Declined(Exception):  # noqa: N818 (no error: it is the client's right)
+    """One more round would cost more than the client may spend."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where clients write what a training costs them in privacy: each one's ledger, and the name of this run."""
+
+    run: str
+    ledgers: Callable[[int], Ledger]
+
+
+class Protection(ABC):
+    """`training` trains a client's model in place. `discloses_metrics`: its losses and metrics may leave it. `spends`:
+    it pays for what it sends, and keeps a ledger of that."""
+
+    discloses_metrics: ClassVar[bool]
+    spends: ClassVar[bool]
+    training: Training
+
+    @abstractmethod
+    def preflight(self, report: PreflightReport) -> PreflightReport:
+        """What of a preflight report leaves the SuperNode."""
+
+    @abstractmethod
+    def pay(self, client: int, server_round: int, num_examples: int, account: Account | None) -> PrivacySpent | None:
+        """Book a training before it begins; once this has returned it counts as spent. Raises Declined where it would
+        cost too much."""
+
+    @abstractmethod
+    def disclosed(self, report: ClientReport) -> ClientReport:
+        """What of a client's report leaves the SuperNode."""
+
+    @abstractmethod
+    def update(self, update: State, parameters: Collection[str]) -> dict[str, Tensor]:
+        """What of an update leaves the SuperNode. `parameters`: what of the model is trained."""
+
+    @abstractmethod
+    def failure(self, client: int, error: Exception) -> ClientReport:
+        """A rejection, and the whole reason in the client's log."""

@@ -1,0 +1,99 @@
+"""What of a config can be known to fail before anything starts: the same for every door to a run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedapp.aggregation.protocol import AggregationProtocol, protocol_of
+from fedapp.common.errors import ConfigError
+from fedapp.config import Config
+from fedapp.data.source import Examples
+from fedapp.learning.build import Parts, build_parts
+from fedapp.privacy.option import PrivacyOption, privacy_of
+from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial, stop_rules
+from fedapp.server.run_directory.lock import LOCK, only_writer
+from fedapp.server.run_directory.record import claim
+from fedapp.server.run_directory.resume import find_checkpoint
+from fedapp.server.stopping import StopRules
+from fedapp.updates.steps import UpdateSteps, steps_of
+
+__all__ = ["Checked", "as_json", "check_cohort", "check_config", "check_directory", "check_num_clients"]
+
+
+class Option(Protocol):
+    """What every option of a group of nodes has."""
+
+    def conflicts(self, config: Config, parts: Parts) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A config that can work, and what was made of it. `test`: the server's held-out data, where it has any."""
+
+    config: Config
+    parts: Parts
+    protocol: AggregationProtocol
+    privacy: PrivacyOption
+    steps: UpdateSteps
+    test: Examples | None
+    rules: StopRules
+
+
+def check_config(config: Config) -> Checked:
+    """Refuse what cannot work whoever the clients are, and whatever data they have. Raises FedappError."""
+    check_strategy(config)
+    parts = build_parts(config)
+    test = central_test(config, parts)
+    protocol, privacy, steps = protocol_of(config), privacy_of(config), steps_of(config)
+    options: tuple[Option, ...] = (parts.personal, privacy, protocol, *steps.steps)
+    for option in options:
+        option.conflicts(config, parts)
+    rules = stop_rules(config, parts, server_has_data=test is not None)
+    return Checked(config, parts, protocol, privacy, steps, test, rules)
+
+
+def check_cohort(checked: Checked, num_clients: int) -> None:
+    """Refuse what cannot work with the cohorts that so many clients make."""
+    rule = cohort_rule(checked.config)
+    needed = rule.needed(num_clients)
+    checked.protocol.check_cohort(needed, rule.asked(needed, num_clients))
+
+
+def check_directory(checked: Checked, directory: Path) -> int:
+    """Refuse a run directory in which this run cannot begin or go on, and a model that it cannot begin with.
+
+    Returns the round after which a run is resumed, or -1 for a new one.
+    """
+    run = checked.config.run
+    resumed = find_checkpoint(directory, run.resume, as_json(checked.config), quiet=True)
+    if resumed is None:
+        load_initial(checked.config, checked.parts)
+    claim(directory, resume=run.resume is not None)
+    if (directory / LOCK).exists():
+        with only_writer(directory):
+            pass
+    return resumed.server_round if resumed is not None else -1
+
+
+def as_json(config: Config) -> Mapping[str, Any]:
+    """The config as a checkpoint holds it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return found
+
+
+def check_num_clients(config: Config) -> None:
+    """Refuse rounds for which a simulation has too few clients."""
+    federation, fewest = config.federation, check_strategy(config)
+    if federation.min_clients > federation.num_clients:
+        raise ConfigError(
+            f"federation.min_clients={federation.min_clients}: more than federation.num_clients="
+            f"{federation.num_clients}, so no round could succeed; lower min_clients"
+        )
+    if fewest > federation.num_clients:
+        given = ", ".join(f"{k}={v}" for k, v in config.strategy.aggregation.items() if k != "_target_")
+        raise ConfigError(
+            f"strategy.aggregation ({given}): needs {fewest} clients a round, more than federation.num_clients="
+            f"{federation.num_clients}"
+        )

@@ -1,0 +1,40 @@
+"""What a run does with its clients over time. The run around it knows only this."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fedapp.server.clock import Clock
+from fedapp.server.outcome import Metrics, RoundOutcome
+from fedapp.server.run_directory.checkpoint import Checkpoint
+from fedapp.wire.model import GlobalModel
+
+__all__ = ["Procedure"]
+
+
+class Procedure(Protocol):
+    """`model`: the global model as it is now. `min_clients`: how many good updates a round needs. `exhausted`: too few
+    clients have privacy budget left for another round."""
+
+    model: GlobalModel
+    min_clients: int
+
+    @property
+    def exhausted(self) -> bool: ...
+
+    def begin(self) -> Metrics:
+        """Metrics of the initial model on the server's test data."""
+
+    def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
+        """One more round. `run`: the run's name. Where its time goes is booked on `clock`."""
+
+    def final(self, server_round: int, run: str, *, deliver: bool) -> RoundOutcome:
+        """The last model on the clients, after `server_round` rounds; with `deliver` devices store it."""
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The server optimizer's state dict."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What else a resumed run needs, as JSON holds it."""
+
+    def load(self, saved: Checkpoint, values: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; `values` is a `state_dict`."""

@@ -1,0 +1,62 @@
+"""summary.json, the report, and what the server says at the end."""
+
+from collections.abc import Mapping
+from logging import INFO
+from pathlib import Path
+from typing import Any
+
+from flwr.common.logger import log
+
+from fedapp.common.state_digest import state_sha256
+from fedapp.server.check_config import Checked
+from fedapp.server.population.roster import Roster
+from fedapp.server.run_directory.record import versions
+from fedapp.server.training_run import Result, TrainingRun
+
+__all__ = ["show", "summarise"]
+
+SAID = ("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "delivered", "model_")
+
+
+def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result) -> dict[str, Any]:
+    """What summary.json holds."""
+    config, parts, progress = checked.config, checked.parts, run.rules.progress
+    epsilons, privacy = run.record.epsilons, checked.privacy.summary(config, parts)
+    return {
+        "status": "finished" if result.failed is None else "failed",
+        "stop_reason": result.stop_reason,
+        "rounds": result.rounds,
+        "rounds_to_target": progress.rounds_to_target,
+        f"best_{run.rules.patience_metric}": progress.best,
+        "best_round": progress.best_round,
+        **({"test_loss": None, f"test_{parts.task.main_metric}": None} | result.test),
+        **result.final,
+        "clients": len(roster.nodes),
+        "faults": dict(roster.faults),
+        "supernodes": len(set(roster.nodes.values())),
+        **run.record.totals,
+        "seconds": run.seconds,
+        "epsilon_max": epsilons[-1] if epsilons else None,
+        "epsilon_median": epsilons[len(epsilons) // 2] if epsilons else None,
+        "declined": len(roster.declined),
+        **({"delivered": result.delivered} if config.federation.deliver else {}),
+        "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
+        "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
+        "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
+        "model_sha256": state_sha256(parts.whole.state_dict()),
+        "task": config.task.name,
+        "seed": config.run.seed,
+        "versions": versions(),
+    }
+
+
+def show(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Write the report, and say where everything is and how it went."""
+    from fedapp.report.page import write_report  # matplotlib takes a second to import: once the rounds are over
+
+    report = write_report(directory)
+    for name in summary:
+        if name.startswith(SAID):
+            log(INFO, "%-28s %s", name, summary[name])
+    log(INFO, "report: %s", report)
+    log(INFO, "run_dir=%s", directory)

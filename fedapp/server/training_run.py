@@ -1,0 +1,169 @@
+"""A run around its procedure: round after round until a stop rule holds, recorded and checkpointed as it goes."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import INFO
+from typing import Any
+
+from flwr.common.logger import log
+from torch import Tensor
+
+from fedapp.common.errors import FederationError
+from fedapp.server.clock import Clock
+from fedapp.server.outcome import Metrics, RoundOutcome, round_line
+from fedapp.server.procedure import Procedure
+from fedapp.server.run_directory.checkpoint import Checkpoint
+from fedapp.server.run_directory.checkpoint_writer import CheckpointWriter
+from fedapp.server.run_directory.record import RunRecord
+from fedapp.server.stopping import StopRules
+
+__all__ = ["Ending", "Result", "TrainingRun"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What happens after the last round: every client evaluates the model (`evaluate`), or stores it (`deliver`)."""
+
+    evaluate: bool = True
+    deliver: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model.
+
+    `test` and `final`: its metrics on the server's data, and on the clients. `delivered`: how many clients store it.
+    """
+
+    state: Mapping[str, Tensor]
+    rounds: int
+    stop_reason: str
+    failed: str | None
+    test: Metrics
+    final: Metrics
+    delivered: int = 0
+
+
+class TrainingRun:
+    """A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as
+    JSON, and `overrides`. `start`: of this process's part of the run, by `time.perf_counter`."""
+
+    def __init__(
+        self,
+        procedure: Procedure,
+        record: RunRecord,
+        rules: StopRules,
+        ending: Ending,
+        *,
+        checkpoint_every: int,
+        about: Mapping[str, Any],
+        start: float,
+    ) -> None:
+        self.procedure, self.record, self.rules, self.ending = procedure, record, rules, ending
+        self._checkpoint_every, self._about, self._start = checkpoint_every, about, start
+        self._checkpoints = CheckpointWriter(record.directory / "checkpoint")
+        self._name = secrets.token_hex(8)  # of this run, however often it is resumed
+        self._test: Metrics = {}  # central evaluation of the model as it is now
+        self._seconds_before = self._checkpoint_seconds = 0.0  # of running before this process; of the last checkpoint
+
+    def run(self, resumed: Checkpoint | None = None) -> Result:
+        """All rounds, or as many as the stop rules allow; from the beginning, or from a checkpoint."""
+        try:
+            return self._run(resumed)
+        finally:
+            self._checkpoints.finish()
+
+    def _run(self, resumed: Checkpoint | None) -> Result:
+        if resumed is None:
+            self._begin()
+        else:
+            self._restore(resumed)
+        failed = None
+        try:
+            while (reason := self.rules.reason()) is None:
+                self._round(self.rules.progress.round + 1)
+        except FederationError as error:
+            reason = failed = str(error)
+        done = self.rules.progress.round
+        if done % self._checkpoint_every:
+            self._save()
+        self._checkpoints.finish()  # before clients store a result that the server could lose
+        final, delivered = self._end(done) if failed is None else ({}, 0)
+        return Result(self.procedure.model.state, done, reason, failed, self._test, final, delivered)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has been running, resumptions included."""
+        return self._seconds_before + time.perf_counter() - self._start
+
+    def _round(self, server_round: int) -> None:
+        """One round, into the run directory, onto the terminal and into the stop rules."""
+        clock = Clock(self._checkpoint_seconds)
+        self._checkpoint_seconds = 0.0
+        self._checkpoints.check()
+        outcome = self.procedure.round(server_round, self._name, clock)
+        self._test = outcome.test
+        times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
+        metrics = outcome.metrics() | times | self.record.epsilon_metrics(outcome)
+        self.record.add_round(metrics, outcome)
+        log(INFO, "round %d/%d  %s", server_round, self.rules.num_rounds, round_line(metrics))
+        self._judge(outcome)
+        if server_round % self._checkpoint_every == 0:
+            self._save()
+
+    def _judge(self, outcome: RoundOutcome) -> None:
+        self.rules.update(
+            changed=outcome.changed,
+            accuracy=outcome.judged("accuracy"),
+            judged=outcome.judged(self.rules.patience_metric),
+            seconds=self.seconds,
+            budget_spent=self.procedure.exhausted,
+        )
+
+    def _end(self, done: int) -> tuple[Metrics, int]:
+        """Federated evaluation of the final model, if it is wanted, and how many clients store it."""
+        if not (self.ending.evaluate or self.ending.deliver):
+            return {}, 0
+        outcome = self.procedure.final(done, self._name, deliver=self.ending.deliver)
+        self.record.add_final(outcome)
+        final = {f"final_{name}": value for name, value in outcome.validation.items()} if self.ending.evaluate else {}
+        return final, sum(report.delivered for report in outcome.replies.good)
+
+    # --- the beginning, and going on ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._test = self.procedure.begin()
+        self.record.add_round({"round": 0, "time": time.time(), **self._test}, None)
+        self._save()
+        self._checkpoints.finish()  # from now on there is always one to go on from
+
+    def _save(self) -> None:
+        """The whole server state, as it is now, goes into the run directory."""
+        start, done = time.perf_counter(), self.rules.progress.round
+        values = {
+            **self.record.state_dict(done),
+            **self.procedure.state_dict(),
+            "name": self._name,
+            "rules": self.rules.state_dict(),
+            "test": self._test,
+            "overrides": self._about["overrides"],
+        }
+        self._checkpoints.write(
+            Checkpoint(
+                server_round=done,
+                model=self.procedure.model.state,
+                optimizer=self.procedure.optimizer_state(),
+                values=values,
+                config=self._about["config"],
+            )
+        )
+        self._checkpoint_seconds = time.perf_counter() - start
+
+    def _restore(self, saved: Checkpoint) -> None:
+        self._name, self._test = saved.values["name"], saved.values["test"]
+        self.rules.load_state_dict(saved.values["rules"])
+        self.procedure.load(saved, saved.values)
+        self._seconds_before = self.rules.progress.seconds
+        log(INFO, "going on after round %d", saved.server_round)

@@ -1,0 +1,65 @@
+"""One thing that is done to every update: clipping, noise, rounding, compression.
+
+A step of one's own is a subclass in a Python module, and a YAML file in `conf/compression/` whose `_target_` names it.
+"""
+
+from collections.abc import Collection, MutableMapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fedapp.common.errors import FedappError
+from fedapp.wire.instruction import Params
+
+__all__ = ["StepState", "UpdateRejected", "UpdateStep"]
+
+StepState = MutableMapping[str, Tensor]  # what a step keeps of one client from round to round, on that client
+
+
+class UpdateRejected(FedappError):  # noqa: N818 (what it says of the update)
+    """A step does not let an update, or a sum of updates, pass. The message leaves the client, so it holds no data."""
+
+
+class UpdateStep:
+    """Every method returns what it is given unless a step overrides it. Vectors are one-dimensional tensors.
+
+    On the client `on_client` runs in the order of the list; on the server `on_reply` and `on_total` run in the reverse
+    order. Each may raise UpdateRejected.
+
+    `summable`: whether outputs of `on_client` can be added up in place of the updates. If not, every client's output
+    travels by itself, and `on_reply` must give back a float32 vector of the model's length.
+    `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's work stays on its
+    own SuperNode.
+    """
+
+    summable: ClassVar[bool] = True
+    idle: ClassVar[bool] = False
+    keeps_state: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Names the step in messages; one of its kind in a run."""
+        return type(self).__name__
+
+    def conflicts(self, config: Any, parts: Any) -> None:
+        """Raise ConfigError for a config (`config.schema.Config`) or parts (`learning.build.Parts`) that do not go
+        with this step. Called before anything starts."""
+
+    def plan(self, server_round: int) -> Params:
+        """Public values for this round, made by the server and sent to every client."""
+        return {}
+
+    def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
+        """One client's update, float32 (n,), which will count by `weight`."""
+        return vector
+
+    def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
+        """What one reply holds: a client's update (`weight` is 1), or the sum of several clients' updates, each times
+        its weight; their weights sum to `weight`. A summable step only checks it; others turn it back."""
+        return vector
+
+    def on_total(
+        self, vector: Tensor, weight: float, survivors: Collection[int], params: Params, rounding: float
+    ) -> Tensor:
+        """The sum over `survivors`, float64 (n,). Rounding has moved it by an L2 distance of at most `rounding`."""
+        return vector

@@ -1,0 +1,98 @@
+"""The list of a run's update steps, and how a model's tensors become the vector that steps work on."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedapp.common.errors import ConfigError
+from fedapp.common.state_digest import State
+from fedapp.config import Config, instantiate
+from fedapp.updates.norm_limit import NormLimit
+from fedapp.updates.step import StepState, UpdateStep
+from fedapp.wire.instruction import Params
+
+__all__ = ["ENCODED", "UpdateSteps", "flatten", "steps_of", "unflatten"]
+
+ENCODED = "encoded"  # the one tensor of an update whose steps gave something that cannot be summed
+
+
+@dataclass(frozen=True)
+class UpdateSteps:
+    """Without steps an update is passed on as it is, and nothing is copied.
+
+    The steps of a round work with the values of its plan, which are in the instruction (`Instruction.steps`).
+    """
+
+    steps: Sequence[UpdateStep] = ()
+
+    @property
+    def summable(self) -> bool:
+        return all(step.summable for step in self.steps)
+
+    @property
+    def keeps_state(self) -> bool:
+        return any(step.keeps_state for step in self.steps)
+
+    def plan(self, server_round: int) -> dict[str, Params]:
+        return {step.name: params for step in self.steps if (params := step.plan(server_round))}
+
+    def on_client(
+        self, update: State, template: State, weight: float, plan: Mapping[str, Params], states: Mapping[str, StepState]
+    ) -> State:
+        """One client's update as it is to be sent. `states`: by step, what it keeps of this client."""
+        if not self.steps:
+            return update
+        vector = flatten(update, template)
+        for step in self.steps:
+            vector = step.on_client(vector, weight, plan.get(step.name, {}), states.get(step.name, {}))
+        return unflatten(vector, template) if self.summable else {ENCODED: vector}
+
+    def on_reply(self, update: State, template: State, weight: float, plan: Mapping[str, Params]) -> State:
+        """The update, or the sum of updates, that a reply holds: checked, or turned back into the template's form."""
+        if not self.steps:
+            return update
+        vector = flatten(update, template) if self.summable else update[ENCODED]
+        for step in reversed(self.steps):
+            vector = step.on_reply(vector, weight, plan.get(step.name, {}))
+        return update if self.summable else unflatten(vector, template)
+
+    def on_total(
+        self, total: State, weight: float, survivors: Collection[int], plan: Mapping[str, Params], rounding: float
+    ) -> State:
+        """The cohort's sum, float64 tensors."""
+        if not self.steps:
+            return total
+        vector = flatten(total, total)
+        for step in reversed(self.steps):
+            vector = step.on_total(vector, weight, survivors, plan.get(step.name, {}), rounding)
+        return unflatten(vector, total)
+
+
+def flatten(state: State, template: State) -> Tensor:
+    """All values of `state` as one vector (n,), in the order of `template`. Raises KeyError for a missing name."""
+    parts = [state[key].detach().reshape(-1) for key in template]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def unflatten(vector: Tensor, template: State) -> dict[str, Tensor]:
+    """The reverse, as views. Raises ValueError for a vector of another length."""
+    size = sum(value.numel() for value in template.values())
+    if vector.shape != (size,):
+        raise ValueError(f"a vector of shape {tuple(vector.shape)} for a model of {size} values")
+    found, start = {}, 0
+    for key, value in template.items():
+        found[key] = vector[start : start + value.numel()].reshape(value.shape)
+        start += value.numel()
+    return found
+
+
+def steps_of(config: Config) -> UpdateSteps:
+    """The run's update steps, in the clients' order. Raises ConfigError."""
+    compression = instantiate("compression", config.compression)
+    if not isinstance(compression, UpdateStep):
+        raise ConfigError(f"compression._target_={config.compression['_target_']}: is not a fedapp.updates.UpdateStep")
+    largest = config.strategy.max_update_norm
+    limit = [NormLimit(largest)] if largest is not None else []
+    return UpdateSteps(tuple(step for step in (*limit, compression) if not step.idle))
