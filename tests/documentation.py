@@ -6,26 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COMING_FILES", "COMING_OPTIONS", "PAGES", "ROOT", "Command", "commands", "programs", "shown_files"]
+__all__ = ["PAGES", "ROOT", "Command", "commands", "programs", "shown_files"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").glob("*.md")
-)
-
-# Documented before the code has it: a test fails once one of these is there, and then it goes from this list.
-COMING_OPTIONS = ("task/loss=", "compression=", "task.metrics=[confidence]")
-COMING_FILES = (
-    "conf/compression/",
-    "conf/metric/",
-    "conf/task/loss/",
-    "fedapp/aggregation/plain/",
-    "fedapp/aggregation/protocol.py",
-    "fedapp/aggregation/reply_log.py",
-    "fedapp/learning/losses/",
-    "fedapp/learning/metrics/",
-    "fedapp/learning/tasks/",
-    "fedapp/updates/",
 )
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)

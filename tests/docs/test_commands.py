@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 from commands import PATIENCE, Flower, copy_of_this_checkout, run_script
-from documentation import COMING_OPTIONS, PAGES, ROOT, Command, commands, programs, shown_files
+from documentation import PAGES, ROOT, Command, commands, programs, shown_files
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
@@ -86,12 +86,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", UNIQUE, ids=str)
-def test_what_the_documentation_says_works(
-    command: Command, place: Path, copy: Path, request: pytest.FixtureRequest
-) -> None:
-    line = " ".join(command.words).replace("$PWD", str(place))
-    if any(option in line for option in COMING_OPTIONS):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="documented before the code has it"))
+def test_what_the_documentation_says_works(command: Command, place: Path, copy: Path) -> None:
     check_command(tuple(word.replace("$PWD", str(place)) for word in command.words), place, copy)
 
 
