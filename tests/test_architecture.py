@@ -1,166 +1,83 @@
-"""Layers look one way, and the app bundle holds what it should."""
+"""The house: two wings that never import each other, layers that look one way, options that nobody asks for by name."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
+PACKAGE, CONF = ROOT / "fedapp", ROOT / "conf"
 
-# What each part of fedapp may import of fedapp, and of what is heavy or belongs to one layer only.
+# What each part of fedapp may import of fedapp, from the bottom to the top.
 LAYERS = {
-    "errors": set(),
-    "seeding": set(),
-    "aggregation": set(),
-    "files": set(),
-    "fingerprint": set(),
-    "shared_state": set(),
-    "code_identity": {"errors"},
-    "optimizer_step": set(),
-    "prompt_delivery": set(),
-    "quick_import": set(),
-    "data": {"data", "errors", "files", "seeding"},
-    "models": {"data", "errors", "models"},
-    "metrics": {"errors"},
-    "training": {"data", "errors", "optimizer_step", "seeding"},
-    "task": {"data", "metrics"},
-    "secure": {"errors", "secure"},
-    "wire": {"secure", "wire"},
-    "report": {"report", "errors"},
-    "privacy": {"data", "errors", "files", "optimizer_step", "privacy", "seeding", "training"},
-    "federation": {
-        *("aggregation", "code_identity", "data", "errors", "federation", "files", "fingerprint", "metrics"),
-        *("optimizer_step", "privacy", "prompt_delivery", "report", "secure", "seeding", "shared_state", "task"),
-        *("training", "wire"),
+    "common": set(),
+    "flower": {"common"},
+    "wire": {"common"},
+    "config": {"common"},
+    "report": {"common"},
+    "data": {"common", "flower"},
+    "models": {"common", "data"},
+    "learning": {"common", "config", "data", "models"},
+    "inference": {"common", "config", "data", "learning", "models"},
+    "updates": {"common", "config", "wire"},
+    "privacy": {"common", "config", "data", "learning", "wire"},
+    "aggregation": {"common", "config", "flower", "privacy", "updates", "wire"},
+    "client": {
+        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "updates", "wire"),
     },
-    "config": {"config", "errors"},
-    "build": {
-        *("config", "data", "errors", "fingerprint", "metrics", "models", "optimizer_step", "quick_import", "seeding"),
-        *("shared_state", "task"),
+    "server": {
+        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "updates"),
+        "wire",
     },
-    "build_secure": {"build", "config", "errors", "federation", "metrics", "privacy", "secure"},
-    "build_private": {"build", "config", "data", "errors", "privacy"},
-    "keeping": {"config", "data", "errors", "federation", "files", "privacy"},
-    "build_client": {
-        *("build", "build_private", "config", "data", "errors", "federation", "keeping", "privacy", "training"),
-    },
-    "build_server": {
-        *("build", "build_secure", "config", "data", "errors", "federation", "metrics", "models", "shared_state"),
-    },
-    "answer": {
-        *(
-            "build_client",
-            "build_secure",
-            "code_identity",
-            "config",
-            "data",
-            "errors",
-            "federation",
-            "keeping",
-            "privacy",
-            "wire",
-        ),
-    },
-    "worker": {"answer", "worker"},
-    "client_app": {"answer", "prompt_delivery", "quick_import", "worker"},
-    "server_app": {"quick_import", "run_federation"},
-    "run_federation": {
-        "build",
-        "build_private",
-        "build_secure",
-        "build_server",
-        "code_identity",
-        "config",
-        "errors",
-        "federation",
-        "fingerprint",
-        "data",
-        "models",
-        "prompt_delivery",
-        "report",
-        "shared_state",
-    },
-    "audit": {
-        *("audit", "build", "build_client", "build_private", "config", "data", "errors"),
-        *("privacy", "seeding", "task", "training"),
-    },
-    "use": {"build", "config", "data", "errors", "files", "fingerprint", "models", "training"},
-    "deploy": {
-        *("build", "build_client", "build_server", "config", "data", "deploy", "errors", "files", "launch", "privacy"),
-        *("secure", "worker"),
-    },
-    "launch": {
-        *(
-            "build",
-            "build_private",
-            "build_secure",
-            "build_server",
-            "config",
-            "errors",
-            "federation",
-            "files",
-            "launch",
-            "data",
-            "quick_import",
-        ),
-        "training",
-    },
+    "client_app": {"client", "common", "flower"},
+    "server_app": {"common", "flower", "server"},
+    "launch": {"common", "config", "data", "flower", "learning", "server"},
+    "deploy": {"client", "common", "config", "data", "flower", "launch", "privacy", "server", "aggregation"},
+    "audit": {"common", "config", "data", "learning", "privacy"},
 }
+# Packages that belong to some parts only.
 ONLY_IN = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "opacus": {"privacy"},
-    "flwr": {
-        "secure",
-        "wire",
-        "federation",
-        "privacy",
-        "build_private",
-        "keeping",
-        "answer",
-        "worker",
-        "client_app",
-        "run_federation",
-        "server_app",
-        "deploy",
-    },
-    "cryptography": {"deploy", "secure"},
-    "Crypto": {"secure"},
+    "cryptography": {"aggregation", "deploy"},
+    "Crypto": {"aggregation"},
     "httpx": {"deploy"},
     "uvicorn": {"deploy"},
-    "flwr_datasets": {"data"},
+    "flwr_datasets": {"data", "flower"},
     "matplotlib": {"report"},
-    "onnx": {"use"},
-    "onnxruntime": {"use"},
+    "onnx": {"inference"},
+    "onnxruntime": {"inference"},
     "rich": {"launch", "deploy"},
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
 }
-# Costly to import, and needed by few messages: inside functions only.
+# Costly to import, and needed by few messages: inside functions only, but for report/, which is imported in functions.
 LAZY = {
     *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
     *("onnx", "onnxruntime"),
 }
+# What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
+PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.common.logger"}
+INSIDE_IN = {"flower"}
 
 
-def modules() -> list[tuple[str, Path]]:
+def modules() -> list[tuple[str, Path, ast.Module]]:
+    """The part that a file belongs to, the file, and its syntax tree."""
     found = []
-    for path in sorted((ROOT / "fedapp").rglob("*.py")):
-        parts = path.relative_to(ROOT / "fedapp").with_suffix("").parts
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
         if parts != ("__init__",):
-            found.append((parts[0], path))
+            found.append((parts[0], path, ast.parse(path.read_text())))
     return found
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    typing_only = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
-    skipped = {id(inner) for node in typing_only for inner in ast.walk(node)}
+MODULES = modules()
+
+
+def imports(tree: ast.Module, *, top_level: bool = False) -> set[str]:
     names: set[str] = set()
     for node in tree.body if top_level else ast.walk(tree):
-        if id(node) in skipped and top_level:
-            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -168,40 +85,130 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     return names
 
 
-def test_every_part_has_a_layer() -> None:
-    assert {part for part, _ in modules()} == LAYERS.keys()
+def test_imports_look_one_way() -> None:
+    assert {part for part, _, _ in MODULES} == LAYERS.keys()
+    wrong = []
+    for part, path, tree in MODULES:
+        names = imports(tree)
+        for name in sorted(names):
+            if name.startswith("fedapp.") and name.split(".")[1] not in LAYERS[part] | {part}:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            if part not in ONLY_IN.get(name.split(".")[0], {part}):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
 
 
-@pytest.mark.parametrize(("part", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
-def test_imports_look_one_way(part: str, path: Path) -> None:
-    names = imports(path)
-    own = {name.split(".")[1] for name in names if name.startswith("fedapp.")}
-    assert own <= LAYERS[part] | {part}, f"{path} imports {own - LAYERS[part]}"
-    for name in {name.split(".")[0] for name in names} & ONLY_IN.keys():
-        assert part in ONLY_IN[name], f"{path} imports {name}"
+def test_costly_packages_are_imported_where_needed() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name} at its top"
+        for part, path, tree in MODULES
+        if part != "report"
+        for name in imports(tree, top_level=True)
+        if name.split(".")[0] in LAZY
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("part", "path"), [m for m in modules() if m[0] != "report"], ids=lambda v: getattr(v, "stem", v)
-)
-def test_heavy_packages_are_imported_where_needed(part: str, path: Path) -> None:
-    assert not {name.split(".")[0] for name in imports(path, top_level=True)} & LAZY, path
+def test_the_wings_never_import_each_other() -> None:
+    """Nor does anything below them, on whose way one wing could reach the other."""
+
+    def reached(part: str) -> set[str]:
+        found: set[str] = set()
+        new = {part}
+        while new:
+            found |= new
+            new = set().union(*(LAYERS[name] for name in new)) - found
+        return found
+
+    assert "server" not in reached("client")
+    assert "client" not in reached("server")
+    assert not {"client_app", "client"} & reached("server_app")
+    assert not {"server_app", "server"} & reached("client_app")
 
 
 def test_layers_form_no_cycle() -> None:
     order: list[str] = []
     while len(order) < len(LAYERS):
-        ready = [part for part in LAYERS if part not in order and LAYERS[part] - {part} <= set(order)]
+        ready = [part for part in LAYERS if part not in order and LAYERS[part] <= set(order)]
         assert ready, f"a cycle among {LAYERS.keys() - set(order)}"
         order += ready
 
 
-def test_the_apps_never_import_each_other() -> None:
-    assert "fedapp.server_app" not in imports(ROOT / "fedapp" / "client_app.py")
-    assert "fedapp.client_app" not in imports(ROOT / "fedapp" / "server_app.py")
+def options() -> dict[str, set[str]]:
+    """By name of an option in conf/, such as dp_sgd or none, the files of fedapp that are its own."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for file in CONF.rglob("*.yaml"):
+        if file.parent == CONF:
+            continue
+        for line in file.read_text().splitlines():
+            if line.strip().startswith("_target_: fedapp."):
+                module = line.split("_target_: ")[1].split()[0].rpartition(".")[0]
+                path = PACKAGE.parent / Path(*module.split("."))
+                found[file.stem].add(str(path.with_suffix(".py").relative_to(ROOT)))
+        found[file.stem] |= set()
+    return found
+
+
+def names_asked_for(tree: ast.Module) -> set[str]:
+    """Text constants that something is compared with."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            found |= {side.value for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, str)}
+        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant):
+            found.add(str(node.value.value))
+    return found
+
+
+# Comparisons with a word that an option happens to have, too, and which are about something else.
+OTHER_MEANING = {
+    ("fedapp/models/cnn.py", "none"),  # model.norm
+    ("fedapp/models/transfer.py", "none"),  # model.feature_norm
+    ("fedapp/models/transfer.py", "head"),  # model.trainable
+    ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
+    # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
+    ("fedapp/learning/build.py", "accuracy"),
+    ("fedapp/report/series.py", "accuracy"),
+    ("fedapp/report/plots.py", "accuracy"),
+    ("fedapp/report/client_plots.py", "accuracy"),
+}
+
+
+def test_no_module_asks_for_an_option_by_name() -> None:
+    known = options()
+    known.pop("auto")  # a value of many keys
+    assert {"none", "dp_sgd", "secaggplus", "head", "csv", "median"} <= known.keys()
+    wrong = []
+    for _, path, tree in MODULES:
+        file = str(path.relative_to(ROOT))
+        for name in names_asked_for(tree) & known.keys():
+            if file not in known[name] and (file, name) not in OTHER_MEANING:
+                wrong.append(f"{file} compares something with {name!r}")
+    assert not wrong
+
+
+def test_one_name_for_one_thing() -> None:
+    classes: dict[str, list[str]] = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
+    for _, path, tree in MODULES:
+        file = str(path.relative_to(ROOT))
+        files[path.name].append(file)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(file)
+    assert {name: where for name, where in classes.items() if len(where) > 1} == {}
+    # A half or a wing has files for the same purposes as the other.
+    paired = {"__init__.py", "__main__.py", "build.py", "client.py", "server.py", "option.py", "preflight.py"}
+    paired |= {"classification.py", "regression.py"}  # a kind of task, its losses and its metrics
+    paired |= {"run.py"}  # the server's run, and the command that starts one
+    assert {name: where for name, where in files.items() if len(where) > 1 and name not in paired} == {}
 
 
 def test_conf_reads_what_the_code_has() -> None:
-    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
-    expected = "data experiment lr_schedule model optimizer partition privacy secure_aggregation strategy task"
-    assert groups == set(expected.split())
+    groups = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
+    expected = {
+        *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
+        *("optimizer", "partition", "privacy", "secure_aggregation", "strategy", "task", "task/kind", "task/loss"),
+    }
+    assert groups == expected

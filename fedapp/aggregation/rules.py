@@ -16,12 +16,11 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import select_multikrum
 from torch import Tensor
 
-from fedapp.aggregation.exact_sum import WeightedSum
 from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
 from fedapp.wire.records import state_to_arrays
 
-__all__ = ["AggregationRule", "Median", "MultiKrum", "TrimmedMean", "WeightedMean"]
+__all__ = ["AggregationRule", "Median", "MultiKrum", "TrimmedMean"]
 
 Result = tuple[dict[str, Tensor], float]
 
@@ -44,29 +43,6 @@ class AggregationRule(Protocol):
 
     def result(self) -> Result:
         """What the updates come to, as float64, and the weight that it is to be divided by."""
-
-
-class WeightedMean:
-    """The weighted mean (McMahan et al. 2017), exact and in O(model) memory."""
-
-    each: ClassVar[bool] = False
-    fewest = 1
-
-    def __init__(self, template: State) -> None:
-        self._sum = WeightedSum(template)
-        self.unused: dict[int, str] = {}
-
-    def add(self, client: int, update: State, weight: float, largest: Mapping[str, float] | None = None) -> None:
-        self._sum.add(update, weight, largest)
-
-    def screen_sum(self, totals: State, weights: Iterable[float]) -> str | None:
-        return self._sum.screen_partial(totals, weights)
-
-    def add_sum(self, totals: State, weights: Iterable[float]) -> None:
-        self._sum.add_partial(totals, weights)
-
-    def result(self) -> Result:
-        return self._sum.sum(), self._sum.weight
 
 
 class _SingleUpdates:

@@ -13,12 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from fedapp.report.canvas import COLORS, as_share, legend, new_axes, round_axis
 from fedapp.report.read import RunData, number
 from fedapp.report.series import (
-    LOWER_IS_BETTER,
     Participation,
     by_round,
     client_metric,
     client_values,
     final_values,
+    lower_is_better,
     participation,
     worst_first,
 )
@@ -74,7 +74,7 @@ def final_by_client(run: RunData) -> Figure | None:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     else:
         figure, axes = new_axes(f"final {title_of(name)}", xlabel="client")
-        ranked = sorted(values, key=lambda client: values[client], reverse=name in LOWER_IS_BETTER)
+        ranked = sorted(values, key=lambda client: values[client], reverse=lower_is_better(run, name))
         axes.bar(range(len(ranked)), [values[client] for client in ranked], width=0.72, color=COLORS["blue"])
         labels = [client_label(client) for client in ranked]
         slanted = max(map(len, labels)) > 3
@@ -163,7 +163,7 @@ def _means(run: RunData, name: str, values: dict[int, tuple[float, ...]]) -> lis
 
 def _worst_tenths(run: RunData, name: str, values: dict[int, tuple[float, ...]]) -> list[float]:
     """The mean over the worst tenth of the clients, at least one, as the run recorded it where it did."""
-    ranked = {index: worst_first(name, values[index]) for index in values}
+    ranked = {index: worst_first(run, name, values[index]) for index in values}
     computed = {index: float(np.mean(ranked[index][: math.ceil(len(ranked[index]) / 10)])) for index in ranked}
     return _recorded(run, name, "worst_decile", computed)
 

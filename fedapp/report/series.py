@@ -10,7 +10,6 @@ from fedapp.report.read import Record, RunData, number
 from fedapp.report.units import client_order
 
 __all__ = [
-    "LOWER_IS_BETTER",
     "Participation",
     "Series",
     "by_round",
@@ -19,13 +18,14 @@ __all__ = [
     "epsilon_by_round",
     "final_values",
     "headline_metric",
+    "lower_is_better",
     "participation",
     "server_metrics",
     "validation",
     "worst_first",
 ]
 
-LOWER_IS_BETTER = frozenset({"loss", "mae", "mse", "rmse"})
+ERRORS = ("loss", "mae")  # lower is better; of a run that has no summary.json yet, which names its own
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,13 @@ def client_metric(run: RunData) -> str | None:
     return next((name for name in names if client_values(run, f"val_{name}")), None)
 
 
-def worst_first(metric: str, values: Iterable[float]) -> list[float]:
+def lower_is_better(run: RunData, metric: str) -> bool:
+    return metric in run.summary.get("lower_is_better", ERRORS)
+
+
+def worst_first(run: RunData, metric: str, values: Iterable[float]) -> list[float]:
     """`values` sorted: errors from the highest, scores from the lowest."""
-    return sorted(values, reverse=metric in LOWER_IS_BETTER)
+    return sorted(values, reverse=lower_is_better(run, metric))
 
 
 def participation(run: RunData) -> Participation:

@@ -54,7 +54,8 @@ def ours(cohort: int, parameters: int) -> tuple[float, dict[str, Any]]:
         if screening.fault is not None:
             raise ArmError(screening.fault)
         rule.add(i, found, 1 / cohort, screening.largest)
-    mean = {key: value.float().numpy() for key, value in rule.mean().items()}
+    total, weight = rule.result()
+    mean = {key: value.div_(weight).float().numpy() for key, value in total.items()}
     return time.perf_counter() - start, mean
 
 

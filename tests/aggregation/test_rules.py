@@ -35,7 +35,8 @@ def applied(
 ) -> dict[str, Tensor]:
     for client in order or list(given):
         rule.add(client, given[client], 1 / len(given))
-    return rule.mean()
+    total, weight = rule.result()
+    return {key: value / weight for key, value in total.items()}
 
 
 def stacked(given: dict[int, dict[str, Tensor]], key: str) -> np.ndarray:
@@ -108,7 +109,9 @@ def test_krum_needs_as_many_as_its_selection_withstands() -> None:
 def test_a_sum_is_refused_where_single_updates_are_needed(name: str) -> None:
     rule = RULES[name](TEMPLATE)
     assert rule.each
-    assert "single updates" in str(rule.add_sum({}, [0.5, 0.5], max_norm=None))
+    assert "single updates" in str(rule.screen_sum({}, [0.5, 0.5]))
+    with pytest.raises(ValueError, match="takes no sums"):
+        rule.add_sum({}, [0.5, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a device keeps in its own folder: features, its head, the run's result. Nothing of it is sent."""
+"""What a device stores in its own folder: features, its head, the run's result. Nothing of it is sent."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torchvision.models import get_model
 
 from fedapp import client_app
-from fedapp.client import handlers as answer
-from fedapp.client.storage import own_folder
+from fedapp.client import handlers
+from fedapp.client.storage import storage_folder
 from fedapp.common.errors import ConfigError, FederationError, ModelError
 from fedapp.common.seeding import seeded
 from fedapp.common.state_digest import state_sha256
@@ -58,7 +58,7 @@ def make_devices(place: Path, *, count: int = 2, keep: bool = True, **more: Any)
 
 
 def go(place: Path, overrides: str, configs: list[dict[str, Any]], name: str = "run") -> tuple[Path, InProcessGrid]:
-    answer._site.cache_clear()  # each run is a process of its own
+    handlers._run.cache_clear()  # each run is a process of its own
     grid = InProcessGrid(overrides, node_configs=configs)
     return run_on(grid, place / name, overrides), grid
 
@@ -82,7 +82,7 @@ def forgetful(place: Path, overrides: str, configs: list[dict[str, Any]], name: 
         return real(*arguments)
 
     def anew(message: Message, context: Any) -> Any:
-        answer._site.cache_clear()
+        handlers._run.cache_clear()
         return client_app.app(message, context)
 
     with patch.object(features, "features_of", counted):
@@ -209,7 +209,7 @@ def test_a_device_whose_weights_are_not_the_servers_is_left_out_by_name(tmp_path
         overrides += f" model.weights_sha256={hashlib.sha256(good.read_bytes()).hexdigest()}"
 
     def with_own_file(message: Message, context: Any) -> Any:
-        answer._site.cache_clear()
+        handlers._run.cache_clear()
         shutil.copy(good, weights)
         if context.node_config["partition-id"] == 1:
             spoil(weights)
@@ -229,7 +229,7 @@ def test_a_device_whose_weights_are_not_the_servers_is_left_out_by_name(tmp_path
 # --- the run's result -----------------------------------------------------------------------------------------------
 
 
-def test_every_device_keeps_the_result(tmp_path: Path) -> None:
+def test_every_device_stores_the_result(tmp_path: Path) -> None:
     directory, _ = go(tmp_path, f"{BODY} federation.deliver=true", make_devices(tmp_path))
     assert summary(directory)["delivered"] == 2
     for number in range(2):
@@ -254,7 +254,7 @@ def test_a_device_without_a_folder_is_counted_out(tmp_path: Path, caplog: pytest
     del configs[1]["keep-path"]
     directory, _ = go(tmp_path, f"{BODY} federation.deliver=true", configs)
     assert summary(directory)["delivered"] == 1
-    assert "1 of 2 clients keep the result" in caplog.text
+    assert "1 of 2 clients store the result" in caplog.text
 
 
 def test_the_result_can_be_used_where_it_lies(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_old_runs_go(tmp_path: Path) -> None:
 )
 def test_nonsense_is_refused(config: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
-        own_folder(config)
+        storage_folder(config)
 
 
 def test_a_server_cannot_choose_the_folder(tmp_path: Path) -> None:

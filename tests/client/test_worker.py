@@ -63,7 +63,7 @@ def context(overrides: str = QUICK) -> Context:
 
 
 def test_it_answers_as_the_work_itself_does(worker: Path) -> None:
-    found, alone = ask("query", RecordDict(), context()), work.answer("query", RecordDict(), context())
+    found, alone = ask("query", RecordDict(), context()), work.handle("query", RecordDict(), context())
     assert found is not None
     assert unpack_preflight(found).num_examples == unpack_preflight(alone).num_examples
     assert found == alone
@@ -72,14 +72,14 @@ def test_it_answers_as_the_work_itself_does(worker: Path) -> None:
 def test_a_whole_run_is_answered_by_it_and_gives_the_same_model(worker: Path, tmp_path: Path) -> None:
     """Under differential privacy, whose ledger is in the context's state: that comes back, too."""
     private = f"{QUICK} privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false"
-    answered = warm.answer
+    answered = warm.handle
     kinds = []
 
     def counted(kind: str, content: RecordDict, given: Context) -> RecordDict:
         kinds.append(kind)
         return answered(kind, content, given)
 
-    warm.answer = counted  # type: ignore[attr-defined]
+    warm.handle = counted  # type: ignore[attr-defined]
     try:
         with_worker = run_on(InProcessGrid(QUICK), tmp_path / "warm", QUICK)
         assert kinds.count("train") == 4
@@ -87,7 +87,7 @@ def test_a_whole_run_is_answered_by_it_and_gives_the_same_model(worker: Path, tm
         grid = InProcessGrid(private)
         run_on(grid, tmp_path / "private", private)
     finally:
-        warm.answer = answered  # type: ignore[attr-defined]
+        warm.handle = answered  # type: ignore[attr-defined]
     os.environ.pop(FOLDER)
     without = run_on(InProcessGrid(QUICK), tmp_path / "cold", QUICK)
     digests = [json.loads((run / "summary.json").read_text())["model_sha256"] for run in (with_worker, without)]
@@ -237,10 +237,10 @@ import sys
 import fedapp.client_app
 print(sorted({{"torch", "hydra"}} & sys.modules.keys()))
 from flwr.app import Context, RecordDict
-from fedapp.client.handlers import answer
+from fedapp.client.handlers import handle
 from fedapp.wire.preflight import unpack_preflight
 given = Context(run_id=1, node_id=1, node_config={node!r}, state=RecordDict(), run_config={{"overrides": {TASK!r}}})
-print(unpack_preflight(answer("query", RecordDict(), given)).num_examples)
+print(unpack_preflight(handle("query", RecordDict(), given)).num_examples)
 print(sorted({{"flwr_datasets", "matplotlib", "opacus", "peft", "torchvision", "tensorboard"}} & sys.modules.keys()))
 """
     environment = {name: value for name, value in os.environ.items() if name != FOLDER}
@@ -252,7 +252,7 @@ print(sorted({{"flwr_datasets", "matplotlib", "opacus", "peft", "torchvision", "
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     table = write_table(tmp_path / "table.csv", 30)
     given = make_context(100, {"data-path": str(table), "partition-id": 0}, TASK)
-    before = unpack_preflight(work.answer("query", RecordDict(), given)).num_examples
+    before = unpack_preflight(work.handle("query", RecordDict(), given)).num_examples
     write_table(table, 20)
-    after = unpack_preflight(work.answer("query", RecordDict(), given)).num_examples
+    after = unpack_preflight(work.handle("query", RecordDict(), given)).num_examples
     assert (before, after) == ((27,), (18,))

@@ -11,7 +11,7 @@ from fedapp.server.stopping import StopRules
 def after(rules: StopRules, *losses: float | None, changed: bool = True, seconds: float = 0.0) -> str | None:
     for loss in losses:
         assert rules.reason() is None
-        rules.update(changed=changed, judged={"loss": loss, "accuracy": None}, seconds=seconds)
+        rules.update(changed=changed, accuracy=None, judged=loss, seconds=seconds)
     return rules.reason()
 
 
@@ -21,7 +21,7 @@ def test_all_rounds() -> None:
     assert after(rules, 1.0) == "all rounds done"
 
 
-def test_patience_counts_rounds_without_a_better_figure() -> None:
+def test_patience_counts_rounds_without_a_better_value() -> None:
     rules = StopRules(100, patience=2)
     assert after(rules, 1.0, 0.9, 0.95, 0.8, 0.81) is None
     assert "patience" in str(after(rules, 0.8))
@@ -37,9 +37,9 @@ def test_not_a_number_is_never_better() -> None:
 def test_patience_on_a_metric_of_which_more_is_better() -> None:
     rules = StopRules(100, patience=2, patience_metric="auc", lower_is_better=False)
     for value in (0.5, 0.7, 0.6):
-        rules.update(changed=True, judged={"auc": value}, seconds=0)
+        rules.update(changed=True, accuracy=None, judged=value, seconds=0)
     assert rules.reason() is None
-    rules.update(changed=True, judged={"auc": 0.65}, seconds=0)
+    rules.update(changed=True, accuracy=None, judged=0.65, seconds=0)
     assert "no better auc" in str(rules.reason())
     assert (rules.progress.best, rules.progress.best_round) == (0.7, 2)
 
@@ -54,7 +54,7 @@ def test_target_and_the_rounds_it_took() -> None:
     rules = StopRules(100, target_accuracy=0.9)
     for accuracy in (0.5, 0.89, None, 0.9):
         assert rules.reason() is None
-        rules.update(changed=True, judged={"accuracy": accuracy}, seconds=0)
+        rules.update(changed=True, accuracy=accuracy, judged=None, seconds=0)
     assert "target accuracy 0.9" in str(rules.reason())
     assert rules.progress.rounds_to_target == 4
 
@@ -87,7 +87,7 @@ def test_saved_and_loaded_they_go_on_where_they_were() -> None:
 
 def test_a_raised_target_forgets_the_old_one() -> None:
     one = StopRules(100, target_accuracy=0.5)
-    one.update(changed=True, judged={"accuracy": 0.6}, seconds=0)
+    one.update(changed=True, accuracy=0.6, judged=None, seconds=0)
     two = StopRules(100, target_accuracy=0.9)
     two.load_state_dict(one.state_dict())
     assert (two.reason(), two.progress.rounds_to_target) == (None, None)

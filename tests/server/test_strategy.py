@@ -1,22 +1,35 @@
 """The strategy against sums done by hand, and against replies that are wrong."""
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
+from fedapp.aggregation.exact_sum import WeightedSum
+from fedapp.aggregation.plain.server import PlainServer
+from fedapp.aggregation.protocol import Aggregate
+from fedapp.aggregation.rules import AggregationRule, MultiKrum, WeightedMean
+from fedapp.common.state_digest import State
 from fedapp.config import compose
+from fedapp.data.source import Schema
 from fedapp.learning.build import optimizer_factory
+from fedapp.learning.tasks.classification import Classification
 from fedapp.server.outcome import federated_metrics
+from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.roster import Roster
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.server.strategy import WeightedFedAvg
+from fedapp.updates.norm_limit import NormLimit
+from fedapp.updates.step import UpdateRejected
+from fedapp.updates.steps import UpdateSteps, flatten
 from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
@@ -31,6 +44,8 @@ UPDATES = {
     2: {"w": torch.tensor([4.0, 4.0]), "running_mean": torch.tensor([0.0])},
 }
 COUNTS = {0: 10, 1: 30, 2: 60}
+HOSTS = {client: 100 + client for client in COUNTS}
+TASK = Classification(Schema((2,), ("a", "b")))
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +53,24 @@ def identity() -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 
 
-def make(**options: object) -> WeightedFedAvg:
-    """A strategy over three clients, each on a SuperNode of its own (node 100 + client)."""
-    roster = Roster(Population({c: 100 + c for c in COUNTS}, COUNTS))
-    factory = options.pop("server_optimizer", lambda p: torch.optim.SGD(p, lr=1.0))
-    optimizer = ServerOptimizer(["w"], factory)  # type: ignore[arg-type]
-    return WeightedFedAvg(roster, server_optimizer=optimizer, seed=0, **options)  # type: ignore[arg-type]
+def make(
+    *,
+    minimum: int = 1,
+    max_update_norm: float | None = None,
+    aggregation: Callable[[State], AggregationRule] = WeightedMean,
+    server_optimizer: Callable[..., torch.optim.Optimizer] = lambda p: torch.optim.SGD(p, lr=1.0),
+    hosts: Mapping[int, int] = HOSTS,
+) -> WeightedFedAvg:
+    """A strategy over three clients, each on a SuperNode of its own unless `hosts` says otherwise."""
+    steps = UpdateSteps((NormLimit(max_update_norm),) if max_update_norm is not None else ())
+    return WeightedFedAvg(
+        Roster(Population(hosts, COUNTS)),
+        CohortRule(seed=0, minimum=minimum),
+        PlainServer(aggregation, steps),
+        steps,
+        ServerOptimizer(["w"], server_optimizer),
+        TASK,
+    )
 
 
 def reply_to(message: Message, reply: Reply) -> Message:
@@ -56,14 +83,21 @@ def good_reply(message: Message, **claims: int) -> Message:
     return reply_to(message, Reply((report,), {client: UPDATES[client]}))
 
 
-def one_round(
-    strategy: WeightedFedAvg, answer: Callable[[Message], list[Message]], server_round: int = 1
-) -> dict[str, Tensor] | None:
-    arrays = state_to_arrays(STATE)
-    messages = list(strategy.configure_train(server_round, arrays, ConfigRecord(), None))  # type: ignore[arg-type]
-    replies = [reply for message in messages for reply in answer(message)]
-    new, _ = strategy.aggregate_train(server_round, iter(replies))
-    return arrays_to_state(new) if new is not None else None
+Answer = Callable[[Message], list[Message]]
+
+
+def played(strategy: WeightedFedAvg, answer: Answer, server_round: int = 1) -> tuple[State | None, Aggregate]:
+    def ask(messages: Iterable[Message], _: float | None) -> Iterator[Message]:
+        return (reply for message in messages for reply in answer(message))
+
+    model, aggregate = strategy.train(strategy.choose(server_round, ""), GlobalModel(STATE), ask)
+    return (model.state if model is not None else None), aggregate
+
+
+def one_round(strategy: WeightedFedAvg, answer: Answer, server_round: int = 1) -> State:
+    state, _ = played(strategy, answer, server_round)
+    assert state is not None
+    return state
 
 
 def mean_of(clients: list[int], key: str) -> Tensor:
@@ -73,14 +107,12 @@ def mean_of(clients: list[int], key: str) -> Tensor:
 
 def test_plain_fedavg_moves_by_the_weighted_mean() -> None:
     new = one_round(make(), lambda m: [good_reply(m)])
-    assert new is not None
     assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1, 2], "w"), atol=1e-7)
     assert torch.allclose(new["running_mean"], STATE["running_mean"] + mean_of([0, 1, 2], "running_mean"), atol=1e-7)
 
 
 def test_integer_entries_keep_value_and_dtype() -> None:
     new = one_round(make(), lambda m: [good_reply(m)])
-    assert new is not None
     assert new["num_batches_tracked"].dtype == torch.int64
     assert int(new["num_batches_tracked"]) == 7
 
@@ -88,8 +120,6 @@ def test_integer_entries_keep_value_and_dtype() -> None:
 def test_weights_are_the_servers_and_not_what_a_client_claims() -> None:
     honest = one_round(make(), lambda m: [good_reply(m)])
     greedy = one_round(make(), lambda m: [good_reply(m, num_examples=10**12)])
-    assert honest is not None
-    assert greedy is not None
     assert torch.equal(honest["w"], greedy["w"])
 
 
@@ -98,8 +128,6 @@ def test_server_momentum_is_fedavgm() -> None:
     mean = mean_of([0, 1, 2], "w")
     first = one_round(strategy, lambda m: [good_reply(m)], 1)
     second = one_round(strategy, lambda m: [good_reply(m)], 2)
-    assert first is not None
-    assert second is not None
     assert torch.allclose(first["w"], STATE["w"] + 0.5 * mean, atol=1e-6)
     assert torch.allclose(second["w"], STATE["w"] + 0.5 * (0.9 * mean + mean), atol=1e-6)
     # Statistics are averaged, not stepped by the optimizer.
@@ -115,8 +143,6 @@ def two_rounds(option: str) -> tuple[Tensor, Tensor, Tensor]:
     )
     first = one_round(strategy, lambda m: [good_reply(m)], 1)
     second = one_round(strategy, lambda m: [good_reply(m)], 2)
-    assert first is not None
-    assert second is not None
     start = STATE["w"].double()
     return first["w"].double() - start, second["w"].double() - start, mean_of([0, 1, 2], "w").double()
 
@@ -141,7 +167,7 @@ def test_fedadagrad_by_hand() -> None:
     assert torch.allclose(second, 0.01 * mean / ((2 * mean**2).sqrt() + 0.001), atol=1e-6)
 
 
-def with_arrays(change: dict[str, Tensor], drop: str = "") -> Callable[[Message], list[Message]]:
+def with_arrays(change: dict[str, Tensor], drop: str = "") -> Answer:
     def answer(message: Message) -> list[Message]:
         (client,) = unpack_instruction(message.content)[0].clients
         if client != 2:
@@ -152,7 +178,7 @@ def with_arrays(change: dict[str, Tensor], drop: str = "") -> Callable[[Message]
     return answer
 
 
-def only_third(bad: Callable[[Message], list[Message]]) -> Callable[[Message], list[Message]]:
+def only_third(bad: Answer) -> Answer:
     def answer(message: Message) -> list[Message]:
         (client,) = unpack_instruction(message.content)[0].clients
         return bad(message) if client == 2 else [good_reply(message)]
@@ -166,7 +192,7 @@ def spoilt(message: Message) -> list[Message]:
     return [Message(content, reply_to=message)]
 
 
-def garbled(data: bytes) -> Callable[[Message], list[Message]]:
+def garbled(data: bytes) -> Answer:
     def answer(message: Message) -> list[Message]:
         content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
         content["arrays-2"]["w"].data = data
@@ -175,8 +201,8 @@ def garbled(data: bytes) -> Callable[[Message], list[Message]]:
     return only_third(answer)
 
 
-def figures(**changed: float) -> Callable[[Message], list[Message]]:
-    """A sound update with impossible figures beside it."""
+def metrics(**changed: float) -> Answer:
+    """A sound update with impossible metrics beside it."""
 
     def answer(message: Message) -> list[Message]:
         content = pack_reply(Reply((ClientReport(2),), {2: UPDATES[2]}))
@@ -194,7 +220,7 @@ BAD = {
     "dtype": (with_arrays({"w": torch.zeros(2, dtype=torch.float64)}), "wrong dtype"),
     "missing key": (with_arrays({}, drop="running_mean"), "wrong keys"),
     "extra key": (with_arrays({"z": torch.zeros(1)}), "wrong keys"),
-    "huge norm": (with_arrays({"w": torch.tensor([300.0, 0.0])}), "norm"),
+    "huge norm": (with_arrays({"w": torch.tensor([300.0, 0.0])}), "update norm 300 above 100"),
     "out of range": (with_arrays({"w": torch.tensor([2.0**21, 0.0])}), "out of range"),
     "error reply": (only_third(lambda m: [Message(Error(7, "boom"), reply_to=m)]), "boom"),
     "silence": (only_third(lambda m: []), "no reply in time"),
@@ -203,9 +229,9 @@ BAD = {
     "garbled array": (garbled(b"not an array"), "bad reply"),
     "no bytes": (garbled(b""), "bad reply"),
     "a zip file": (garbled(b"PK\x03\x04" + bytes(60)), "bad reply"),
-    "infinite count": (figures(num_examples=float("inf")), "whole number"),
-    "negative count": (figures(val_examples=-5.0), "expected a count"),
-    "half a step": (figures(steps=0.5), "whole number"),
+    "infinite count": (metrics(num_examples=float("inf")), "whole number"),
+    "negative count": (metrics(val_examples=-5.0), "expected a count"),
+    "half a step": (metrics(steps=0.5), "whole number"),
     "sum too large": (
         only_third(
             lambda m: [
@@ -226,17 +252,15 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_reply_is_rejected_alone(name: str) -> None:
     answer, reason = BAD[name]
-    strategy = make(max_update_norm=100.0)
-    new = one_round(strategy, answer)
+    new, aggregate = played(make(max_update_norm=100.0), answer)
     assert new is not None
     # The good clients' average is exactly what it would have been without the bad one.
     expected = one_round(make(), only_third(lambda m: []))
-    assert expected is not None
     assert torch.equal(new["w"], expected["w"])
     assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1], "w"), atol=1e-7)
-    rejected = {c: r.rejected for c, r in strategy.outcome.reports.items() if r.rejected}
-    assert list(rejected) == [2]
-    assert reason in str(rejected[2])
+    assert list(aggregate.faults) == [2]
+    assert reason in aggregate.faults[2]
+    assert aggregate.survivors == (0, 1)
 
 
 def test_a_second_reply_and_one_of_another_round_are_dropped() -> None:
@@ -247,29 +271,32 @@ def test_a_second_reply_and_one_of_another_round_are_dropped() -> None:
         late.append(good_reply(message))
         return [good_reply(message), good_reply(message)]
 
-    new = one_round(strategy, twice, 1)
+    new, aggregate = played(strategy, twice, 1)
     assert new is not None
     assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1, 2], "w"), atol=1e-7)
-    assert len(strategy.outcome.strays) == 3
-    one_round(strategy, lambda m: [late[0], good_reply(m)] if m.metadata.dst_node_id == 100 else [good_reply(m)], 2)
-    assert len(strategy.outcome.strays) == 1
-    assert not any(report.rejected for report in strategy.outcome.reports.values())
+    assert aggregate.replies.strays == [f"SuperNode {node} answered twice" for node in HOSTS.values()]
+    assert not aggregate.faults
+    _, aggregate = played(
+        strategy, lambda m: [late[0], good_reply(m)] if m.metadata.dst_node_id == 100 else [good_reply(m)], 2
+    )
+    assert aggregate.replies.strays == ["SuperNode 100 replied too late: to round 1"]
+    assert not aggregate.faults
 
 
 def test_too_few_good_replies_change_nothing() -> None:
-    strategy = make(min_clients=3)
-    assert one_round(strategy, only_third(lambda m: [])) is None
-    assert not strategy.outcome.changed
+    new, aggregate = played(make(minimum=3), only_third(lambda m: []))
+    assert new is None
+    assert (aggregate.total, aggregate.survivors) == (None, ())
+    assert played(make(minimum=2), only_third(lambda m: []))[0] is not None
 
 
 def test_arrays_are_counted_in_bytes() -> None:
-    strategy = make()
-    one_round(strategy, lambda m: [good_reply(m)])
+    _, aggregate = played(make(), lambda m: [good_reply(m)])
     model = state_to_arrays(STATE)
     update = state_to_arrays(UPDATES[0])
     size: Callable[[ArrayRecord], int] = lambda record: sum(len(array.data) for array in record.values())  # noqa: E731
-    assert strategy.outcome.bytes_down == 3 * size(model)
-    assert strategy.outcome.bytes_up == 3 * size(update)
+    assert aggregate.replies.bytes_down == 3 * size(model)
+    assert aggregate.replies.bytes_up == 3 * size(update)
 
 
 def test_the_template_is_not_changed_by_a_round() -> None:
@@ -280,8 +307,6 @@ def test_the_template_is_not_changed_by_a_round() -> None:
 
 def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
     """Krum flattens an update in the order of its keys: another order must not pass for another update."""
-    from fedapp.aggregation.rules import MultiKrum
-
     seen: list[list[str]] = []
 
     class Noting(MultiKrum):
@@ -298,12 +323,118 @@ def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
         (client,) = unpack_instruction(message.content)[0].clients
         return [reply_to(message, Reply((ClientReport(client),), {client: dict(reversed(UPDATES[client].items()))}))]
 
-    assert one_round(make(aggregation=Noting), only_third(turned)) is not None
+    one_round(make(aggregation=Noting), only_third(turned))
     assert seen == [["w", "running_mean"]] * 3
 
 
+# --- as Flower's own loop drives it ------------------------------------------------------------------------------
+
+
+class Answering:
+    """What of a Grid a strategy asks."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return [reply for message in messages for reply in self.answer(message)]
+
+
+def driven(strategy: WeightedFedAvg, answer: Answer) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    grid, arrays = Answering(answer), state_to_arrays(STATE)
+    messages = list(strategy.configure_train(1, arrays, ConfigRecord(), grid))  # type: ignore[arg-type]
+    assert messages == []  # all is done, and nothing is left for Flower to send
+    return strategy.aggregate_train(1, [])
+
+
+def test_a_round_that_flower_drives_is_the_same_round() -> None:
+    arrays, metrics = driven(make(), lambda m: [good_reply(m)])
+    assert arrays is not None
+    found, expected = arrays_to_state(arrays), one_round(make(), lambda m: [good_reply(m)])
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert metrics == MetricRecord({"clients": 3.0})
+    assert driven(make(minimum=3), only_third(lambda m: [])) == (None, None)
+
+
+@pytest.mark.parametrize(("examples", "expected"), [(10, 0.25), (0, None)])
+def test_an_evaluation_that_flower_drives(examples: int, expected: float | None) -> None:
+    def judging(message: Message) -> list[Message]:
+        (client,) = unpack_instruction(message.content)[0].clients
+        report = ClientReport(client, val_examples=examples, val_loss=1.0, val_metric=0.25)
+        return [reply_to(message, Reply((report,)))]
+
+    strategy, grid = make(), Answering(judging)
+    assert list(strategy.configure_evaluate(1, state_to_arrays(STATE), ConfigRecord(), grid)) == []  # type: ignore[arg-type]
+    found = strategy.aggregate_evaluate(1, [])
+    assert (None if found is None else found["val_accuracy"]) == expected
+
+
+# --- the limit on norms ------------------------------------------------------------------------------------------
+
+
+def test_an_update_above_the_norm_limit_is_named() -> None:
+    limit = NormLimit(5.0)
+    assert torch.equal(limit.on_client(torch.ones(7), 0.1, {}, {}), torch.ones(7))
+    with pytest.raises(UpdateRejected, match=r"^update norm 24.49 above 5$"):
+        limit.on_client(torch.full((6,), 10.0), 0.1, {}, {})
+    with pytest.raises(UpdateRejected, match=r"^update norm 24.49 above 5$"):
+        limit.on_reply(torch.full((6,), 10.0), 1.0, {})
+
+
+def together(change: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda total: total) -> Answer:
+    """Clients 0 and 1 live on one SuperNode, which sends their sum as it is after `change`."""
+
+    def answer(message: Message) -> list[Message]:
+        instruction, _ = unpack_instruction(message.content)
+        if len(instruction.clients) == 1:
+            return [good_reply(message)]
+        total = WeightedSum(UPDATES[0])
+        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
+            total.add(UPDATES[client], weight)
+        reports = tuple(ClientReport(client) for client in instruction.clients)
+        return [reply_to(message, Reply(reports, total=change(dict(total.totals))))]
+
+    return answer
+
+
+SHARED = {0: 100, 1: 100, 2: 102}
+
+
+def norm_of_both() -> float:
+    """Of the weighted mean of the updates of clients 0 and 1."""
+    return math.sqrt(sum(float(mean_of([0, 1], key).double().square().sum()) for key in UPDATES[0]))
+
+
+def test_a_sum_is_held_to_the_norm_limit_times_its_weight() -> None:
+    third = float(flatten(UPDATES[2], UPDATES[2]).norm())
+    assert third > norm_of_both()  # so that its own limit is not what is tested
+    lone = {0: UPDATES[0], 1: UPDATES[1]}
+    new, aggregate = played(make(max_update_norm=1.001 * norm_of_both(), hosts=SHARED), together())
+    assert list(aggregate.faults) == [2]
+    assert new is not None
+    assert torch.allclose(new["w"], STATE["w"] + mean_of(list(lone), "w"), atol=1e-7)
+    new, aggregate = played(make(max_update_norm=0.999 * norm_of_both(), hosts=SHARED), together())
+    assert new is None
+    assert list(aggregate.faults) == [0, 1, 2]
+    assert all("above" in why and "times its weight 0.4" in why for why in list(aggregate.faults.values())[:2])
+
+
+def test_a_sum_of_wrong_form_costs_its_own_clients_alone() -> None:
+    for change, reason in (
+        (lambda total: {"w": total["w"]}, "wrong keys in a partial sum"),
+        (lambda total: total | {"w": torch.full((2,), 2**61)}, "value out of range in the partial sum of w"),
+        (lambda total: total | {"w": total["w"].float()}, "wrong dtype or shape"),
+    ):
+        new, aggregate = played(make(hosts=SHARED), together(change))  # type: ignore[arg-type]
+        assert new is not None
+        assert torch.allclose(new["w"], STATE["w"] + UPDATES[2]["w"], atol=1e-7)
+        assert list(aggregate.faults) == [0, 1]
+        assert all(reason in why for why in aggregate.faults.values())
+
+
 @pytest.mark.parametrize(
-    "figures",
+    "claims",
     [
         {"val_examples": 2**53, "val_metric": 1.0, "val_loss": 0.0},
         {"val_examples": 5, "val_metric": 7.0, "val_loss": 0.1},
@@ -311,10 +442,10 @@ def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
         {"val_examples": 5, "val_metric": -1.0, "val_loss": 0.1},
     ],
 )
-def test_no_client_decides_the_federated_metrics(figures: dict[str, float]) -> None:
+def test_no_client_decides_the_federated_metrics(claims: dict[str, float]) -> None:
     honest = [ClientReport(c, val_examples=10, val_loss=2.0, val_metric=0.5) for c in (0, 1)]
-    made_up = ClientReport(2, **figures)  # type: ignore[arg-type]
-    found = federated_metrics([*honest, made_up], "accuracy", {0: 10, 1: 10, 2: 10})
+    made_up = ClientReport(2, **claims)  # type: ignore[arg-type]
+    found = federated_metrics([*honest, made_up], TASK, {0: 10, 1: 10, 2: 10})
     assert found["val_loss"] is not None
     assert found["val_accuracy"] is not None
     assert found["val_loss"] >= 2.0 * 20 / 30

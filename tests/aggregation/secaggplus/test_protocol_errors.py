@@ -1,6 +1,6 @@
 """Forged, replayed, reordered, truncated, duplicated messages, of another stage, round, run or cohort: refused by name.
 
-The client's side first, then the server's. Nothing is opened in any of them.
+The client's side first, then the server's. Nothing is unmasked in any of them.
 """
 
 from dataclasses import replace
@@ -213,7 +213,7 @@ def test_the_server_refuses_keys_that_are_forged_or_replayed() -> None:
     refused("forged", server.add_keys, 7, *pairs[1])
     refused("truncated", server.add_keys, 1, pairs[1][0][:20], pairs[1][1])
     refused("forged", server.add_keys, 1, b"\x02" + b"\xff" * 32, pairs[1][1])
-    refused("wrong stage", server.open)
+    refused("wrong stage", server.unmask)
     refused("too few", server.close_keys)
     server.add_keys(1, *pairs[1])
     assert len(server.close_keys().members) == 2
@@ -231,7 +231,7 @@ def test_the_server_refuses_shares_that_are_forged_or_come_twice(keys: Played) -
     server.add_shares(0, good)
     refused("replayed", server.add_shares, 0, good)
     refused("too few", server.close_shares)
-    refused("wrong stage", server.open)
+    refused("wrong stage", server.unmask)
 
 
 def test_the_server_refuses_vectors_that_are_truncated_or_come_twice(shares: Played) -> None:
@@ -248,7 +248,7 @@ def test_the_server_refuses_vectors_that_are_truncated_or_come_twice(shares: Pla
     refused("replayed", server.add_masked, [0], vector)
     refused("replayed", server.add_masked, [0, 1], vector)
     refused("wrong stage", server.add_revealed, 0, Revealed({}, {}))
-    refused("wrong stage", server.open)
+    refused("wrong stage", server.unmask)
 
 
 def test_the_server_refuses_shares_that_it_did_not_ask_for(masked: Played) -> None:
@@ -259,10 +259,10 @@ def test_the_server_refuses_shares_that_it_did_not_ask_for(masked: Played) -> No
     refused("both secrets", server.add_revealed, 0, replace(good, key_shares=dict(good.self_shares)))
     server.add_revealed(0, good)
     refused("replayed", server.add_revealed, 0, good)
-    refused("too few", server.open)
+    refused("too few", server.unmask)
 
 
-def test_a_forged_share_is_named_and_left_out_and_too_many_open_nothing(masked: Played) -> None:
+def test_a_forged_share_is_named_and_left_out_and_too_many_unmask_nothing(masked: Played) -> None:
     server, secrets = masked.server, masked.secrets
     for client in range(4):
         given = unmask(secrets[client], masked.view, server.survivors, server.dropped)
@@ -275,11 +275,11 @@ def test_a_forged_share_is_named_and_left_out_and_too_many_open_nothing(masked: 
     ]
     # Of five holders one has gone and one has forged: three are left of the four that are needed.
     assert server.view.needed == 4
-    refused("too few", server.open)
+    refused("too few", server.unmask)
 
 
 def test_a_dealer_s_forged_shares_are_found(shares: Played) -> None:
-    """Shares that fit their commitments and yet are of another secret: the sum must not be opened wrongly."""
+    """Shares that fit their commitments and yet are of another secret: the sum must not be unmasked wrongly."""
     played = play(4, SETTINGS, upto="keys")
     view = played.server.close_keys()
     for client in range(4):
@@ -296,7 +296,7 @@ def test_a_dealer_s_forged_shares_are_found(shares: Played) -> None:
     survivors = played.server.close_masked()
     for client in range(4):
         played.server.add_revealed(client, unmask(played.secrets[client], view, survivors, ()))
-    assert "client 2" in refused("forged", played.server.open)
+    assert "client 2" in refused("forged", played.server.unmask)
 
 
 def test_a_vector_that_was_not_masked_spoils_the_sum_and_is_found() -> None:
@@ -309,7 +309,7 @@ def test_a_vector_that_was_not_masked_spoils_the_sum_and_is_found() -> None:
     survivors = played.server.close_masked()
     for client in range(4):
         played.server.add_revealed(client, unmask(played.secrets[client], played.view, survivors, ()))
-    refused("forged", played.server.open)
+    refused("forged", played.server.unmask)
 
 
 def test_clients_that_were_told_different_things_have_nothing_in_common() -> None:

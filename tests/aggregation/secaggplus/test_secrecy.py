@@ -1,4 +1,4 @@
-"""What the server gets to see before it opens a sum looks like nothing but noise."""
+"""What the server gets to see before it unmasks a sum looks like nothing but noise."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -55,7 +55,7 @@ def test_a_masked_vector_alone_looks_uniform(masked: Played) -> None:
         assert looks_uniform(vector - masked.vectors[client].astype(np.uint32)), client
 
 
-def test_the_sum_over_any_part_of_the_cohort_looks_uniform_and_even_over_all_before_it_is_opened(
+def test_the_sum_over_any_part_of_the_cohort_looks_uniform_and_even_over_all_before_it_is_unmasked(
     masked: Played,
 ) -> None:
     for size in range(1, 6):

@@ -1,41 +1,28 @@
-"""Whole runs under secure aggregation, in this process: dropouts, refusals, and what else is switched on with it."""
+"""Whole runs under secure aggregation, in this process: dropouts, limits, and what else is switched on with it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
-from fedapp.aggregation.secaggplus.messages import unpack_answers
-from fedapp.client_app import app as client_app
+from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError, FederationError
+from fedapp.config import compose
+from fedapp.learning.build import build_parts
 from fedapp.learning.training import LocalTraining, TrainingResult
+from fedapp.models.shared_state import shared_state
+from fedapp.server.build import build_strategy
+from fedapp.server.population.preflight import Population
+from fedapp.server.population.roster import Roster
+from fedapp.updates.steps import steps_of
+from fedapp.wire.records import arrays_to_state, state_to_arrays
 
-SMALL = (
-    "federation.num_rounds=2 federation.num_clients=6 federation.fraction_train=1 model=logistic_regression"
-    " partition=iid secure_aggregation=secaggplus"
-)
-QUICK = (
-    " secure_aggregation.keys_timeout=0.1 secure_aggregation.shares_timeout=0.1 secure_aggregation.masked_timeout=0.1"
-    " secure_aggregation.unmask_timeout=0.1 federation.exclude_after=null"
-)
-
-
-def summary(directory: Path) -> dict[str, Any]:
-    return dict(json.loads((directory / "summary.json").read_text()))
-
-
-def lines(directory: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
-
-
-def rows(directory: Path, server_round: int) -> dict[int, dict[str, Any]]:
-    return {row["client"]: row for row in lines(directory, "clients.jsonl") if row["round"] == server_round}
+STAGES = ("keys", "shares", "masked", "unmask")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +55,7 @@ def test_no_line_tells_of_a_single_client_s_training(secure: Path) -> None:
 def test_the_same_model_for_any_number_of_supernodes_and_any_order(
     secure: Path, tmp_path: Path, nodes: int, shuffle: int | None
 ) -> None:
-    """Keys and masks are never the same twice; what is opened is."""
+    """Keys and masks are never the same twice; what is unmasked is."""
     other = run_in_process(tmp_path / "run", SMALL, nodes, shuffle=shuffle)
     assert summary(other)["model_sha256"] == summary(secure)["model_sha256"]
 
@@ -95,15 +82,13 @@ def test_what_the_server_gets_is_bytes_that_no_two_runs_have_in_common(tmp_path:
     for number in range(2):
         grid = InProcessGrid(SMALL, 6)
         run_on(grid, tmp_path / str(number), SMALL)
-        replies = [m for m in grid.received if m.metadata.message_type == "train.masked"]
+        replies = [m for m in grid.received if stage(m) == "masked"]
         assert len(replies) == 12
         seen.append(
             {array.data for m in replies for record in m.content.array_records.values() for array in record.values()}
         )
-        assert {m.metadata.message_type for m in grid.sent} == {
-            "query",
-            *(f"train.{stage}" for stage in ("keys", "shares", "masked", "unmask")),
-        }
+        asked = {(m.metadata.message_type, stage(m)) for m in grid.sent}
+        assert asked == {("query", ""), *(("train", name) for name in STAGES)}
     assert len(seen[0]) == len(seen[1]) == 12
     assert not seen[0] & seen[1]
 
@@ -113,28 +98,27 @@ def test_what_the_server_gets_is_bytes_that_no_two_runs_have_in_common(tmp_path:
 
 def without(*gone: tuple[int, str], from_round: int = 2) -> Callable[[Message], Message | None]:
     """Withholds replies: of SuperNode 100 + client to a stage, and to all that come after it in that round."""
-    stages = ("train.keys", "train.shares", "train.masked", "train.unmask")
 
     def tamper(reply: Message) -> Message | None:
         about = reply.metadata
-        for client, stage in gone:
-            if about.src_node_id == 100 + client and about.message_type in stages[stages.index(f"train.{stage}") :]:
+        for client, first in gone:
+            if about.src_node_id == 100 + client and stage(reply) in STAGES[STAGES.index(first) :]:
                 return None if about.group_id == str(from_round) else reply
         return reply
 
     return tamper
 
 
-@pytest.mark.parametrize("stage", ["keys", "shares", "masked", "unmask"])
-def test_a_client_that_drops_out_at_a_stage_costs_its_own_update(tmp_path: Path, stage: str) -> None:
-    directory = run_in_process(tmp_path / "run", SMALL + QUICK, 6, tamper=without((2, stage)))
+@pytest.mark.parametrize("last", STAGES)
+def test_a_client_that_drops_out_at_a_stage_costs_its_own_update(tmp_path: Path, last: str) -> None:
+    directory = run_in_process(tmp_path / "run", SMALL + QUICK, 6, tamper=without((2, last)))
     second = rows(directory, 2)
-    if stage == "unmask":  # its vector is in the sum already
+    if last == "unmask":  # its vector is in the sum already
         assert all(row["rejected"] is None for row in second.values())
     else:
-        assert second[2]["rejected"] == f"no reply in time ({stage})"
+        assert second[2]["rejected"] == f"no reply in time ({last})"
         assert [client for client, row in second.items() if row["rejected"]] == [2]
-    assert lines(directory, "metrics.jsonl")[-1]["replied"] == (6 if stage == "unmask" else 5)
+    assert lines(directory, "metrics.jsonl")[-1]["replied"] == (6 if last == "unmask" else 5)
     assert summary(directory)["status"] == "finished"
 
 
@@ -158,9 +142,9 @@ def test_dropouts_at_every_stage_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["keys", "shares", "masked", "unmask"])
-def test_too_many_dropouts_change_nothing_and_say_why(tmp_path: Path, stage: str) -> None:
-    gone = without(*((client, stage) for client in range(5)))
+@pytest.mark.parametrize("last", STAGES)
+def test_too_many_dropouts_change_nothing_and_say_why(tmp_path: Path, last: str) -> None:
+    gone = without(*((client, last) for client in range(5)))
     directory = run_in_process(tmp_path / "run", SMALL + QUICK, 6, tamper=gone)
     second, metrics = rows(directory, 2), lines(directory, "metrics.jsonl")
     assert metrics[-1]["test_loss"] == metrics[-2]["test_loss"]
@@ -219,98 +203,7 @@ def test_what_lies_beyond_the_clip_is_cut_and_counted(tmp_path: Path) -> None:
     assert line["test_loss"] < lines(directory, "metrics.jsonl")[0]["test_loss"]
 
 
-# --- what a hostile server is refused -------------------------------------------------------------------------------
-
-
-def played(overrides: str = SMALL, nodes: int = 6, **grid: Any) -> InProcessGrid:
-    return InProcessGrid(overrides, nodes, **grid)
-
-
-def asked(grid: InProcessGrid, stage: str, node: int = 100, server_round: str = "1") -> Message:
-    (found,) = [
-        m
-        for m in grid.sent
-        if m.metadata.message_type == f"train.{stage}"
-        and m.metadata.dst_node_id == node
-        and m.metadata.group_id == server_round
-    ]
-    return found
-
-
-def why(grid: InProcessGrid, message: Message, node: int = 100) -> str:
-    """What a SuperNode answers to a message that it should refuse."""
-    reply = client_app(message, grid.contexts[node])
-    answers, refused = unpack_answers(reply.content, [node - 100])
-    assert not answers
-    return refused[node - 100]
-
-
-def test_messages_of_rounds_that_are_over_are_refused(tmp_path: Path) -> None:
-    grid = played()
-    run_on(grid, tmp_path / "run", SMALL)
-    assert "replayed: round 1 after round 2" in why(grid, asked(grid, "keys"))
-    assert "replayed: round 2 after round 2" in why(grid, asked(grid, "keys", server_round="2"))
-    assert "wrong stage" in why(grid, asked(grid, "shares", server_round="2"))
-    assert "wrong stage" in why(grid, asked(grid, "unmask", server_round="2"))
-    reply = client_app(asked(grid, "masked", server_round="2"), grid.contexts[100])
-    assert not reply.content.array_records
-    assert "wrong stage" in str(reply.content.config_records["config"]["rejected"])
-
-
-def test_a_question_that_comes_twice_opens_nothing(tmp_path: Path) -> None:
-    """Asked for its masked vector a second time, for another set of clients, a SuperNode answers neither."""
-    grid = played()
-    push = grid.push_messages
-    again: list[Message] = []
-
-    def twice(messages: Any) -> Any:
-        messages = list(messages)
-        found = push(messages)
-        for message in messages:
-            if message.metadata.message_type == "train.masked" and message.metadata.dst_node_id == 100:
-                again.append(client_app(message, grid.contexts[100]))
-        return found
-
-    grid.push_messages = twice  # type: ignore[method-assign]
-    directory = run_on(grid, tmp_path / "run", SMALL)
-    assert len(again) == 2
-    for reply in again:
-        assert not reply.content.array_records
-        assert "replayed" in str(reply.content.config_records["config"]["rejected"])
-    assert summary(directory)["status"] == "finished"
-
-
-def test_a_model_that_the_cohort_has_not_agreed_on_is_not_trained(tmp_path: Path) -> None:
-    """A server could read an update out of the sum if it gave everyone else a model that learns nothing."""
-    grid = played()
-    push = grid.push_messages
-
-    def other_model(messages: Any) -> Any:
-        messages = list(messages)
-        for message in messages:
-            if message.metadata.message_type == "train.masked" and message.metadata.dst_node_id == 101:
-                arrays = message.content.array_records["arrays"]
-                zeros = {name: Array(np.zeros_like(array.numpy())) for name, array in arrays.items()}
-                message.content["arrays"] = ArrayRecord(zeros)
-        return push(messages)
-
-    grid.push_messages = other_model  # type: ignore[method-assign]
-    directory = run_on(grid, tmp_path / "run", SMALL + QUICK)
-    for number in (1, 2):
-        found = rows(directory, number)
-        assert found[1]["rejected"] == "wrong cohort: the model is another one than the cohort has agreed on"
-        assert [client for client, row in found.items() if row["rejected"]] == [1]
-
-
-def test_a_plain_train_message_gets_no_update(tmp_path: Path) -> None:
-    grid = played()
-    run_on(grid, tmp_path / "run", SMALL)
-    plain = Message(asked(grid, "masked").content, 100, "train")
-    with pytest.raises(RuntimeError, match="ConfigError"):
-        client_app(plain, grid.contexts[100])
-    evaluate = Message(asked(grid, "masked").content, 100, "evaluate")
-    found = client_app(evaluate, grid.contexts[100]).content
-    assert found.metric_records["metrics"]["val-examples"] == [0.0]
+# --- what an operator asks for ------------------------------------------------------------------------------------
 
 
 def test_a_supernode_refuses_cohorts_below_its_min_cohort(tmp_path: Path) -> None:
@@ -341,70 +234,7 @@ def test_a_min_cohort_that_is_none_is_named(tmp_path: Path, value: object) -> No
         run_in_process(tmp_path / "run", SMALL, node_configs=configs)
 
 
-# --- forged replies -----------------------------------------------------------------------------------------------
-
-
-def change(reply: Message, **entries: object) -> Message:
-    header = reply.content.config_records["secure"]
-    for name, value in entries.items():
-        header[name.replace("_", "-")] = value  # type: ignore[assignment]
-    return reply
-
-
-FORGERIES: dict[str, tuple[str, Callable[[Message], Message | list[Message] | None], str]] = {
-    "wrong stage": ("shares", lambda reply: change(reply, stage="keys"), "wrong stage"),
-    "wrong round": ("shares", lambda reply: change(reply, server_round=1), "wrong round"),
-    "wrong run": ("keys", lambda reply: change(reply, run="ff" * 8), "wrong run"),
-    "wrong cohort": ("masked", lambda reply: change(reply, digest=b"\0" * 32), "wrong cohort"),
-    "other clients": ("masked", lambda reply: change(reply, clients=[3]), "forged"),
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_reply_costs_its_sender_and_is_named(tmp_path: Path, name: str) -> None:
-    stage, forge, word = FORGERIES[name]
-
-    def tamper(reply: Message) -> Any:
-        about = reply.metadata
-        mine = (about.src_node_id, about.message_type, about.group_id) == (102, f"train.{stage}", "2")
-        return forge(reply) if mine else reply
-
-    directory = run_in_process(tmp_path / "run", SMALL + QUICK, 6, tamper=tamper)
-    second = rows(directory, 2)
-    assert word in second[2]["rejected"]
-    assert [client for client, row in second.items() if row["rejected"]] == [2]
-
-
-def test_a_truncated_vector_a_replayed_one_and_a_lie_about_shares(tmp_path: Path) -> None:
-    earlier: dict[int, Message] = {}
-
-    def tamper(reply: Message) -> Any:
-        about = reply.metadata
-        client = about.src_node_id - 100
-        if about.message_type == "train.masked":
-            if about.group_id == "1":
-                earlier[client] = reply
-            elif client == 0:
-                (name,) = reply.content.array_records
-                (key, array), *_ = reply.content.array_records[name].items()
-                reply.content[name] = ArrayRecord({key: Array(array.numpy()[:-1].copy())})
-            elif client == 1:
-                reply.content = earlier[1].content
-        if about.message_type == "train.shares" and client == 2 and about.group_id == "2":
-            record = reply.content.config_records["client-2"]
-            record["to"] = [record["to"][0]] * len(record["to"])  # type: ignore[arg-type,index]
-        return reply
-
-    overrides = SMALL + QUICK + " secure_aggregation.threshold=3"
-    directory = run_in_process(tmp_path / "run", overrides, 6, tamper=tamper)
-    second = rows(directory, 2)
-    assert "truncated" in second[0]["rejected"]
-    assert "wrong round" in second[1]["rejected"]
-    assert "duplicate share" in second[2]["rejected"]
-    assert lines(directory, "metrics.jsonl")[-1]["replied"] == 3
-
-
-# --- with everything else -------------------------------------------------------------------------------------------
+# --- with everything else -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -467,9 +297,10 @@ def test_few_neighbours_and_another_modulus(tmp_path: Path) -> None:
         ("secure_aggregation.threshold=4 secure_aggregation.neighbours=2", ["2 + 1 = 3", "neighbours=2"]),
         ("secure_aggregation.neighbours=3", ["neighbours=3", "even"]),
         ("secure_aggregation.modulus_bits=16", ["modulus_bits=16", "6 x 1 x (2^21 + 1) = 12582918", "bits=13"]),
-        ("secure_aggregation.clip=null", ["clip=null"]),
-        ("secure_aggregation.clip=0", ["clip=0"]),
-        ("secure_aggregation.modulus_bits=31", ["modulus_bits=31"]),
+        ("secure_aggregation.clip=null", ["secure_aggregation.clip=null", "expected float"]),
+        ("secure_aggregation.clip=0", ["secure_aggregation.clip=0", "greater than 0"]),
+        ("secure_aggregation.bits=3", ["secure_aggregation.bits=3", "at least 4"]),
+        ("secure_aggregation.modulus_bits=31", ["secure_aggregation.modulus_bits=31", "16, 24, 32, 40, 48, 56, 64"]),
         ("federation.fraction_train=0.1 federation.min_clients=1", ["cohort of 1"]),
     ],
 )
@@ -490,22 +321,23 @@ def test_a_threshold_of_half_the_holders_is_warned_of(
     assert ("both of its secrets" in caplog.text) == warned
 
 
-def test_keys_without_an_effect_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no effect under secure_aggregation=none"):
-        run_in_process(tmp_path / "run", "secure_aggregation=none secure_aggregation.bits=8")
+def test_keys_of_an_option_that_is_not_chosen_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"secure_aggregation\.bits: secure_aggregation=secaggplus would take it"):
+        compose(["secure_aggregation=none", "secure_aggregation.bits=8"])
 
 
-def test_flower_s_own_loop_is_told_that_it_cannot_drive_it(tmp_path: Path) -> None:
-    from fedapp.config import compose
-    from fedapp.learning.build import build_parts
-    from fedapp.server.build import build_strategy
-    from fedapp.server.population.preflight import Population
-    from fedapp.server.population.roster import Roster
-
+def test_flowers_own_loop_drives_it_too(tmp_path: Path) -> None:
+    """`Strategy.start` asks for a round's messages once; the four stages of the round are in that."""
+    grid = InProcessGrid(SMALL, 6)
     config = compose(SMALL.split())
-    roster = Roster(Population(dict.fromkeys(range(6), 100), dict.fromkeys(range(6), 10)))
-    strategy = build_strategy(config, build_parts(config), roster)
-    with pytest.raises(FederationError, match="four messages"):
-        strategy.configure_train(1, None, ConfigRecord(), None)  # type: ignore[arg-type]
-    with pytest.raises(FederationError, match="four messages"):
-        strategy.aggregate_train(1, [])
+    parts = build_parts(config)
+    roster = Roster(Population({client: 100 + client for client in range(6)}, dict.fromkeys(range(6), 100)))
+    strategy = build_strategy(config, parts, roster, protocol_of(config), steps_of(config))
+    before = shared_state(parts.model)
+    result = strategy.start(grid, state_to_arrays(before), num_rounds=2)
+    asked = [stage(m) for m in grid.sent if m.metadata.message_type == "train"]
+    assert asked == [name for _ in range(2) for name in STAGES for _ in range(6)]
+    after = arrays_to_state(result.arrays)
+    assert after.keys() == before.keys()
+    assert not torch.equal(after["net.1.weight"], before["net.1.weight"])
+    assert {number: metrics["clients"] for number, metrics in result.train_metrics_clientapp.items()} == {1: 6, 2: 6}

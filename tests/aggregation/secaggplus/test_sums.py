@@ -1,4 +1,4 @@
-"""What is opened is the plain sum of those who remain, or nothing."""
+"""What is unmasked is the plain sum of those who remain, or nothing."""
 
 import numpy as np
 import pytest
@@ -34,55 +34,55 @@ def rounds(draw: st.DrawFn, largest: int) -> Case:
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(rounds(50), st.integers(0, 2**32))
-def test_the_opened_sum_is_the_plain_one_for_cohorts_of_2_to_50(case: Case, seed: int) -> None:
-    opened_is_plain(case, seed)
+def test_the_unmasked_sum_is_the_plain_one_for_cohorts_of_2_to_50(case: Case, seed: int) -> None:
+    unmasked_is_plain(case, seed)
 
 
 @settings(max_examples=15, deadline=None)
 @given(rounds(12), st.integers(0, 2**32))
-def test_the_opened_sum_is_the_plain_one(case: Case, seed: int) -> None:
-    opened_is_plain(case, seed)
+def test_the_unmasked_sum_is_the_plain_one(case: Case, seed: int) -> None:
+    unmasked_is_plain(case, seed)
 
 
-def opened_is_plain(case: Case, seed: int) -> None:
+def unmasked_is_plain(case: Case, seed: int) -> None:
     cohort, setting, gone = case
     played = play(cohort, setting, length=7, seed=seed, gone=gone)
-    opened = played.server.open()
-    assert set(opened.survivors) == set(range(cohort)) - gone[0] - gone[1] - gone[2]
-    assert np.array_equal(opened.total, played.plain(opened.survivors))
-    assert opened.shares_refused == ()
+    unmasked = played.server.unmask()
+    assert set(unmasked.survivors) == set(range(cohort)) - gone[0] - gone[1] - gone[2]
+    assert np.array_equal(unmasked.total, played.plain(unmasked.survivors))
+    assert unmasked.shares_refused == ()
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(8, 40), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32), st.data())
-def test_it_is_so_with_few_neighbours_or_nothing_is_opened(
+def test_it_is_so_with_few_neighbours_or_nothing_is_unmasked(
     cohort: int, neighbours: int, seed: int, data: st.DataObject
 ) -> None:
     setting = Settings(neighbours, threshold=neighbours // 2 + 1, bits=12)
     gone = tuple(data.draw(st.sets(st.integers(0, cohort - 1), max_size=2)) for _ in range(4))
     try:
         played = play(cohort, setting, length=5, seed=seed, gone=gone)
-        opened = played.server.open()
+        unmasked = played.server.unmask()
     except ProtocolError as error:
         if error.kind == "too few" and any(gone):
             return
         raise
-    assert np.array_equal(opened.total, played.plain(opened.survivors))
+    assert np.array_equal(unmasked.total, played.plain(unmasked.survivors))
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize("threshold", [2, 4, None])
-def test_one_dropout_more_than_can_be_borne_opens_nothing(stage: int, threshold: int | None) -> None:
+def test_one_dropout_more_than_can_be_borne_unmasks_nothing(stage: int, threshold: int | None) -> None:
     setting = Settings(None, threshold, bits=12)
     spare = 6 - setting.needed(6)
-    for dropouts, opens in ((spare, True), (spare + 1, False)):
+    for dropouts, unmasks in ((spare, True), (spare + 1, False)):
         gone: list[set[int]] = [set(), set(), set(), set()]
         gone[stage] = set(range(dropouts))
-        if opens:
-            assert play(6, setting, gone=tuple(gone)).server.open().total.any()
+        if unmasks:
+            assert play(6, setting, gone=tuple(gone)).server.unmask().total.any()
             continue
         with pytest.raises(ProtocolError, match="too few"):
-            play(6, setting, gone=tuple(gone)).server.open()
+            play(6, setting, gone=tuple(gone)).server.unmask()
 
 
 def test_a_supernode_may_add_the_vectors_of_its_clients() -> None:
@@ -99,7 +99,7 @@ def test_a_supernode_may_add_the_vectors_of_its_clients() -> None:
     survivors = server.close_masked()
     for client in survivors:
         server.add_revealed(client, unmask(played.secrets[client], played.view, survivors, ()))
-    assert np.array_equal(server.open().total, played.plain(range(6)))
+    assert np.array_equal(server.unmask().total, played.plain(range(6)))
 
 
 def test_weights_are_normalised_over_those_who_sent_keys() -> None:

@@ -15,7 +15,7 @@ from fedapp.common.errors import DataError, FederationError
 from fedapp.data.shards import hosted_clients, moments
 from fedapp.data.source import Examples
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import Population, merge_moments, preflight
+from fedapp.server.population.preflight import AdmissionRules, Population, merge_moments, preflight
 from fedapp.wire.preflight import MOMENTS, unpack_preflight
 
 pytestmark = pytest.mark.slow  # whole federations
@@ -38,9 +38,12 @@ def write_table(path: Path, rows: int, seed: int, *, header: str = "age,dose,sex
 
 def ask(overrides: str, node_configs: list[dict[str, Any]], **options: Any) -> Population:
     grid = InProcessGrid(overrides, node_configs=node_configs, **options)
-    return preflight(
-        Exchange(grid), min_supernodes=len(node_configs), wait_timeout=1, timeout=1, min_clients=2, num_clients=20
-    )
+    return asked(grid, min_supernodes=len(node_configs))
+
+
+def asked(grid: InProcessGrid, **rules: Any) -> Population:
+    defaults = {"num_clients": 20, "min_clients": 2, "wait_timeout": 1, "reply_timeout": 1}
+    return preflight(Exchange(grid), AdmissionRules(**(defaults | rules)))
 
 
 def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
@@ -68,7 +71,7 @@ def test_devices_agree_on_scaling_without_sharing_rows(tmp_path: Path) -> None:
     assert float(population.std[0]) > 5  # the spread between sites is in it, so it is of no single client
 
 
-def test_a_census_holds_counts_and_moments_and_nothing_else(tmp_path: Path) -> None:
+def test_a_preflight_report_holds_counts_and_moments_and_nothing_else(tmp_path: Path) -> None:
     seen: list[Message] = []
     ask(DEVICES, devices(tmp_path), tamper=lambda reply: seen.append(reply) or reply)
     for reply in seen:
@@ -106,7 +109,7 @@ def test_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ask("", [{"partition-id": i, "num-partitions": 2} for i in range(2)])
 
 
-BAD_CENSUS = [
+BAD_REPORTS = [
     ({"num-examples": [-5]}, {}, "expected a count"),
     ({"num-examples": [float("inf")]}, {}, "whole number"),
     ({}, {"mean": float("nan")}, "impossible"),
@@ -115,8 +118,8 @@ BAD_CENSUS = [
 ]
 
 
-@pytest.mark.parametrize(("metrics", "moment", "reason"), BAD_CENSUS)
-def test_an_impossible_census_costs_its_supernode_alone(
+@pytest.mark.parametrize(("metrics", "moment", "reason"), BAD_REPORTS)
+def test_an_impossible_preflight_report_costs_its_supernode_alone(
     tmp_path: Path, metrics: dict[str, list[float]], moment: dict[str, float], reason: str
 ) -> None:
     def tamper(reply: Message) -> Message:
@@ -151,14 +154,14 @@ def test_two_supernodes_with_one_partition_are_refused() -> None:
 def test_missing_supernodes_are_counted() -> None:
     grid = InProcessGrid("", 2)
     with pytest.raises(FederationError, match=r"2 of 3 SuperNodes came within 0.1 s"):
-        preflight(Exchange(grid), min_supernodes=3, wait_timeout=0.1, timeout=1, min_clients=1, num_clients=20)
+        asked(grid, min_supernodes=3, wait_timeout=0.1, min_clients=1)
 
 
 def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     calls = iter([[100], [100, 101]])
     monkeypatch.setattr(grid, "get_node_ids", lambda: next(calls, [100, 101, 102]))
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=5, timeout=1, min_clients=2, num_clients=20)
+    population = asked(grid, wait_timeout=5)
     assert population.nodes == {0: 100, 1: 101, 2: 102, 3: 100}
     assert not population.faults
 
@@ -166,7 +169,7 @@ def test_supernodes_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_a_supernode_that_never_comes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid("federation.num_clients=4", 3)
     monkeypatch.setattr(grid, "get_node_ids", lambda: [100, 101])
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=0.1, timeout=1, min_clients=2, num_clients=20)
+    population = asked(grid, wait_timeout=0.1)
     assert sorted(population.nodes) == [0, 1, 3]
     assert population.faults == {"other SuperNodes": "2 of 3 came within 0.1 s"}
 
@@ -213,7 +216,7 @@ def claiming(clients: list[int], partitions: int) -> Callable[[Message], Message
 )
 def test_nobody_is_more_clients_than_its_own(clients: list[int], partitions: int, reason: str) -> None:
     grid = InProcessGrid("federation.num_clients=6", 3, tamper=claiming(clients, partitions))
-    population = preflight(Exchange(grid), min_supernodes=1, wait_timeout=1, timeout=1, min_clients=2, num_clients=6)
+    population = asked(grid, num_clients=6)
     assert sorted(population.nodes) == [0, 2, 3, 5]
     assert reason in population.faults["SuperNode 101"]
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from in_process import InProcessGrid, make_context, run_on
 
 from fedapp.server.exchange import Exchange
-from fedapp.server.outcome import RoundOutcome
 from fedapp.server.population.attendance import Attendance
-from fedapp.server.population.preflight import Population, preflight
+from fedapp.server.population.preflight import AdmissionRules, Population, preflight
 from fedapp.server.population.roster import Roster
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport
@@ -31,11 +31,8 @@ def roster(**options: Any) -> Roster:
     return Roster(Population(NODES, COUNTS), **options)
 
 
-def outcome(server_round: int, failed: Iterable[int], asked: Iterable[int] = NODES) -> RoundOutcome:
-    found = RoundOutcome(server_round, dict.fromkeys(asked, 0.25))
-    for client in asked:
-        found.reports[client] = ClientReport(client, rejected="bad" if client in failed else None)
-    return found
+def reports(failed: Iterable[int], asked: Iterable[int] = NODES) -> dict[int, ClientReport]:
+    return {client: ClientReport(client, rejected="bad" if client in failed else None) for client in asked}
 
 
 def test_only_those_who_are_there_are_asked() -> None:
@@ -54,30 +51,26 @@ def test_the_busy_are_asked_only_where_there_are_too_few_others() -> None:
 
 def test_exclusion_after_failures_in_a_row_and_probation() -> None:
     clients = roster(exclude_after=2, exclude_rounds=3)
-    first = outcome(1, [0])
-    clients.note(first)
-    assert first.excluded == {}
-    clients.note(outcome(2, [1]))  # 0 did well: its count is cleared
-    clients.note(third := outcome(3, [0, 1]))
-    assert third.excluded == {1: 6}
+    assert clients.note(1, reports([0])) == {}
+    assert clients.note(2, reports([1])) == {}  # 0 did well: its count is cleared
+    assert clients.note(3, reports([0, 1])) == {1: 6}
     assert clients.available(4, 1) == clients.available(6, 1) == [0, 2, 3]
     assert clients.left_out(6) == [1]
     assert clients.available(7, 1) == [0, 1, 2, 3]
-    clients.note(seventh := outcome(7, [1]))
-    assert seventh.excluded == {1: 10}
+    assert clients.note(7, reports([1])) == {1: 10}
 
 
 def test_nobody_is_excluded_where_that_is_switched_off() -> None:
     clients = roster(exclude_after=None)
     for server_round in range(1, 20):
-        clients.note(outcome(server_round, [0]))
+        clients.note(server_round, reports([0]))
     assert clients.left_out(20) == []
 
 
 def test_the_excluded_come_back_early_where_a_round_could_not_be_held() -> None:
     clients = roster(exclude_after=1, exclude_rounds=5)
-    clients.note(outcome(1, [2]))
-    clients.note(outcome(2, [0, 1]))
+    clients.note(1, reports([2]))
+    clients.note(2, reports([0, 1]))
     assert clients.available(3, 1) == [3]
     assert clients.available(3, 2) == [2, 3]
     assert clients.available(3, 3) == [0, 2, 3]
@@ -85,32 +78,34 @@ def test_the_excluded_come_back_early_where_a_round_could_not_be_held() -> None:
 
 def test_state_goes_through_json() -> None:
     clients, other = roster(exclude_after=1, exclude_rounds=5), roster(exclude_after=1, exclude_rounds=5)
-    clients.note(outcome(1, [2]))
+    clients.note(1, reports([2]))
     other.load_state_dict(json.loads(json.dumps(clients.state_dict())))
     assert other.left_out(6) == clients.left_out(6) == [2]
     assert other.state_dict() == clients.state_dict()
 
 
-def census(**options: Any) -> PreflightReport:
+def preflight_report(**options: Any) -> PreflightReport:
     return PreflightReport("code", "path", **({"clients": (7,), "num_examples": (5,), "faults": ("",)} | options))
 
 
 def test_a_supernode_that_joins_brings_its_clients() -> None:
     clients = roster()
-    assert clients.admit(105, census()) == []
+    assert clients.admit(105, preflight_report()) == []
     assert clients.nodes[7] == 105
     assert clients.num_examples[7] == 5
-    assert clients.admit(106, census(faults=("no column 'ill'",), clients=(8,))) == ["client 8: no column 'ill'"]
+    assert clients.admit(106, preflight_report(faults=("no column 'ill'",), clients=(8,))) == [
+        "client 8: no column 'ill'"
+    ]
     assert 8 not in clients.nodes
 
 
 def test_a_client_moves_only_when_its_old_supernode_has_gone() -> None:
     clients = roster()
     clients.present = {100, 101, 105}
-    assert "lives on SuperNode 101 already" in clients.admit(105, census(clients=(1,)))[0]
+    assert "lives on SuperNode 101 already" in clients.admit(105, preflight_report(clients=(1,)))[0]
     assert clients.nodes[1] == 101
     clients.present = {100, 105}
-    assert clients.admit(105, census(clients=(1,))) == []
+    assert clients.admit(105, preflight_report(clients=(1,))) == []
     assert clients.nodes[1] == 105
 
 
@@ -118,20 +113,11 @@ def test_a_client_moves_only_when_its_old_supernode_has_gone() -> None:
 
 
 def attend(grid: InProcessGrid, min_clients: int = 1, wait_timeout: float = 0.3) -> tuple[Attendance, Roster]:
-    exchange = Exchange(grid)
-    population = preflight(exchange, min_supernodes=1, wait_timeout=1, timeout=5, min_clients=1, num_clients=6)
+    exchange, rules = Exchange(grid), AdmissionRules(num_clients=6, wait_timeout=1, reply_timeout=5)
+    population = preflight(exchange, rules)
     clients = Roster(population)
-    asked = population.supernodes
-    made = Attendance(
-        *(exchange, clients),
-        asked=asked,
-        partitions=population.partitions,
-        num_clients=6,
-        min_clients=min_clients,
-        wait_timeout=wait_timeout,
-        reply_timeout=5,
-    )
-    return made, clients
+    rules = replace(rules, min_clients=min_clients, wait_timeout=wait_timeout)
+    return Attendance(exchange, clients, population, rules), clients
 
 
 def node_configs(count: int, of: int) -> list[dict[str, Any]]:

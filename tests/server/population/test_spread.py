@@ -1,15 +1,18 @@
 """Virtual clients go to whichever SuperNode has least to do; a client that keeps something there stays at home."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from fedapp.config import compose
-from fedapp.learning.build import build_parts
+from fedapp.server.check_config import check_config
 from fedapp.server.population.cohort import spread
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.roster import Roster
 from fedapp.server.run import keeps_nothing
+from fedapp.updates.step import UpdateStep
+from fedapp.updates.steps import UpdateSteps
 
 
 def test_equal_clients_are_dealt_out_evenly() -> None:
@@ -70,5 +73,13 @@ def test_nobody_moves_to_a_supernode_that_is_gone_or_busy() -> None:
     ],
 )
 def test_who_keeps_something_is_known(overrides: str, expected: bool) -> None:
-    config = compose(overrides.split())
-    assert keeps_nothing(config, build_parts(config)) is expected
+    assert keeps_nothing(check_config(compose(overrides.split()))) is expected
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_update_step_may_keep_something(keeps: bool) -> None:
+    class Noting(UpdateStep):
+        keeps_state = keeps
+
+    checked = check_config(compose([]))
+    assert keeps_nothing(replace(checked, steps=UpdateSteps((Noting(),)))) is not keeps
