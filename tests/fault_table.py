@@ -1,7 +1,8 @@
 """What one bad client out of five does to Flower's FedAvg, and to this app: `python tests/fault_table.py`.
 
-Prints the table of the README. Flower's own strategy and a stock ClientApp run as Flower's quickstart writes them, both
-arms on the same in-process grid with the same faults; what is said of the time that FedAvg waits is its default.
+Prints the table in docs/robustness.md. Flower's own strategy and a stock ClientApp run as Flower's quickstart writes
+them, both arms on the same in-process grid with the same faults; what is said of the time that FedAvg waits is its
+default.
 """
 
 import json

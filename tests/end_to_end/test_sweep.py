@@ -1,4 +1,4 @@
-"""scripts/run.py -m: several runs in one call, on a data set of one's own, added as the README shows."""
+"""scripts/run.py -m: several runs in one call, on a data set of one's own, added as docs/architecture.md shows."""
 
 import json
 import re
@@ -11,9 +11,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_sweep_over_a_data_set_of_ones_own(tmp_path: Path) -> None:
-    """Exactly what the README says: two new files beside the others, no edit elsewhere."""
+    """Exactly what the documentation says: two new files beside the others, no edit elsewhere."""
     app = copy_of_this_checkout(tmp_path / "checkout")
-    section = (ROOT / "README.md").read_text().split("### A data set of your own")[1].split("\n### ")[0]
+    section = (ROOT / "docs" / "architecture.md").read_text().split("### A data set of your own")[1].split("\n### ")[0]
     blocks = re.findall(r"`((?:fedapp|conf)/\S+)`:?\n+```(?:python|yaml)\n(.*?)```", section, flags=re.DOTALL)
     assert [Path(name).suffix for name, _ in blocks] == [".py", ".yaml"]
     for name, text in blocks:

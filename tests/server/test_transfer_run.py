@@ -111,7 +111,10 @@ def pooled() -> Iterator[None]:
 
 @pytest.mark.usefixtures("pooled")
 def test_learnt_features_are_better_than_random_ones_and_privacy_costs_little(tmp_path: Path) -> None:
-    """The README's claims with fewer and smaller photographs and fewer rounds; seed 0 gives 0.844, 0.779, some 0.84."""
+    """The claims of docs/transfer-learning.md, with fewer and smaller photographs and fewer rounds.
+
+    Seed 0 gives 0.844, 0.779, some 0.84.
+    """
     small = "data.size=64 federation.num_rounds=10"
     found = {
         name: summary(run_in_process(tmp_path / name, f"{overrides} {small}", 1))["test_auc"]
