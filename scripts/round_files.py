@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Count the files that one plain round takes, from the list in docs/architecture.md.
 
-    python scripts/round_files.py          a line for each file, and the sum
+python scripts/round_files.py          a line for each file, and the sum
 """
 
 import re

@@ -110,6 +110,10 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
     if given.peers is not None:
         found["peers"] = str(given.peers.expanduser().absolute())
         read_peers(Path(str(found["peers"])))
+    if given.weights is not None:
+        if not given.weights.is_dir():
+            raise ConfigError(f"--weights {given.weights}: no such folder")
+        found["weights-dir"] = str(given.weights.expanduser().absolute())
     if given.ledger is not None:
         found["ledger-path"] = str(given.ledger.expanduser().absolute())
     for option in ("max_epsilon", "max_seconds", "min_cohort"):
@@ -144,6 +148,7 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--trusted-entities", type=Path, metavar="FILE", help="take only apps that these signed")
     made.add_argument("--keep", type=Path, help="where features, heads and results are kept (<folder>/keep)")
+    made.add_argument("--weights", type=Path, metavar="FOLDER", help="where files of pretrained weights are taken from")
     made.add_argument("--cold", action="store_true", help="no warm worker: less memory, seconds more for each message")
     made.add_argument("--node-config", nargs="+", default=[], metavar="KEY=VALUE", help="more of it, for the ClientApp")
     return made
