@@ -6,11 +6,10 @@ from pathlib import Path
 
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import alternate
-from fedapp.client.build import build_training
 from fedapp.config import compose
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.data.shards import ClientData
-from fedapp.learning.build import build_parts
+from fedapp.learning.build import build_parts, build_training
 
 
 def run(options: Namespace) -> Result:

@@ -12,7 +12,7 @@ from stock_app.task import NETS
 
 from fedapp.config import compose
 from fedapp.learning.build import build_parts, build_shards
-from fedapp.server.population.cohort import sample_cohort
+from fedapp.server.population.cohort import CohortRule
 
 __all__ = ["Trace", "Work", "read_trace"]
 
@@ -59,7 +59,7 @@ class Work:
         initial = [parameter.detach() for parameter in parts.model.parameters()]
         save_file(dict(zip(names, initial, strict=True)), place / "initial.safetensors")
         rounds = range(1, self.rounds + 1)
-        sampled = [sample_cohort(range(self.clients), self.cohort, seed=0, server_round=number) for number in rounds]
+        sampled = [CohortRule(seed=0).sample(range(self.clients), self.cohort, number) for number in rounds]
         settings = {"lr": config.optimizer["lr"], "batch_size": config.train.batch_size}
         (place / "work.json").write_text(json.dumps({**asdict(self), **settings, "cohorts": sampled}))
 
