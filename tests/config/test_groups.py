@@ -15,6 +15,7 @@ from photographs import one_in
 from PIL import Image
 
 from fedapp.config import CONF_DIR, compose
+from fedapp.privacy.option import privacy_of
 
 NUMBER = (
     "data=synthetic data.shape=[5] data.num_examples=600 data.test_examples=60 data.num_classes=null partition=iid"
@@ -107,7 +108,7 @@ def test_option_trains_for_a_round(option: str, places: dict[str, str], tmp_path
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert summary["status"] == "finished"
     assert lines[-1]["replied"] == lines[-1]["cohort"] > 0
-    private = compose(overrides_for(option, places).split()).privacy.name == "dp_sgd"
+    private = privacy_of(compose(overrides_for(option, places).split())).spends
     assert (lines[-1]["train_loss"] is None) if private else (lines[-1]["train_loss"] > 0)
     clients = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
     told = option != "secure_aggregation/secaggplus"  # under which nothing is told of a single client

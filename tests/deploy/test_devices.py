@@ -13,7 +13,7 @@ from fedapp.config import compose
 from fedapp.deploy.check_data import check_site
 from fedapp.privacy.limits import own_limits
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import preflight
+from fedapp.server.population.preflight import AdmissionRules, preflight
 
 HEADER = "age,sex,ill\n"
 ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))
@@ -39,15 +39,19 @@ def good(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_the_preflight_names_the_site_whose_data_does_not_fit(kind: str, good: Path, tmp_path: Path) -> None:
+def test_the_preflight_names_the_site_whose_data_does_not_fit(
+    kind: str, good: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it is stays in that site's log."""
     table, words = FAULTS[kind]
     (tmp_path / "bad.csv").write_text(table)
     nodes = [node(good, "site-A", 0), node(tmp_path / "bad.csv", "site-B", 1), node(good, "site-C", 2)]
     grid = InProcessGrid(TASK, node_configs=nodes)
-    found = preflight(Exchange(grid), min_supernodes=3, wait_timeout=1, timeout=1, min_clients=2, num_clients=20)
+    rules = AdmissionRules(num_clients=20, min_clients=2, min_supernodes=3, wait_timeout=1, reply_timeout=1)
+    found = preflight(Exchange(grid), rules)
     assert set(found.nodes) == {0, 2}
-    assert list(found.faults) == ["client 1 (site-B)"]
-    assert words in found.faults["client 1 (site-B)"]
+    assert found.faults == {"client 1 (site-B)": "its data does not fit the task (see the client's log)"}
+    assert words in caplog.text
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -83,7 +87,7 @@ def test_the_shorter_time_counts(server: float | None, own: float | None, expect
     limits = own_limits(node(good, "site-A", 0, **({} if own is None else {"max-seconds": own})))
     config = compose([*TASK.split(), f"train.max_seconds={'null' if server is None else server}"])
     site = build_site(config, good, limits)
-    assert site.training.max_seconds == expected  # type: ignore[attr-defined]
+    assert site.protection.training.max_seconds == expected  # type: ignore[attr-defined]
 
 
 def test_a_bound_on_time_is_refused_where_it_would_tell_of_the_data(good: Path) -> None:

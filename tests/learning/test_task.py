@@ -1,4 +1,4 @@
-"""Losses and metrics against scikit-learn and by hand."""
+"""Metrics against scikit-learn and by hand, and what they and losses cannot be."""
 
 import math
 
@@ -9,10 +9,12 @@ from torch import nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Examples, Schema
-from fedapp.learning.metrics import Metric, choose, lower_is_better, possible
-from fedapp.learning.task import EVALUATION_BATCH
+from fedapp.learning.metrics import Metric, choose
+from fedapp.learning.task import EVALUATION_BATCH, Task
 from fedapp.learning.tasks.classification import Classification
 from fedapp.learning.tasks.regression import Regression
+from fedapp.server.outcome import federated_metrics
+from fedapp.wire.reply import ClientReport
 
 SCORES = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -62,18 +64,26 @@ def test_the_metric_that_clients_report_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lower", "values"),
+    ("metric", "lower", "values"),
     [
-        ("loss", True, {0.0: True, 1e9: True, math.inf: True, -1e-9: False, math.nan: False}),
-        ("mae", True, {0.0: True, 1e9: True, -1e-9: False, math.nan: False}),
-        ("r2", False, {1.0: True, -1e9: True, 1.1: False, math.nan: False}),
-        ("accuracy", False, {0.0: True, 1.0: True, 1.1: False, -0.1: False, math.nan: False}),
-        ("auc", False, {0.5: True, 1.1: False, math.nan: False}),
+        (of_numbers()["mae"], True, {0.0: True, 1e9: True, -1e-9: False, math.nan: False}),
+        (of_numbers("r2")["r2"], False, {1.0: True, -1e9: True, 1.1: False, math.nan: False}),
+        (of_classes()["accuracy"], False, {0.0: True, 1.0: True, 1.1: False, -0.1: False, math.nan: False}),
+        (of_classes("auc")["auc"], False, {0.5: True, 1.1: False, math.nan: False}),
     ],
+    ids=lambda value: value.name if isinstance(value, Metric) else None,
 )
-def test_metrics_know_what_is_better_and_what_cannot_be(name: str, lower: bool, values: dict[float, bool]) -> None:
-    assert lower_is_better(name) == lower
-    assert {value: possible(name, value) for value in values} == values
+def test_metrics_know_what_is_better_and_what_cannot_be(metric: Metric, lower: bool, values: dict[float, bool]) -> None:
+    assert metric.lower_is_better == lower
+    assert {value: metric.possible(value) for value in values} == values
+
+
+@pytest.mark.parametrize("task", [CLASSES, NUMBERS], ids=lambda task: task.kind)
+def test_a_loss_that_cannot_be_does_not_count(task: Task) -> None:
+    values = {0.0: True, 1e9: True, math.inf: True, -1e-9: False, math.nan: False}
+    for value, counts in values.items():
+        said = ClientReport(0, val_examples=5, val_loss=value, val_metric=0.5)
+        assert (federated_metrics([said], task, {0: 5})["val_loss"] == value) == counts
 
 
 def test_evaluation_in_batches_is_evaluation_at_once() -> None:

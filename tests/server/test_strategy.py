@@ -27,9 +27,9 @@ from fedapp.server.population.roster import Roster
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.server.strategy import WeightedFedAvg
 from fedapp.updates.norm_limit import NormLimit
-from fedapp.updates.step import UpdateRejected
-from fedapp.updates.steps import UpdateSteps, flatten
-from fedapp.wire.instruction import unpack_instruction
+from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
+from fedapp.updates.steps import ENCODED, UpdateSteps, flatten
+from fedapp.wire.instruction import Params, unpack_instruction
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
@@ -250,6 +250,25 @@ BAD = {
 }
 
 
+def together(change: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda total: total) -> Answer:
+    """Clients 0 and 1 live on one SuperNode, which sends their sum as it is after `change`."""
+
+    def answer(message: Message) -> list[Message]:
+        instruction, _ = unpack_instruction(message.content)
+        if len(instruction.clients) == 1:
+            return [good_reply(message)]
+        total = WeightedSum(UPDATES[0])
+        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
+            total.add(UPDATES[client], weight)
+        reports = tuple(ClientReport(client) for client in instruction.clients)
+        return [reply_to(message, Reply(reports, total=change(dict(total.totals))))]
+
+    return answer
+
+
+SHARED = {0: 100, 1: 100, 2: 102}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_reply_is_rejected_alone(name: str) -> None:
     answer, reason = BAD[name]
@@ -328,6 +347,72 @@ def test_the_order_of_keys_is_the_models_whatever_a_client_sends() -> None:
     assert seen == [["w", "running_mean"]] * 3
 
 
+# --- updates that travel encoded ---------------------------------------------------------------------------------
+
+
+class Halved(UpdateStep):
+    """Updates travel as float16, and so each by itself."""
+
+    summable = False
+
+    def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
+        return vector.half()
+
+    def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
+        return vector.float() + torch.zeros(3)
+
+
+def halving(hosts: Mapping[int, int] = HOSTS) -> WeightedFedAvg:
+    strategy = make(hosts=hosts)
+    strategy.steps = UpdateSteps((Halved(),))
+    strategy.protocol = PlainServer(WeightedMean, strategy.steps)
+    return strategy
+
+
+def halved(message: Message) -> list[Message]:
+    clients = unpack_instruction(message.content)[0].clients
+    encoded = {client: {ENCODED: flatten(UPDATES[client], UPDATES[client]).half()} for client in clients}
+    return [reply_to(message, Reply(tuple(map(ClientReport, clients)), encoded))]
+
+
+def test_what_travels_encoded_is_the_same_update() -> None:
+    for hosts in (HOSTS, SHARED):
+        new, expected = one_round(halving(hosts), halved), one_round(make(), lambda m: [good_reply(m)])
+        assert all(torch.equal(new[key], expected[key]) for key in expected)
+
+
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="PlainServer lets a step's own error end the run")
+def test_what_a_step_cannot_turn_back_costs_its_client_alone() -> None:
+    def short(message: Message) -> list[Message]:
+        return [reply_to(message, Reply((ClientReport(2),), {2: {ENCODED: torch.zeros(5)}}))]
+
+    def answer(message: Message) -> list[Message]:
+        return short(message) if 2 in unpack_instruction(message.content)[0].clients else halved(message)
+
+    new, aggregate = played(halving(), answer)
+    assert new is not None
+    assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1], "w"), atol=1e-7)
+    assert list(aggregate.faults) == [2]
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="PlainServer looks for the encoded update in a sum")
+def test_a_sum_in_place_of_encoded_updates_costs_its_clients_alone() -> None:
+    def answer(message: Message) -> list[Message]:
+        return halved(message) if len(unpack_instruction(message.content)[0].clients) == 1 else together()(message)
+
+    new, aggregate = played(halving(SHARED), answer)
+    assert new is not None
+    assert torch.allclose(new["w"], STATE["w"] + UPDATES[2]["w"], atol=1e-7)
+    assert list(aggregate.faults) == [0, 1]
+    assert all("single updates" in why for why in aggregate.faults.values())
+
+
+@pytest.mark.xfail(strict=True, reason="WeightedFedAvg.train divides by a weight of zero")
+def test_nobody_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        played(make(minimum=0), lambda m: [])
+
+
 # --- as Flower's own loop drives it ------------------------------------------------------------------------------
 
 
@@ -381,25 +466,6 @@ def test_an_update_above_the_norm_limit_is_named() -> None:
         limit.on_client(torch.full((6,), 10.0), 0.1, {}, {})
     with pytest.raises(UpdateRejected, match=r"^update norm 24.49 above 5$"):
         limit.on_reply(torch.full((6,), 10.0), 1.0, {})
-
-
-def together(change: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda total: total) -> Answer:
-    """Clients 0 and 1 live on one SuperNode, which sends their sum as it is after `change`."""
-
-    def answer(message: Message) -> list[Message]:
-        instruction, _ = unpack_instruction(message.content)
-        if len(instruction.clients) == 1:
-            return [good_reply(message)]
-        total = WeightedSum(UPDATES[0])
-        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
-            total.add(UPDATES[client], weight)
-        reports = tuple(ClientReport(client) for client in instruction.clients)
-        return [reply_to(message, Reply(reports, total=change(dict(total.totals))))]
-
-    return answer
-
-
-SHARED = {0: 100, 1: 100, 2: 102}
 
 
 def norm_of_both() -> float:
