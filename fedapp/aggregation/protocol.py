@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from flwr.app import Message, MessageType, RecordDict
 
@@ -20,6 +21,11 @@ from fedapp.config import Config, instantiate
 from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
+
+if TYPE_CHECKING:
+    from fedapp.learning.build import Parts
+    from fedapp.privacy.limits import OwnLimits
+    from fedapp.updates.steps import UpdateSteps
 
 __all__ = [
     "Aggregate",
@@ -56,19 +62,19 @@ class Cohort:
     minimum: int
     message_ttl: float
 
-    @property
+    @cached_property
     def weights(self) -> dict[int, float]:
         return dict(zip(self.instruction.clients, self.instruction.weights, strict=True))
 
-    def has_enough(self, updates: int) -> bool:
+    def has_enough(self, replies: ReplyLog) -> bool:
         """Whether a round that asked more clients than it needs can do without the rest."""
-        return len(self.hosts) > self.needed <= updates
+        return len(self.hosts) > self.needed and len(replies.good) >= self.needed
 
 
 @dataclass(frozen=True)
 class Aggregate:
     """What came of a cohort: `total`, the sum of weight times update over `survivors` in float64, and the `weight` that
-    it is to be divided by. None and 0 where nothing could be aggregated.
+    it is to be divided by; or another mean of theirs, with a weight of 1. None and 0 where nothing could be aggregated.
 
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
@@ -80,12 +86,6 @@ class Aggregate:
     replies: ReplyLog
     scalars: Mapping[str, float | None] | None = None
     rounding: float = 0.0
-
-    @property
-    def faults(self) -> dict[int, str]:
-        """By client, what it did wrong."""
-        reports = self.replies.reports.values()
-        return {report.client: report.rejected for report in reports if report.rejected is not None}
 
 
 class ServerHalf(Protocol):
@@ -104,26 +104,28 @@ class ClientHalf(Protocol):
 
 class AggregationProtocol(ABC):
     """`individual_updates`: the server sees each client's update, so that robust rules work, and clients may report
-    their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive. `keeps_state`: clients
-    keep something between messages, so that a client's work stays on its own SuperNode."""
+    their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive; summary.json says so.
+    `keeps_state`: clients keep something between messages, so that a client's work stays on its own SuperNode.
+    `free_keys`: settings that may change where a run is resumed, since they do not change what it computes."""
 
     individual_updates: ClassVar[bool]
     exact: ClassVar[bool]
     keeps_state: ClassVar[bool]
+    free_keys: ClassVar[frozenset[str]] = frozenset()
 
-    def conflicts(self, config: Config, parts: Any) -> None:  # noqa: B027 (most have none)
-        """Raise ConfigError for a config or `learning.build.Parts` that do not go with this protocol."""
+    def conflicts(self, config: "Config", parts: "Parts") -> None:  # noqa: B027 (most have none)
+        """Raise ConfigError for a config or parts that do not go with this protocol."""
 
     def check_cohort(self, needed: int, asked: int) -> None:  # noqa: B027 (most take any)
         """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients."""
 
     @abstractmethod
-    def server(self, config: Config, parts: Any) -> ServerHalf: ...
+    def server(self, config: "Config", parts: "Parts", steps: "UpdateSteps") -> ServerHalf:
+        """`steps`: what is done to updates in this run."""
 
     @abstractmethod
-    def client(self, config: Config, parts: Any, limits: Any) -> ClientHalf:
-        """`limits`: what the SuperNode's operator asks for (`privacy.limits.OwnLimits`). Raises ConfigError where this
-        protocol does not give that."""
+    def client(self, config: "Config", parts: "Parts", limits: "OwnLimits") -> ClientHalf:
+        """`limits`: what the SuperNode's operator asks for. Raises ConfigError where this protocol cannot give that."""
 
 
 def protocol_of(config: Config) -> AggregationProtocol:

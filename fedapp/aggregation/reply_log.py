@@ -22,6 +22,9 @@ class ReplyLog:
 
     def __init__(self, server_round: int, hosts: Mapping[int, int]) -> None:
         self.server_round, self.hosts = server_round, hosts
+        self._asked: dict[int, list[int]] = {}  # by SuperNode
+        for client in sorted(hosts):
+            self._asked.setdefault(hosts[client], []).append(client)
         self.reports: dict[int, ClientReport] = {}
         self.strays: list[str] = []
         self.unused: dict[int, str] = {}
@@ -62,7 +65,7 @@ class ReplyLog:
     def unpack(self, message: Message) -> Reply | None:
         """The reply in a message, or None after rejecting those who should have been in it."""
         node = message.metadata.src_node_id
-        asked = [client for client in sorted(self.hosts) if self.hosts[client] == node]
+        asked = self._asked.get(node, [])
         if message.metadata.group_id != str(self.server_round):
             self.strays.append(f"SuperNode {node} replied too late: to round {text(message.metadata.group_id)}")
             return None

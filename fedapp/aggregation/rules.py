@@ -1,9 +1,9 @@
-"""How the updates of a round become one: the weighted mean, or a rule that withstands some hostile clients.
+"""How the updates of a round become one: the interface, and rules that withstand some hostile clients.
 
 A rule is made anew for each round with the template of what is aggregated, takes screened updates as they come, and
-gives one mean update. Robust rules look at single updates: memory is O(cohort * model), a SuperNode that hosts several
-clients sends each update by itself, and no client weighs more than another, since what it says of its number of
-examples is as little to be trusted as its update.
+gives a total and its weight (`weighted_mean.py`), or another mean and a weight of 1. Robust rules look at single
+updates: memory is O(cohort * model), a SuperNode that hosts several clients sends each update by itself, and no client
+weighs more than another, since what it says of its number of examples is as little to be trusted as its update.
 """
 
 from collections.abc import Iterable, Mapping

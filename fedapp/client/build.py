@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 
 from fedapp.client.site import Site
 from fedapp.client.storage import Folder
-from fedapp.common.errors import DeviceError
+from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
 from fedapp.learning.build import build_parts, build_shards
@@ -25,7 +25,12 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
     """
     if data_path is not None:
         config = only_own_paths(config, limits)
-    parts = build_parts(config)
+    try:
+        parts = build_parts(config)
+    except ConfigError as error:
+        if limits.weights is None or error.abroad is not None:
+            raise
+        raise DeviceError(str(error)) from error  # it may name a file of weights
     protection = privacy_of(config).protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
     parts.whole.to(resolve_device(config.run.device))
@@ -53,7 +58,10 @@ def only_own_paths(config: Config, limits: OwnLimits) -> Config:
     data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
     model, given = dict(config.model), config.model.get("pretrained")
     if isinstance(given, str):
-        there = {file.name: file for file in limits.weights.iterdir()} if limits.weights is not None else {}
+        try:
+            there = {file.name: file for file in limits.weights.iterdir()} if limits.weights is not None else {}
+        except OSError as error:
+            raise DeviceError(f"node-config weights-dir={limits.weights}: {error.strerror}") from None
         if (name := PurePath(given).name) not in there:
             raise DeviceError(
                 f"model.pretrained={given}: on a device weights come from the folder that its node-config names"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from flwr.app import Context, RecordDict
 
+from fedapp.aggregation.options import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
 from fedapp.client.site import Site
@@ -50,35 +51,40 @@ class SiteRun:
     config: Config
     site: Site
     protocol: AggregationProtocol
+    half: ClientHalf
     privacy: PrivacyOption
 
 
 @lru_cache(maxsize=4)
 def _run(
-    overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, data_version: str
+    overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, versions: tuple[str, ...]
 ) -> SiteRun:
     """The run of these settings, kept for the next message where the process lives on: in simulations, and in a warm
-    worker on a device, whose data may change meanwhile."""
+    worker on a device, whose data and keys may change meanwhile (`versions`)."""
     config = compose(split_overrides(overrides))
-    return SiteRun(config, build_site(config, data_path, limits, folder), protocol_of(config), privacy_of(config))
+    protocol, privacy = protocol_of(config), privacy_of(config)
+    limits.check(individual_updates=protocol.individual_updates, spends=privacy.spends)
+    site = build_site(config, data_path, limits, folder)
+    check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
+    return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)
 
 
-def open_run(context: Context) -> tuple[SiteRun, ClientHalf]:
+def open_run(context: Context) -> SiteRun:
     """Raises FedappError for a config or a node-config that cannot work, and for what the operator does not accept."""
     limits = own_limits(context.node_config)
     given = str(context.run_config["overrides"])
     path = local_data_path(context.node_config)
-    run = _run(given, path, limits, storage_folder(context.node_config), data_version(path))
+    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
+    run = _run(given, path, limits, storage_folder(context.node_config), versions)
     torch.set_num_threads(run.config.run.threads_per_client)  # another run's may have been other
-    half = run.protocol.client(run.config, run.site.parts, limits)
     run.privacy.check_site(limits, run.config.data)
-    return run, half
+    return run
 
 
 def _query(_: RecordDict, context: Context) -> RecordDict:
     """The preflight: who is hosted here, with how much data, running which code."""
     try:
-        run = open_run(context)[0]
+        run = open_run(context)
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
         _check_ledger(own_limits(context.node_config).ledger)
         clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
@@ -93,19 +99,19 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
 
 def _train(content: RecordDict, context: Context) -> RecordDict:
     """One stage of the run's aggregation protocol; in one of them the clients train."""
-    run, half = open_run(context)
+    run = open_run(context)
 
     def train(client: int, instruction: Instruction, model: State) -> tuple[ClientReport, State]:
         storage = open_storage(context, run.config, run.site, instruction.run)
         return run.site.train(client, instruction, model, storage)
 
-    return dispatch(half, content, context.state, train)
+    return dispatch(run.half, content, context.state, train)
 
 
 def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     """Evaluate the global model on each client asked for, and store it on a device if it is the run's result."""
     instruction, model = unpack_instruction(content)
-    run = open_run(context)[0]
+    run = open_run(context)
     storage = open_storage(context, run.config, run.site, instruction.run)
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics

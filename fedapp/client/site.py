@@ -153,11 +153,13 @@ class Site:
             return {}, fault
         update = self.protection.update(update, self._parameters)
         states = storage.step_states.of(client) if storage.step_states is not None else {}
-        weights = dict(zip(instruction.clients, instruction.weights, strict=False))
+        weight = instruction.weights[instruction.clients.index(client)]
         try:
-            sent = self.steps.on_client(update, template, weights.get(client, 1.0), instruction.steps, states)
+            sent = self.steps.on_client(update, template, weight, instruction.plan, states)
         except UpdateRejected as error:
             return {}, str(error)
+        if self.steps.steps and self.steps.summable and (fault := examine(sent, template).fault) is not None:
+            return {}, fault
         if storage.step_states is not None:
             storage.step_states.keep(client, states)
         return sent, None

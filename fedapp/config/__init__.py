@@ -1,6 +1,6 @@
 """The config: typed sections, composed by Hydra. The only package that imports Hydra."""
 
-from fedapp.config.compose import compose, to_yaml
+from fedapp.config.compose import compose, config_sha256, to_yaml
 from fedapp.config.nodes import instantiate
 from fedapp.config.options import options_of
 from fedapp.config.overrides import CONF_DIR, by_group, split_overrides
@@ -13,6 +13,7 @@ __all__ = [
     "SavedConfig",
     "by_group",
     "compose",
+    "config_sha256",
     "instantiate",
     "options_of",
     "read_saved",

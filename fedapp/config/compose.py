@@ -5,6 +5,8 @@ override strings are read, and none that could name code or files (`overrides.py
 """
 
 import difflib
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.config.overrides import CONF_DIR, by_group, check_overrides, groups
 from fedapp.config.schema import Config, check_ranges
 
-__all__ = ["committed_targets", "compose", "to_yaml"]
+__all__ = ["committed_targets", "compose", "config_sha256", "to_yaml"]
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -166,6 +168,11 @@ def _refuse_strangers(node: DictConfig, section: type, prefix: str) -> None:
             if not isinstance(value, DictConfig):
                 raise ConfigError(f"{prefix}{name}={value}: is a section and needs its keys")
             _refuse_strangers(value, cast(type, kind), f"{prefix}{name}.")
+
+
+def config_sha256(config: Config) -> str:
+    """One number that tells whether two resolved configs are the same."""
+    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
 
 
 def to_yaml(config: Config) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.data.source import Schema
 from fedapp.models.fit import check_choice, image_shape
 from fedapp.models.normalization import exchange_batch_norm
@@ -99,7 +99,7 @@ def _published(name: str, pretrained: bool | str, sha256: str | None, num_output
         try:
             net = get_model(name, weights=weights)
         except OSError as error:  # no network; URLError is one of these
-            raise ConfigError(
+            raise DeviceError(
                 f"model.pretrained=true: {name}'s published weights cannot be downloaded ({error}). With no network:"
                 " model.pretrained=/path/to/weights.safetensors, model=efficientnet_lite0, whose weights a package"
                 " carries, or model.pretrained=false"

@@ -1,7 +1,5 @@
 """DP-SGD on one client's examples (Abadi et al. 2016), with gradients clipped by Opacus."""
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +42,6 @@ class PrivateTraining:
     public_count: Callable[[int], int]
     mode: str = "hooks"
     proximal_mu: float = 0.0
-    max_seconds: float | None = None
-    clock: Callable[[], float] = time.monotonic
 
     def __call__(
         self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
@@ -56,7 +52,6 @@ class PrivateTraining:
         example shifts those after it to other masks, and an observer who knew the masks would see a larger change than
         one clipped gradient. The loss is not returned, since epsilon does not cover it.
         """
-        end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         noise = self.noise()
         scale = self.sample_rate * self.public_count(len(examples))
         device = next(model.parameters()).device
@@ -69,8 +64,7 @@ class PrivateTraining:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
             optimizer = self._optimizer(parameters, noise, lr_factor)
-            done = 0
-            while done < self.steps:
+            for _ in range(self.steps):
                 sample = noise.poisson_sample(len(examples), self.sample_rate)
                 self._sum_clipped(hooked, optimizer, examples, sample, device)
                 optimizer.add_noise()
@@ -81,10 +75,7 @@ class PrivateTraining:
                     assert parameter.grad is not None
                     parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
                 optimizer.original_optimizer.step()
-                done += 1
-                if self.clock() >= end:
-                    break
-        return TrainingResult(done, None)
+        return TrainingResult(self.steps, None)
 
     def _optimizer(self, parameters: list[nn.Parameter], noise: Noise, lr_factor: float) -> Any:
         plain = make_optimizer(self.optimizer, parameters)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedapp.common.errors import NodeConfigError
+from fedapp.common.errors import ConfigError, NodeConfigError
 
 __all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits"]
 
@@ -39,6 +39,19 @@ class OwnLimits:
     @property
     def asks_for_secure_aggregation(self) -> bool:
         return self.min_cohort is not None or self.peers is not None
+
+    def check(self, *, individual_updates: bool, spends: bool) -> None:
+        """Raise ConfigError for a run that does not give what the operator asks for, whatever its options are called:
+        `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send."""
+        if self.asks_for_secure_aggregation and individual_updates:
+            raise ConfigError(
+                "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort or"
+                " peers), and this run's protocol shows the server single updates; use secure_aggregation=secaggplus"
+            )
+        if self.keys and not spends:
+            raise ConfigError(
+                f"privacy: this SuperNode's operator asks for privacy ({', '.join(self.keys)}); use privacy=dp_sgd"
+            )
 
     @property
     def of_device(self) -> bool:

@@ -115,5 +115,4 @@ def _training(privacy: "DpSgd", config: Config, parts: Parts, budget: Budget) ->
         batch_size=config.train.batch_size,
         public_count=lambda count: rounded_up(count, budget.round_counts_to),
         proximal_mu=config.train.proximal_mu,
-        max_seconds=config.train.max_seconds,
     )

@@ -101,7 +101,7 @@ def build_strategy(
     made = WeightedFedAvg(
         roster,
         cohort_rule(config),
-        protocol.server(config, parts),
+        protocol.server(config, parts, steps),
         steps,
         optimizer,
         parts.task,

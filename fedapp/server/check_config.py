@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from fedapp.aggregation.options import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, protocol_of
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config
@@ -13,19 +14,22 @@ from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, build_parts
 from fedapp.privacy.option import PrivacyOption, privacy_of
 from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial, stop_rules
+from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.run_directory.lock import LOCK, only_writer
 from fedapp.server.run_directory.record import claim
 from fedapp.server.run_directory.resume import find_checkpoint
 from fedapp.server.stopping import StopRules
 from fedapp.updates.steps import UpdateSteps, steps_of
 
-__all__ = ["Checked", "as_json", "check_cohort", "check_config", "check_directory", "check_num_clients"]
-
-
-class Option(Protocol):
-    """What every option of a group of nodes has."""
-
-    def conflicts(self, config: Config, parts: Parts) -> None: ...
+__all__ = [
+    "Checked",
+    "as_json",
+    "check_cohort",
+    "check_config",
+    "check_directory",
+    "check_num_clients",
+    "checkpoint_of",
+]
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,7 @@ def check_config(config: Config) -> Checked:
     parts = build_parts(config)
     test = central_test(config, parts)
     protocol, privacy, steps = protocol_of(config), privacy_of(config), steps_of(config)
-    options: tuple[Option, ...] = (parts.personal, privacy, protocol, *steps.steps)
-    for option in options:
-        option.conflicts(config, parts)
+    check_options(config, parts, protocol, privacy, steps)
     rules = stop_rules(config, parts, server_has_data=test is not None)
     return Checked(config, parts, protocol, privacy, steps, test, rules)
 
@@ -66,8 +68,7 @@ def check_directory(checked: Checked, directory: Path) -> int:
 
     Returns the round after which a run is resumed, or -1 for a new one.
     """
-    run = checked.config.run
-    resumed = find_checkpoint(directory, run.resume, as_json(checked.config), quiet=True)
+    run, resumed = checked.config.run, checkpoint_of(checked, directory, quiet=True)
     if resumed is None:
         load_initial(checked.config, checked.parts)
     claim(directory, resume=run.resume is not None)
@@ -75,6 +76,19 @@ def check_directory(checked: Checked, directory: Path) -> int:
         with only_writer(directory):
             pass
     return resumed.server_round if resumed is not None else -1
+
+
+def checkpoint_of(checked: Checked, directory: Path, *, quiet: bool = False) -> Checkpoint | None:
+    """The checkpoint to go on from; None to begin anew. Raises FedappError where the run cannot go on."""
+    free = {f"secure_aggregation.{key}" for key in checked.protocol.free_keys}
+    config = as_json(checked.config)
+    found = find_checkpoint(directory, checked.config.run.resume, config, free=free, quiet=quiet)
+    if found is not None and checked.steps.keeps_state:
+        raise ConfigError(
+            f"run.resume={checked.config.run.resume}: an update step keeps state on the clients, which no checkpoint"
+            " holds, so the run would end with another model; start a new one"
+        )
+    return found
 
 
 def as_json(config: Config) -> Mapping[str, Any]:

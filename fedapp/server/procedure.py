@@ -1,6 +1,5 @@
 """What a run does with its clients over time. The run around it knows only this."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fedapp.server.clock import Clock
@@ -12,11 +11,10 @@ __all__ = ["Procedure"]
 
 
 class Procedure(Protocol):
-    """`model`: the global model as it is now. `min_clients`: how many good updates a round needs. `exhausted`: too few
-    clients have privacy budget left for another round."""
+    """`model`: the global model as it is now. `exhausted`: too few clients have privacy budget left for another
+    round."""
 
     model: GlobalModel
-    min_clients: int
 
     @property
     def exhausted(self) -> bool: ...
@@ -36,5 +34,5 @@ class Procedure(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """What else a resumed run needs, as JSON holds it."""
 
-    def load(self, saved: Checkpoint, values: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; `values` is a `state_dict`."""
+    def load(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint, whose values hold what `state_dict` gave."""

@@ -44,8 +44,8 @@ class SynchronousRounds:
     ) -> None:
         self.exchange, self.attendance, self.strategy = exchange, attendance, strategy
         self.task, self.network, self.test, self.round_timeout = task, network, test, round_timeout
-        self.model = GlobalModel(shared_state(network))
-        self.min_clients = strategy.min_clients
+        # A copy: evaluation loads whatever is judged into the network's own tensors.
+        self.model = GlobalModel({name: value.clone() for name, value in shared_state(network).items()})
 
     def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
         """Who is there, whom to ask, messages out and replies in, the next model, its evaluation."""
@@ -85,7 +85,7 @@ class SynchronousRounds:
     def exhausted(self) -> bool:
         """Whether too few clients have privacy budget left."""
         roster = self.strategy.roster
-        return bool(roster.declined) and len(roster.nodes.keys() - roster.declined) < self.min_clients
+        return bool(roster.declined) and len(roster.nodes.keys() - roster.declined) < self.strategy.min_clients
 
     def begin(self) -> Metrics:
         return self._judge()
@@ -124,9 +124,9 @@ class SynchronousRounds:
     def state_dict(self) -> dict[str, Any]:
         return {"roster": self.strategy.roster.state_dict()}
 
-    def load(self, saved: Checkpoint, values: Mapping[str, Any]) -> None:
+    def load(self, saved: Checkpoint) -> None:
         model = {name: saved.model[name] for name in shared_state(self.network)}  # in the order of a new run
-        self.strategy.roster.load_state_dict(values["roster"])
+        self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)
 

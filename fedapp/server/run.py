@@ -19,7 +19,7 @@ from fedapp.learning.build import Parts
 from fedapp.models.input_layer import InputLayer
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy, load_initial, output_directory
-from fedapp.server.check_config import Checked, as_json, check_cohort, check_config
+from fedapp.server.check_config import Checked, as_json, check_cohort, check_config, checkpoint_of
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.population.preflight import AdmissionRules, Population, preflight
@@ -27,7 +27,7 @@ from fedapp.server.population.roster import Roster
 from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord, claim
-from fedapp.server.run_directory.resume import check_same_form, find_checkpoint
+from fedapp.server.run_directory.resume import check_same_form
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import Ending, TrainingRun
 
@@ -53,9 +53,9 @@ def run_context(grid: Grid, context: Context, start: float) -> None:
 def run_federation(grid: Grid, config: Config, directory: Path, start: float, overrides: Sequence[str] = ()) -> None:
     """Preflight, rounds, report. Raises FedappError for whatever a person can mend."""
     checked = check_config(config)
-    parts, found = checked.parts, as_json(config)
+    parts = checked.parts
     # What is wrong with either is said before anything starts.
-    if find_checkpoint(directory, config.run.resume, found, quiet=True) is None:
+    if checkpoint_of(checked, directory, quiet=True) is None:
         load_initial(config, parts)
     exchange, admission = Exchange(grid), admission_rules(config, parts)
     population = preflight(exchange, admission)
@@ -67,7 +67,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory):
-        resumed = find_checkpoint(directory, config.run.resume, found)
+        resumed = checkpoint_of(checked, directory)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
@@ -81,7 +81,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             checked.rules,
             Ending(config.federation.final_evaluation, config.federation.deliver),
             checkpoint_every=config.run.checkpoint_every,
-            about={"config": found, "overrides": list(overrides)},
+            about={"config": as_json(config), "overrides": list(overrides)},
             start=start,
         )
         result = run.run(resumed)

@@ -6,6 +6,7 @@ strategy, too: Flower's own `start` can drive it.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from logging import INFO, WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -82,22 +83,22 @@ class WeightedFedAvg(Strategy):
             tuple(weights[client] for client in sorted(weights)),
             lr_factor=self.client_lr(server_round),
             run=run,
-            steps=self.steps.plan(server_round),
+            plan=self.steps.plan(server_round),
         )
         return Cohort(instruction, self.roster.hosts(weights), needed, self.min_clients, self.message_ttl)
 
     def train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
         """The next global model, or None where too few updates were good; and what came of the cohort."""
         aggregate, instruction = self.protocol.run(cohort, model, ask), cohort.instruction
-        if aggregate.total is None:
-            return None, aggregate
+        if aggregate.total is None or not aggregate.weight > 0:
+            return None, replace(aggregate, total=None, survivors=(), scalars=None)
         survivors, weight = aggregate.survivors, aggregate.weight
         try:
-            total = self.steps.on_total(aggregate.total, weight, survivors, instruction.steps, aggregate.rounding)
+            total = self.steps.on_total(aggregate.total, weight, survivors, instruction.plan, aggregate.rounding)
         except UpdateRejected as error:
             log(WARNING, "round %d changes nothing: %s", instruction.server_round, error)
             aggregate.replies.leave_out(f"nothing was aggregated: {error}")
-            return None, aggregate
+            return None, replace(aggregate, total=None, survivors=(), scalars=None)
         mean = {key: value.div_(weight) for key, value in total.items()}
         state = self.server_optimizer.step(model.state, mean, self.server_lr(instruction.server_round))
         return GlobalModel(state), aggregate
@@ -131,6 +132,7 @@ class WeightedFedAvg(Strategy):
         """The whole round; nothing is left for Flower to send."""
         model, ask = GlobalModel.from_arrays(arrays), _asking(grid)
         self._trained = self.train(self.choose(server_round, str(config.get("run", ""))), model, ask)
+        self.roster.note(server_round, self._trained[1].replies.reports)
         return []
 
     def aggregate_train(

@@ -43,6 +43,7 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
         "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
         "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
         "model_sha256": state_sha256(parts.whole.state_dict()),
+        "exact": checked.protocol.exact,
         "lower_is_better": ["loss", *(name for name, metric in parts.task.metrics.items() if metric.lower_is_better)],
         "task": config.task.name,
         "seed": config.run.seed,

@@ -164,6 +164,6 @@ class TrainingRun:
     def _restore(self, saved: Checkpoint) -> None:
         self._name, self._test = saved.values["name"], saved.values["test"]
         self.rules.load_state_dict(saved.values["rules"])
-        self.procedure.load(saved, saved.values)
+        self.procedure.load(saved)
         self._seconds_before = self.rules.progress.seconds
         log(INFO, "going on after round %d", saved.server_round)

@@ -61,5 +61,6 @@ class UpdateStep:
     def on_total(
         self, vector: Tensor, weight: float, survivors: Collection[int], params: Params, rounding: float
     ) -> Tensor:
-        """The sum over `survivors`, float64 (n,). Rounding has moved it by an L2 distance of at most `rounding`."""
+        """What came of the cohort, float64 (n,): the sum over `survivors`, which rounding has moved by an L2 distance
+        of at most `rounding`; infinite where a robust rule made it, which is no sum."""
         return vector

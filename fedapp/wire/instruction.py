@@ -15,16 +15,16 @@ from fedapp.wire.records import ARRAYS, CONFIG, arrays_to_state, number, numbers
 __all__ = ["Instruction", "Params", "pack_instruction", "stage_of", "unpack_instruction", "with_stage"]
 
 Params = Mapping[str, str | int | float | bool]  # public values of an update step in one round
-PROTOCOL, STAGE, STEPS = "protocol", "stage", "update-steps"
+PROTOCOL, STAGE, PLAN = "protocol", "stage", "plan"
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a SuperNode is asked to do in a round, for these of its clients. Evaluation needs no weights.
+    """What a SuperNode is asked to do in a round, for these of its clients, with their weights.
 
     `lr_factor` scales the clients' learning rate in this round. With `each`, updates are wanted one by one, not summed.
     `run` names the run, the same one after it was resumed: 16 hexadecimal digits. `deliver`: this model is the run's
-    result, for the clients to store. `steps`: by update step, its public values in this round.
+    result, for the clients to store. `plan`: by update step, its public values in this round.
     """
 
     server_round: int
@@ -34,7 +34,7 @@ class Instruction:
     each: bool = False
     run: str = ""
     deliver: bool = False
-    steps: Mapping[str, Params] = field(default_factory=dict)
+    plan: Mapping[str, Params] = field(default_factory=dict)
 
 
 def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict:
@@ -48,7 +48,7 @@ def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict
             "each": instruction.each,
             "run": instruction.run,
             "deliver": instruction.deliver,
-            STEPS: json.dumps({name: dict(params) for name, params in instruction.steps.items()}),
+            PLAN: json.dumps({name: dict(params) for name, params in instruction.plan.items()}),
         }
     )
     return RecordDict({ARRAYS: model.arrays, CONFIG: config})
@@ -70,12 +70,14 @@ def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
         each=bool(config["each"]),
         run=run,
         deliver=bool(config["deliver"]),
-        steps=_steps(str(config[STEPS])),
+        plan=_plan(str(config[PLAN])),
     )
+    if len(instruction.weights) != len(instruction.clients):
+        raise ValueError(f"{len(instruction.weights)} weights for {len(instruction.clients)} clients")
     return instruction, arrays_to_state(content.array_records[ARRAYS])
 
 
-def _steps(line: str) -> dict[str, Params]:
+def _plan(line: str) -> dict[str, Params]:
     found = json.loads(line)
     if not isinstance(found, dict) or not all(isinstance(params, dict) for params in found.values()):
         raise ValueError("expected the values of each update step")

@@ -35,7 +35,3 @@ class GlobalModel:
     def template(self) -> dict[str, Tensor]:
         """What of it is aggregated: the floating-point tensors, in the model's order."""
         return {key: value for key, value in self.state.items() if value.is_floating_point()}
-
-    def in_order(self, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`update` in the model's order: whoever sends it may not choose how a rule lines it up with others'."""
-        return {key: update[key] for key in self.template}

@@ -17,7 +17,6 @@ from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.member import Secrets
 from fedapp.aggregation.secaggplus.messages import (
     Header,
-    content_bytes,
     key_answers,
     pack_answers,
     pack_masked_reply,
@@ -27,6 +26,7 @@ from fedapp.aggregation.secaggplus.messages import (
 from fedapp.aggregation.secaggplus.quantise import pack, quantise, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.models.shared_state import shared_state
+from fedapp.wire.records import content_bytes
 from fedapp.wire.reply import ClientReport, Reply
 
 # Everyone as neighbour (Bonawitz et al. 2017), where what a client shares grows as the square of the cohort, and with
@@ -88,9 +88,9 @@ def one_round(cohort: int, settings: Settings, length: int, costs: Costs, *, see
     costs.sent = content_bytes(pack_answers(HEADER, {0: key_answers(*keys, b"")}, {}))
     _share(server, secrets, costs)
     total = _mask(server, secrets, costs, seed)
-    opened = _open(server, secrets, costs)
-    if not np.array_equal(opened.total, total):
-        raise RuntimeError("the opened sum is not the plain one")
+    unmasked = _unmask(server, secrets, costs)
+    if not np.array_equal(unmasked.total, total):
+        raise RuntimeError("the unmasked sum is not the plain one")
 
 
 def _share(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> None:
@@ -122,7 +122,7 @@ def _mask(server: Collector, secrets: dict[int, Secrets], costs: Costs, seed: in
     return total
 
 
-def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Unmasked:
+def _unmask(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Unmasked:
     survivors, seconds = server.close_masked(), 0.0
     for client in survivors:
         start = time.perf_counter()
@@ -134,6 +134,6 @@ def _open(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Unmas
             costs.unmask.append(middle - start)
     costs.sent += content_bytes(pack_answers(HEADER, {0: revealed_answers(revealed)}, {}))
     start = time.perf_counter()
-    opened = server.open()
+    unmasked = server.unmask()
     costs.server.append(seconds + time.perf_counter() - start)
-    return opened
+    return unmasked

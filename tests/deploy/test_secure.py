@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PATIENCE
 from deployed import Deployed, command, wait_for
 
 pytestmark = pytest.mark.slow
 
 SITES = ("site-A", "site-B", "site-C", "site-D")
+STAGES = ("keys", "shares", "masked", "unmask")  # of the one round, each a train message
 RUN = (
     "model=logistic_regression partition=iid federation.num_clients=4 federation.fraction_train=1"
     " federation.min_supernodes=4 federation.min_clients=2 federation.num_rounds=1 train.val_fraction=0"
-    " secure_aggregation=secaggplus secure_aggregation.threshold=2 secure_aggregation.masked_timeout=30"
-    " secure_aggregation.unmask_timeout=20"
+    " secure_aggregation=secaggplus secure_aggregation.threshold=2 secure_aggregation.masked_timeout=60"
+    " secure_aggregation.unmask_timeout=60"
 )
 
 
@@ -36,8 +38,8 @@ def federation(tmp_path: Path) -> Iterator[Deployed]:
 
 def kill_when_it_gets(federation: Deployed, site: str, stage: str) -> None:
     """`kill -9` for a SuperNode that has got a message, and before it can have answered: that takes a new process."""
-    running = federation.running[site]
-    wait_for(lambda: f"Receiving: train.{stage} message" in running.printed, lambda: running.printed)
+    running, number = federation.running[site], STAGES.index(stage) + 1
+    wait_for(lambda: running.printed.count("Receiving: train message") == number, lambda: running.printed)
     running.child("flower-supernode").kill()
     running.wait_for("SuperNode ended")
 
@@ -48,7 +50,7 @@ def test_two_of_four_are_killed_and_the_round_is_finished(federation: Deployed, 
     run = federation.start("run", *command("run", "--folder", str(federation.root / "operator"), *overrides))
     kill_when_it_gets(federation, "site-A", "masked")  # it has shared its secrets
     kill_when_it_gets(federation, "site-B", "unmask")  # its vector is in the sum
-    assert run.process.wait(timeout=240) == 0, run.printed
+    assert run.process.wait(timeout=PATIENCE) == 0, run.printed
     summary = json.loads((directory / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("finished", 1)
     metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -58,8 +60,10 @@ def test_two_of_four_are_killed_and_the_round_is_finished(federation: Deployed, 
     for line in (directory / "clients.jsonl").read_text().splitlines():
         row = json.loads(line)
         rows[row["client"]] = row
-    assert rows[0]["rejected"] == "no reply in time (masked)"
+    # Whichever comes first: the stage's timeout, or a SuperLink that has missed two heartbeats.
+    gone = ("no reply in time (masked)", "bad reply (masked): error 5: ")
+    assert rows[0]["rejected"].startswith(gone), rows[0]["rejected"]
     assert [rows[client]["rejected"] for client in (1, 2, 3)] == [None] * 3
     printed = federation.running["site-B"].printed
-    assert "Sending: train.masked" in printed
-    assert "Sending: train.unmask" not in printed  # and yet its update counts
+    assert printed.count("Receiving: train message") == len(STAGES)
+    assert printed.count("Sending: train message") == STAGES.index("unmask")  # no answer to it, yet its update counts

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from fedapp.aggregation.plain.client import PlainClient
 from fedapp.aggregation.plain.server import PlainServer
 from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.rules import AggregationRule
-from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
+from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
-from fedapp.updates.steps import steps_of
+from fedapp.updates.steps import UpdateSteps
 
 __all__ = ["Plain"]
 
@@ -25,14 +25,9 @@ class Plain(AggregationProtocol):
     exact = True
     keeps_state = False
 
-    def server(self, config: Config, parts: Any) -> PlainServer:
+    def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> PlainServer:
         rule = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)
-        return PlainServer(cast(Callable[[State], AggregationRule], rule), steps_of(config))
+        return PlainServer(cast(Callable[[State], AggregationRule], rule), steps)
 
-    def client(self, config: Config, parts: Any, limits: OwnLimits) -> PlainClient:
-        if limits.asks_for_secure_aggregation:
-            raise ConfigError(
-                "secure_aggregation=none: this SuperNode's operator asks for secure aggregation (node-config min-cohort"
-                " or peers)"
-            )
+    def client(self, config: Config, parts: Parts, limits: OwnLimits) -> PlainClient:
         return PlainClient()

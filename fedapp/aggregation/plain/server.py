@@ -13,7 +13,6 @@ from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.rules import AggregationRule
 from fedapp.common.state_digest import State
-from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.instruction import Params
 from fedapp.wire.model import GlobalModel
@@ -44,10 +43,11 @@ class PlainServer:
             for message in ask(train_messages(cohort, model, STAGE, replies), None):
                 if reply := replies.unpack(message):
                     self._take(reply, replies, rule, cohort, model.template)
-                if cohort.has_enough(len(replies.good)):
+                if cohort.has_enough(replies):
                     break
-        replies.close(enough=cohort.has_enough(len(replies.good)))
+        replies.close(enough=cohort.has_enough(replies))
         if len(replies.good) < cohort.minimum:
+            replies.leave_out("nothing was aggregated: too few good replies")
             return Aggregate(None, 0.0, (), replies)
         total, weight = rule.result()
         replies.unused.update(rule.unused)
@@ -61,7 +61,7 @@ class PlainServer:
         """Screen one reply and give what is good in it to `rule`."""
         replies.add(reply.reports)
         good = [report.client for report in reply.reports if report.rejected is None and not report.declined]
-        weights, plan = cohort.weights, cohort.instruction.steps
+        weights, plan = cohort.weights, cohort.instruction.plan
         if reply.total:
             fault = self._sum_fault(reply, good, rule, weights, plan)
             for client in good if fault else ():
@@ -70,8 +70,8 @@ class PlainServer:
         for client in good:
             try:
                 update, largest = self._restored(reply.updates.get(client), template, plan)
-            except (UpdateRejected, ValueError, KeyError) as error:
-                replies.reject(client, text(error))
+            except Exception as error:  # whatever it is, it is the sender's
+                replies.reject(client, text(error) or type(error).__name__)
             else:
                 rule.add(client, update, weights[client], largest)
 
@@ -104,14 +104,16 @@ class PlainServer:
             return f"bad reply: a sum for {len(reply.reports)} clients beside {len(reply.updates)} updates"
         if not good:
             return "bad reply: a sum of nobody's updates"
+        if self._each:
+            return "a sum over several clients, where single updates were asked for"
         own = [weights[client] for client in good]
         fault = rule.screen_sum(reply.total, own)
         if fault is None and self._steps.steps:
             values = as_float(reply.total)
             try:
                 self._steps.on_reply(values, values, math.fsum(own), plan)
-            except UpdateRejected as error:
-                fault = str(error)
+            except Exception as error:  # whatever it is, it is the sender's
+                fault = str(error) or type(error).__name__
         if fault is None:
             rule.add_sum(reply.total, own)
         return fault

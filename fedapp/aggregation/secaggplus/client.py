@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedapp.aggregation.protocol import Handler, Train
 from fedapp.aggregation.secaggplus import member as protocol
-from fedapp.aggregation.secaggplus.cohort_view import CohortView
+from fedapp.aggregation.secaggplus.cohort_view import CohortView, work_digest
 from fedapp.aggregation.secaggplus.member import Secrets
 from fedapp.aggregation.secaggplus.messages import (
     Entries,
@@ -56,6 +56,7 @@ log = logging.getLogger("flwr")
 
 class SecAggClient:
     """`metrics`: by name, the largest value of each metric that goes along with the update. `seed`: the run's.
+    `config_sha256`: of the config as this client has resolved it.
 
     `min_cohort`: the operator's, below which nothing is sent. `identity` signs the keys of a round; with `peers` all of
     a cohort must have been signed by them.
@@ -67,11 +68,12 @@ class SecAggClient:
         metrics: Mapping[str, float],
         *,
         seed: int,
+        config_sha256: str = "",
         min_cohort: int = 2,
         identity: Identity | None = None,
         peers: Peers | None = None,
     ) -> None:
-        self.settings, self.metrics, self.seed = settings, metrics, seed
+        self.settings, self.metrics, self.seed, self.config_sha256 = settings, metrics, seed, config_sha256
         self.min_cohort, self.identity, self.peers = min_cohort, identity, peers
 
     @property
@@ -177,6 +179,8 @@ class SecAggClient:
             )
         if state_sha256(dict(model)) != view.model:
             raise ProtocolError("wrong cohort", "the model is another one than the cohort has agreed on")
+        if work_digest(instruction, self.config_sha256) != view.work:
+            raise ProtocolError("wrong cohort", "the instruction or the config is another one than the cohort's")
         return view
 
     def _vector(

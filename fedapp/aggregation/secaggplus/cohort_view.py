@@ -5,6 +5,7 @@ in common: shares cannot be opened, masks do not cancel, and nothing is revealed
 """
 
 import hashlib
+import json
 import math
 import random
 import struct
@@ -14,8 +15,9 @@ from functools import cached_property
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.wire.instruction import Instruction
 
-__all__ = ["CohortView", "Member"]
+__all__ = ["CohortView", "Member", "work_digest"]
 
 WEIGHT_SLACK = 1e-6
 
@@ -36,9 +38,8 @@ class Member:
 
 @dataclass(frozen=True)
 class CohortView:
-    """`model`: the SHA-256 of the global model, so that a server cannot give each client another one.
-
-    `members` ascend by client.
+    """`model`: the SHA-256 of the global model, and `work` that of all else that decides what an update is
+    (`work_digest`), so that a server cannot give each client another one. `members` ascend by client.
     """
 
     run: str
@@ -46,6 +47,7 @@ class CohortView:
     model: str
     members: tuple[Member, ...]
     settings: Settings
+    work: str = ""
 
     @cached_property
     def digest(self) -> bytes:
@@ -55,6 +57,7 @@ class CohortView:
             self.run.encode(),
             struct.pack(">q", self.server_round),
             self.model.encode(),
+            self.work.encode(),
             repr((setting.neighbours, setting.threshold, setting.clip, setting.bits, setting.modulus_bits)).encode(),
         ]
         for member in self.members:
@@ -94,12 +97,6 @@ class CohortView:
         """Who has a share of this client's secrets, in the order of the shares: its neighbours and itself."""
         return tuple(sorted((*self._graph[client], client)))
 
-    @property
-    def effective_size(self) -> float:
-        """Of how many clients of equal weight the cohort is worth (Kish 1965): one that outweighs all others is alone
-        in the sum."""
-        return effective(self.members)
-
     def check(self) -> None:
         """Raises ProtocolError for what no honest server would propose."""
         clients = [member.client for member in self.members]
@@ -115,6 +112,15 @@ class CohortView:
             raise ProtocolError("forged", f"the weights of the cohort sum to {math.fsum(weights):g}, not to one")
 
 
+def work_digest(instruction: Instruction, config_sha256: str) -> str:
+    """SHA-256 of what a client is asked to do in a round, and of the resolved config by which it does it."""
+    asked = [instruction.lr_factor, instruction.each, instruction.deliver]
+    plan = {name: dict(params) for name, params in instruction.plan.items()}
+    text = json.dumps([asked, plan, config_sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def effective(members: "tuple[Member, ...] | list[Member]") -> float:
+    """Of how many clients of equal weight these are worth (Kish 1965): one that outweighs all others is alone."""
     squares = math.fsum(member.weight**2 for member in members)
     return math.fsum(member.weight for member in members) ** 2 / squares if squares else 0.0

@@ -25,14 +25,15 @@ __all__ = ["Collector", "Unmasked"]
 
 
 class Unmasked:
-    """The sum that was opened. `survivors`: whose vectors are in it. `shares_refused`: which shares were forged."""
+    """The sum that was unmasked. `survivors`: whose vectors are in it. `shares_refused`: which shares were forged."""
 
     def __init__(self, total: NDArray[np.int64], survivors: Sequence[int], shares_refused: Sequence[str]) -> None:
         self.total, self.survivors, self.shares_refused = total, tuple(survivors), tuple(shares_refused)
 
 
 class Collector:
-    """`weights`: of the clients asked, in any unit. `minimum`: a sum over fewer clients is not opened."""
+    """`weights`: of the clients asked, in any unit. `minimum`: a sum over fewer clients is not unmasked. `work`: the
+    digest of what they are asked to do."""
 
     def __init__(
         self,
@@ -44,10 +45,11 @@ class Collector:
         weights: Mapping[int, float],
         length: int,
         minimum: int = 2,
+        work: str = "",
     ) -> None:
         self.settings, self.minimum, self.length = settings, max(2, minimum), length
         self.run, self._round, self._model, self._weights = run, server_round, model, weights
-        self._stage = "keys"
+        self._stage, self._work = "keys", work
         self._keys: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._shared: dict[int, Shared] = {}
         self._masked: set[int] = set()
@@ -88,7 +90,7 @@ class Collector:
         if total <= 0:
             raise ProtocolError("wrong cohort", "none of those who sent keys has a weight")
         members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in sorted(self._keys))
-        self.view = CohortView(self.run, self._round, self._model, tuple(members), self.settings)
+        self.view = CohortView(self.run, self._round, self._model, tuple(members), self.settings, self._work)
         self._enough(len(self._keys), "sent keys", self.view.needed)
         try:
             self.settings.check(len(self._keys))
@@ -175,7 +177,7 @@ class Collector:
     def unmask(self) -> Unmasked:
         """The sum over the survivors, once enough of them have revealed their shares."""
         if self._stage != "unmask":
-            raise ProtocolError("wrong stage", f"nothing can be opened in the stage {self._stage}")
+            raise ProtocolError("wrong stage", f"nothing can be unmasked in the stage {self._stage}")
         seeds = {client: self._rebuilt(client, self._self) for client in self.survivors}
         pairs = {client: KeyPair(self._rebuilt(client, self._key)) for client in self.dropped}
         for client, seed in seeds.items():
@@ -184,7 +186,7 @@ class Collector:
         for client, pair in pairs.items():
             if pair.public != self.view.by_client[client].mask_key:
                 raise ProtocolError("forged", f"the shares that client {client} made do not give its mask key")
-        self._stage = "opened"
+        self._stage = "unmasked"
         for client, seed in seeds.items():
             add_mask(self._total, self_key(seed, self.view, client), negative=True)
         for client, pair in pairs.items():

@@ -115,6 +115,7 @@ def pack_view(view: CohortView) -> ConfigRecord:
             "run": view.run,
             "server-round": view.server_round,
             "model": view.model,
+            "work": view.work,
             "clients": [member.client for member in members],
             "weights": [member.weight for member in members],
             "cipher-keys": [member.cipher_key for member in members],
@@ -132,7 +133,8 @@ def unpack_view(record: ConfigRecord, settings: Settings) -> CohortView:
         *(_many_bytes(record[name]) for name in ("cipher-keys", "mask-keys", "signatures")),
     )
     members = tuple(Member(*row) for row in zip(*columns, strict=True))
-    return CohortView(text(record["run"]), whole(record["server-round"]), text(record["model"]), members, settings)
+    told = (text(record["run"]), whole(record["server-round"]), text(record["model"]))
+    return CohortView(*told, members, settings, text(record["work"]))
 
 
 # --- answers of the stages keys, shares and unmask ----------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,10 +14,11 @@ from fedapp.aggregation.secaggplus.server import SecAggServer
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Timeouts
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, config_sha256, instantiate
+from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
-from fedapp.updates.steps import steps_of
+from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = ["SecAggPlus"]
 
@@ -41,12 +42,13 @@ class SecAggPlus(AggregationProtocol):
     individual_updates = False
     exact = True
     keeps_state = True
+    free_keys = frozenset({"keys_timeout", "shares_timeout", "masked_timeout", "unmask_timeout"})
 
     @property
     def settings(self) -> Settings:
         return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits)
 
-    def conflicts(self, config: Config, parts: Any) -> None:
+    def conflicts(self, config: Config, parts: Parts) -> None:
         """What needs more than the sum of a cohort."""
         if instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each:
             raise ConfigError(
@@ -76,33 +78,35 @@ class SecAggPlus(AggregationProtocol):
         self.settings.check(needed)
         self.settings.check(asked)
 
-    def server(self, config: Config, parts: Any) -> SecAggServer:
+    def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> SecAggServer:
         training = config.federation.round_timeout
         timeouts = Timeouts(
             self.keys_timeout, self.shares_timeout, self.masked_timeout or training, self.unmask_timeout
         )
-        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts))
+        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts), config_sha256(config))
 
-    def client(self, config: Config, parts: Any, limits: OwnLimits) -> SecAggClient:
+    def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
         """Two clients at least are a cohort."""
         return SecAggClient(
             self.settings,
             self._metric_ranges(config, parts),
             seed=config.run.seed,
+            config_sha256=config_sha256(config),
             min_cohort=max(2, limits.min_cohort or 0),
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
             peers=read_peers(limits.peers) if limits.peers is not None else None,
         )
 
-    def _metric_ranges(self, config: Config, parts: Any) -> dict[str, float]:
+    def _metric_ranges(self, config: Config, parts: Parts) -> dict[str, float]:
         """By name, the largest value of each metric that is aggregated along with an update; none where the privacy
         option lets no metric leave a client."""
         if not privacy_of(config).discloses_metrics:
             return {}
-        highest = parts.task.main.highest
+        metric = parts.task.main
+        largest = max(abs(metric.lowest), abs(metric.highest))
         return {
             "train_loss": 64.0,
             "val_loss": 64.0,
-            "val_metric": 1.0 if math.isfinite(highest) else LARGEST,
+            "val_metric": largest if math.isfinite(largest) else LARGEST,
             "clipped": 1.0,
         }

@@ -14,6 +14,7 @@ import torch
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.aggregation.secaggplus.cohort_view import work_digest
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.metrics import decode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
@@ -28,10 +29,14 @@ __all__ = ["SecAggServer"]
 
 
 class SecAggServer:
-    """`metrics`: by name, the largest value of each metric that is aggregated along with the updates."""
+    """`metrics`: by name, the largest value of each metric that is aggregated along with the updates. `config_sha256`:
+    of the resolved config."""
 
-    def __init__(self, settings: Settings, timeouts: Timeouts, metrics: Mapping[str, float]) -> None:
+    def __init__(
+        self, settings: Settings, timeouts: Timeouts, metrics: Mapping[str, float], config_sha256: str = ""
+    ) -> None:
         self._settings, self._timeouts, self._metrics = settings, timeouts, dict(metrics)
+        self._config_sha256 = config_sha256
 
     def describe(self, cohort_size: int) -> None:
         """The neighbour graph, and a threshold that trusts the server with more than it must."""
@@ -58,6 +63,7 @@ class SecAggServer:
             weights=cohort.weights,
             length=length + 2 * len(self._metrics),
             minimum=cohort.minimum,
+            work=work_digest(instruction, self._config_sha256),
         )
         try:
             unmasked = Stages(collector, cohort, model, ask, replies, self._timeouts)()
@@ -65,7 +71,7 @@ class SecAggServer:
         except ProtocolError as error:
             _nothing(collector, replies, str(error))
             found = Aggregate(None, 0.0, (), replies)
-        replies.close(enough=cohort.has_enough(len(replies.good)))
+        replies.close(enough=cohort.has_enough(replies))
         return found
 
     def _aggregate(self, unmasked: Unmasked, collector: Collector, model: GlobalModel, replies: ReplyLog) -> Aggregate:

@@ -67,7 +67,7 @@ class Settings:
             why = f"neighbours={self.neighbours}" if degree < cohort - 1 else f"a cohort of {cohort}"
             raise ConfigError(
                 f"{GROUP}.threshold={self.threshold}: above the {degree} + 1 = {degree + 1} clients that hold a"
-                f" client's shares ({degree} neighbours and itself, by {why}), so no sum could be opened"
+                f" client's shares ({degree} neighbours and itself, by {why}), so no sum could be unmasked"
             )
         self._check_modulus(cohort)
 

@@ -1,6 +1,6 @@
 """Going on with a run that ended early: which checkpoint, and whether it may go on under this config."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,25 @@ FREE = frozenset(
             "federation.min_supernodes",
         ),
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
-        *(f"secure_aggregation.{stage}_timeout" for stage in ("keys", "shares", "masked", "unmask")),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
     }
 )
 
 
 def find_checkpoint(
-    directory: Path, resume: str | None, config: Mapping[str, Any], *, quiet: bool = False
+    directory: Path,
+    resume: str | None,
+    config: Mapping[str, Any],
+    *,
+    free: Collection[str] = (),
+    quiet: bool = False,
 ) -> Checkpoint | None:
     """The checkpoint to go on from; None to begin anew.
 
     With `auto` the newest sound one in `directory` serves, if there is any checkpoint; with a path, that run's newest,
     or the very file. Raises ConfigError or FederationError for one that is damaged, does not belong to the run
     directory, or was made under a config that computes something else. Damaged ones that are passed over are logged,
-    unless `quiet`.
+    unless `quiet`. `free`: further keys that do not change what a round computes.
     """
     if resume is None:
         return None
@@ -64,7 +68,7 @@ def find_checkpoint(
             continue
         for reason in reasons if not quiet else ():
             log(WARNING, "%s; going on from the one before it", reason)
-        check_same_maths(found, config)
+        check_same_maths(found, config, FREE.union(free))
         return found
     if resume != "auto" and len(files) > 1:
         raise FederationError(f"{reasons[0]}. Go on from the one before it by run.resume={files[1]}")
@@ -77,10 +81,10 @@ def _past_round_zero(directory: Path) -> bool:
     return (directory / "summary.json").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1)
 
 
-def check_same_maths(found: Checkpoint, config: Mapping[str, Any]) -> None:
+def check_same_maths(found: Checkpoint, config: Mapping[str, Any], free: Collection[str]) -> None:
     """Raises ConfigError, naming the keys, if this config would compute something else than the checkpoint's."""
     before, now = dict(_leaves(found.config)), dict(_leaves(config))
-    changed = [key for key in sorted(before.keys() | now.keys()) if key not in FREE and before.get(key) != now.get(key)]
+    changed = [key for key in sorted(before.keys() | now.keys()) if key not in free and before.get(key) != now.get(key)]
     if changed:
         lines = "".join(f"\n  {key}={now.get(key)}: was {before.get(key)}" for key in changed)
         own = [override for override in found.values.get("overrides", []) if not override.startswith("run.")]

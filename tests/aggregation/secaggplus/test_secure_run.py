@@ -252,7 +252,7 @@ def test_under_differential_privacy_ledgers_are_as_without(tmp_path: Path) -> No
         assert [row[name] for row in ours] == [row[name] for row in theirs]
     assert (found["secaggplus"] / "ledgers" / "client-0.jsonl").exists()
     line = lines(found["secaggplus"], "metrics.jsonl")[-1]
-    assert line["train_loss"] is None  # no figure is covered
+    assert line["train_loss"] is None  # no metric is covered
     assert "clipped" not in line
 
 

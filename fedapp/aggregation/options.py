@@ -1,0 +1,26 @@
+"""Whether the options of a run go together: asked alike by whoever starts it, by the server, and by every client."""
+
+from typing import Protocol
+
+from fedapp.aggregation.protocol import AggregationProtocol
+from fedapp.config import Config
+from fedapp.learning.build import Parts
+from fedapp.privacy.option import PrivacyOption
+from fedapp.updates.steps import UpdateSteps
+
+__all__ = ["check_options"]
+
+
+class Option(Protocol):
+    """What every option of a group of nodes has."""
+
+    def conflicts(self, config: Config, parts: Parts) -> None: ...
+
+
+def check_options(
+    config: Config, parts: Parts, protocol: AggregationProtocol, privacy: PrivacyOption, steps: UpdateSteps
+) -> None:
+    """Raises ConfigError for the first conflict that an option names."""
+    options: tuple[Option, ...] = (parts.personal, privacy, protocol, *steps.steps)
+    for option in options:
+        option.conflicts(config, parts)
