@@ -78,21 +78,24 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(_explain(error, overrides)) from None
 
 
+ABSENT = "is not in struct"  # how Hydra says that there is no such key
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's complaint without its internals and its advice to add keys, and the nearest existing keys."""
     text = str(error).partition("Config search path:")[0]
-    noise = ("object_type", "To append to your config", "is not in struct")
+    noise = ("object_type", "To append to your config", ABSENT)
     lines = [line for line in text.splitlines() if line.strip() and not any(word in line for word in noise)]
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
-    lines += [line for line in cause if line not in lines]
+    lines += [line for line in cause if line not in lines and ABSENT not in line]
     if not any(override.partition("=")[0] in text for override in overrides):
         lines.insert(0, f"overrides {' '.join(overrides)}:")
     known = _known_keys()
     wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
-    for key in (key for key in wrong if key.rpartition(".")[2] in text and key not in known):
-        if options := _options_with(key):
-            lines.append(f"{key}: {' or '.join(options)} would take it")
-        if near := difflib.get_close_matches(key, known, n=3):
+    for key in (key for key in wrong if key.rpartition(".")[2] in text):
+        if ABSENT in f"{text}{error.__cause__}" and (options := _options_with(key)):
+            lines.append(f"{key}: the option that is chosen has no such key; {' or '.join(options)} has it")
+        elif key not in known and (near := difflib.get_close_matches(key, known, n=3)):
             lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
     return "\n".join(lines)
 

@@ -52,7 +52,8 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
             continue
         if name not in parameters and not takes_any:
             near = difflib.get_close_matches(name, parameters, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
+            takes = f"; it takes {', '.join(parameters)}" if parameters else "; it takes none"
+            hint = f"; did you mean {near[0]}?" if near else takes
             raise ConfigError(f"{key}.{name}: no such argument of {node['_target_']}{hint}")
         if name not in hints or (isinstance(value, dict) and "_target_" in value):
             continue

@@ -34,6 +34,6 @@ def absolute_paths(config: Config) -> list[str]:
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}
     if (resume := full.get("run.resume")) is not None and not resume.exists():
         raise ConfigError(
-            f"run.resume={paths['run.resume']}: must be null, auto, a run directory or a checkpoint in one"
+            f"run.resume={paths['run.resume']}: does not exist; give null, auto, a run directory or a checkpoint in one"
         )
     return [f"{key}={quoted(path)}" for key, path in full.items() if str(path) != paths[key]]

@@ -10,7 +10,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.updates.norm_limit import NormLimit
-from fedapp.updates.step import StepState, UpdateStep
+from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
 from fedapp.wire.instruction import Params
 
 __all__ = ["ENCODED", "UpdateSteps", "flatten", "steps_of", "unflatten"]
@@ -47,6 +47,11 @@ class UpdateSteps:
         vector = flatten(update, template)
         for step in self.steps:
             vector = step.on_client(vector, weight, plan.get(step.name, {}), states.get(step.name, {}))
+        if vector.dtype == torch.bfloat16:
+            names = ", ".join(step.name for step in self.steps)
+            raise UpdateRejected(
+                f"update steps {names}: bfloat16 cannot travel as it is; send vector.view(torch.int16)"
+            )
         return unflatten(vector, template) if self.summable else {ENCODED: vector}
 
     def on_reply(self, update: State, template: State, weight: float, plan: Mapping[str, Params]) -> State:

@@ -1,4 +1,4 @@
-"""secure_aggregation=none: the server sees each SuperNode's sum, and the update of a client that is alone on one."""
+"""secure_aggregation=none: the server sees each SuperNode's sum, and single updates where a rule or step needs them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
