@@ -122,7 +122,7 @@ class PlainFloat64(AggregationProtocol):
     exact = False
     keeps_state = False
 
-    def server(self, config: Any, parts: Any) -> "Float64Server":
+    def server(self, config: Any, parts: Any, steps: Any) -> "Float64Server":
         return Float64Server()
 
     def client(self, config: Any, parts: Any, limits: Any) -> "Float64Client":

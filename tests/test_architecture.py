@@ -20,7 +20,7 @@ LAYERS = {
     "inference": {"common", "config", "data", "learning", "models"},
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "wire"},
-    "aggregation": {"common", "config", "flower", "privacy", "updates", "wire"},
+    "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},
     "client": {
         *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "updates", "wire"),
     },

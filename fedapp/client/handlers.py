@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from flwr.app import Context, RecordDict
 
-from fedapp.aggregation.options import check_options
+from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
 from fedapp.client.site import Site

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedapp.aggregation.options import check_options
+from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, protocol_of
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config

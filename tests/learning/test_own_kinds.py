@@ -174,11 +174,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }.items():
         (conf / f"{file}.yaml").write_text(f"_target_: own_kind.{target}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    composing = sys.modules["fedapp.config.compose"]
-    caches = (composing.committed_targets, options_of, _named)
+    composing, overriding = (sys.modules[f"fedapp.config.{name}"] for name in ("compose", "overrides"))
+    caches = (composing.committed_targets, overriding.groups, options_of, _named)
     for cache in caches:
         cache.cache_clear()
-    for name in ("compose", "options"):
+    for name in ("compose", "options", "overrides"):
         monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
     yield
     for cache in caches:

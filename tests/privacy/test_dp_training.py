@@ -240,10 +240,9 @@ def test_the_loss_is_not_known() -> None:
     assert private()(cnn(), examples(20), seed=(0,)).loss is None
 
 
-def test_it_stops_after_whole_steps() -> None:
-    ticks = iter(range(100))
-    training = private(max_seconds=1.5, clock=lambda: float(next(ticks)), steps=50)
-    assert training(cnn(), examples(20), seed=(0,)).steps == 2
+@pytest.mark.parametrize("count", [1, 20, 60])
+def test_the_number_of_steps_does_not_depend_on_the_data(count: int) -> None:
+    assert private(steps=7)(cnn(), examples(count), seed=(0,)).steps == 7
 
 
 def test_the_model_is_as_it_was_but_for_its_values() -> None:

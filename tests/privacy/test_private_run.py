@@ -383,7 +383,8 @@ def test_numbers_that_vanish_in_float32_are_refused(override: str, words: str) -
 
 @pytest.mark.parametrize("key", ["target_epsilon", "noise_multiplier", "delta"])
 def test_a_setting_of_an_option_that_is_not_chosen_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"privacy.{key}: privacy=dp_sgd would take it"):
+    words = rf"privacy\.{key}: the option that is chosen has no such key; privacy=dp_sgd has it"
+    with pytest.raises(ConfigError, match=words):
         compose([f"privacy.{key}=3"])
 
 
@@ -400,7 +401,7 @@ def test_two_runs_of_one_seed_are_two_models(tmp_path: Path) -> None:
 
 def test_a_client_without_an_account_does_not_train() -> None:
     grid = InProcessGrid(QUICK, 1)
-    site = open_run(grid.contexts[100])[0].site
+    site = open_run(grid.contexts[100]).site
     state = {key: value.clone() for key, value in site.model.state_dict().items()}
     report, update = site.train(0, Instruction(1, (0,), (1.0,)), state)
     assert not update

@@ -84,7 +84,7 @@ def test_threads_per_client(tmp_path: Path) -> None:
 
 def site_of(grid: InProcessGrid) -> tuple[Site, State]:
     """SuperNode 100's side, and a copy of its model's initial state."""
-    site = open_run(grid.contexts[100])[0].site
+    site = open_run(grid.contexts[100]).site
     return site, {key: value.clone() for key, value in site.model.state_dict().items()}
 
 

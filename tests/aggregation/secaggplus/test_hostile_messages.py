@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from in_process import InProcessGrid, run_in_process, run_on
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
@@ -75,26 +75,57 @@ def test_a_question_that_comes_twice_unmasks_nothing(tmp_path: Path) -> None:
     assert summary(directory)["status"] == "finished"
 
 
-def test_a_model_that_the_cohort_has_not_agreed_on_is_not_trained(tmp_path: Path) -> None:
-    """A server could read an update out of the sum if it gave everyone else a model that learns nothing."""
-    grid = played()
+def other_model(content: RecordDict) -> None:
+    arrays = content.array_records["arrays"]
+    content["arrays"] = ArrayRecord({name: Array(np.zeros_like(array.numpy())) for name, array in arrays.items()})
+
+
+def other_entry(name: str, value: object) -> Callable[[RecordDict], None]:
+    def change(content: RecordDict) -> None:
+        assert content.config_records["config"][name] != value
+        content.config_records["config"][name] = value  # type: ignore[assignment]
+
+    return change
+
+
+OTHER_WORK: dict[str, tuple[Callable[[RecordDict], None], str]] = {
+    "model": (other_model, "wrong cohort: the model is another one than the cohort has agreed on"),
+    **{
+        name: (other_entry(name, value), "wrong cohort: the instruction or the config is another one than the cohort's")
+        for name, value in (("lr-factor", 0.0), ("plan", '{"Noise": {"std": 0.0}}'), ("each", True), ("deliver", True))
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WORK)
+def test_work_that_the_cohort_has_not_agreed_on_is_not_done(tmp_path: Path, name: str) -> None:
+    """A server could read an update out of the sum if it gave everyone else a model, or a learning rate, that learns
+    nothing."""
+    change, why_not = OTHER_WORK[name]
+    grid = played(SMALL + QUICK)
     push = grid.push_messages
 
-    def other_model(messages: Any) -> Any:
+    def changed(messages: Any) -> Any:
         messages = list(messages)
         for message in messages:
             if stage(message) == "masked" and message.metadata.dst_node_id == 101:
-                arrays = message.content.array_records["arrays"]
-                zeros = {name: Array(np.zeros_like(array.numpy())) for name, array in arrays.items()}
-                message.content["arrays"] = ArrayRecord(zeros)
+                change(message.content)
         return push(messages)
 
-    grid.push_messages = other_model  # type: ignore[method-assign]
+    grid.push_messages = changed  # type: ignore[method-assign]
     directory = run_on(grid, tmp_path / "run", SMALL + QUICK)
     for number in (1, 2):
         found = rows(directory, number)
-        assert found[1]["rejected"] == "wrong cohort: the model is another one than the cohort has agreed on"
+        assert found[1]["rejected"] == why_not
         assert [client for client, row in found.items() if row["rejected"]] == [1]
+
+
+def test_a_client_that_was_given_another_config_sends_nothing(tmp_path: Path) -> None:
+    grid = played(SMALL + QUICK)
+    grid.contexts[101].run_config["overrides"] = f"{SMALL}{QUICK} optimizer.lr=0.2"
+    found = rows(run_on(grid, tmp_path / "run", SMALL + QUICK), 1)
+    assert found[1]["rejected"] == "wrong cohort: the instruction or the config is another one than the cohort's"
+    assert [client for client, row in found.items() if row["rejected"]] == [1]
 
 
 def test_a_message_outside_the_protocol_gets_no_update(tmp_path: Path) -> None:
@@ -117,7 +148,7 @@ def test_a_message_outside_the_protocol_gets_no_update(tmp_path: Path) -> None:
 def test_a_message_that_names_two_stages_gets_no_update(tmp_path: Path, claimed: str) -> None:
     """The stage by which a message is handled, and the one in the protocol's own header."""
     replies = []
-    grid = played()
+    grid = played(SMALL + QUICK)
     push = grid.push_messages
 
     def renamed(messages: Any) -> Any:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from secure_rounds import MODEL, ROUND, RUN, Played, play
 
-from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
+from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member, work_digest
 from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.keys import KeyPair, new_seed
 from fedapp.aggregation.secaggplus.member import Revealed, Secrets, advertise, mask, share, unmask
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.wire.instruction import Instruction
 
 SETTINGS = Settings(bits=12)
 VECTOR = np.ones(50, np.int64)
@@ -145,8 +146,9 @@ def test_forged_missing_and_foreign_shares_are_refused(shares: Played) -> None:
 
 
 def test_another_view_than_before_is_refused(shares: Played) -> None:
-    """Another model, another weight, another key: each is another cohort."""
+    """Another model, other work, another weight, another key: each is another cohort."""
     view = shares.view
+    refused("wrong cohort", do_mask, shares, 0, view=replace(view, work="another"))
     refused("wrong cohort", do_mask, shares, 0, view=replace(view, model="another"))
     refused("wrong cohort", do_mask, shares, 0, view=replace(view, settings=replace(SETTINGS, bits=11)))
     refused("wrong cohort", do_mask, shares, 0, view=changed_member(view, 3, weight=0.1))
@@ -335,10 +337,29 @@ def test_members_are_bound_by_the_digest() -> None:
         replace(view, run="other").digest,
         replace(view, server_round=2).digest,
         replace(view, model="other").digest,
+        replace(view, work="other").digest,
         replace(view, settings=replace(SETTINGS, threshold=2)).digest,
         replace(view, settings=replace(SETTINGS, clip=1.0)).digest,
         changed_member(view, 1, weight=0.25).digest,
         replace(view, members=(member, replace(view.members[1], client=2))).digest,
         changed_member(view, 1, cipher_key=b"e" * 33).digest,
     }
-    assert len(digests) == 9
+    assert len(digests) == 10
+
+
+def test_work_is_all_that_an_update_follows_from() -> None:
+    """But for the weights, which the members have, and the model."""
+    asked = Instruction(ROUND, (0,), (1.0,), lr_factor=0.5, run=RUN, plan={"noise": {"std": 0.1}})
+    digests = {
+        work_digest(asked, "config"),
+        work_digest(asked, "another config"),
+        work_digest(replace(asked, lr_factor=0.25), "config"),
+        work_digest(replace(asked, each=True), "config"),
+        work_digest(replace(asked, deliver=True), "config"),
+        work_digest(replace(asked, plan={"noise": {"std": 0.2}}), "config"),
+        work_digest(replace(asked, plan={"clip": {"std": 0.1}}), "config"),
+        work_digest(replace(asked, plan={}), "config"),
+    }
+    assert len(digests) == 8
+    others = replace(asked, clients=(0, 1), weights=(0.5, 0.5))
+    assert work_digest(others, "config") == work_digest(asked, "config")  # each SuperNode hosts others
