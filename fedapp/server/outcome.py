@@ -8,7 +8,7 @@ from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.learning.task import Task
 from fedapp.wire.reply import ClientReport
 
-__all__ = ["Metrics", "RoundOutcome", "federated_metrics", "round_line", "validation_metrics"]
+__all__ = ["Metrics", "RoundOutcome", "federated_metrics", "mean_train_loss", "round_line", "validation_metrics"]
 
 Metrics = dict[str, float | int | None]
 
@@ -52,17 +52,22 @@ class RoundOutcome:
 
     @property
     def train_loss(self) -> float | None:
-        """Mean local training loss, weighted as the server weights clients, over those used."""
-        if self.scalars is not None:
-            return self.scalars.get("train_loss")
-        used = self.replies.used
-        losses = [(self.weights[r.client], r.train_loss) for r in used if r.train_loss is not None]
-        total = math.fsum(weight for weight, _ in losses)
-        return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
+        return mean_train_loss(self.replies, self.weights, self.scalars)
 
     def judged(self, name: str) -> float | None:
         """The loss or a metric of the global model, by name: on the server's test data, else on validation splits."""
         return self.test.get(f"test_{name}", self.validation.get(f"val_{name}"))
+
+
+def mean_train_loss(
+    replies: ReplyLog, weights: Mapping[int, float], scalars: Mapping[str, float | None] | None
+) -> float | None:
+    """Mean local training loss, weighted as the server weights clients, over those used."""
+    if scalars is not None:
+        return scalars.get("train_loss")
+    losses = [(weights[r.client], r.train_loss) for r in replies.used if r.train_loss is not None]
+    total = math.fsum(weight for weight, _ in losses)
+    return math.fsum(weight * loss for weight, loss in losses) / total if losses else None
 
 
 def validation_metrics(

@@ -17,7 +17,7 @@ from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_s
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
 from fedapp.learning.task import Task
-from fedapp.server.outcome import federated_metrics
+from fedapp.server.outcome import federated_metrics, mean_train_loss
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
 from fedapp.server.server_optimizer import ServerOptimizer
@@ -130,8 +130,9 @@ class WeightedFedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The whole round; nothing is left for Flower to send."""
-        model, ask = GlobalModel.from_arrays(arrays), _asking(grid)
-        self._trained = self.train(self.choose(server_round, str(config.get("run", ""))), model, ask)
+        model, ask = GlobalModel.from_arrays(arrays), self._asking(grid)
+        self._cohort = self.choose(server_round, str(config.get("run", "")))
+        self._trained = self.train(self._cohort, model, ask)
         self.roster.note(server_round, self._trained[1].replies.reports)
         return []
 
@@ -142,14 +143,16 @@ class WeightedFedAvg(Strategy):
         model, aggregate = self._trained
         if model is None:
             return None, None
-        return model.arrays, MetricRecord({"clients": float(len(aggregate.survivors))})
+        loss = mean_train_loss(aggregate.replies, self._cohort.weights, aggregate.scalars)
+        metrics = {"clients": float(len(aggregate.survivors)), **({} if loss is None else {"train-loss": loss})}
+        return model.arrays, MetricRecord(metrics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The whole evaluation; nothing is left for Flower to send."""
         run = str(config.get("run", ""))
-        self._evaluated = self.evaluate(server_round, run, GlobalModel.from_arrays(arrays), _asking(grid))
+        self._evaluated = self.evaluate(server_round, run, GlobalModel.from_arrays(arrays), self._asking(grid))
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -157,6 +160,6 @@ class WeightedFedAvg(Strategy):
         found = federated_metrics(self._evaluated.good, self.task, self.roster.num_examples)
         return MetricRecord({name: value for name, value in found.items() if value is not None}) or None
 
-
-def _asking(grid: Grid) -> Ask:
-    return lambda messages, timeout: grid.send_and_receive(messages, timeout=timeout)
+    def _asking(self, grid: Grid) -> Ask:
+        """A silent SuperNode is waited for as long as a message lives, which Flower's `start` does not say."""
+        return lambda messages, timeout: grid.send_and_receive(messages, timeout=timeout or self.message_ttl)

@@ -58,6 +58,8 @@ class UpdateSteps:
         """The update, or the sum of updates, that a reply holds: checked, or turned back into the template's form."""
         if not self.steps:
             return update
+        if not self.summable and update.keys() != {ENCODED}:
+            raise UpdateRejected("bad reply: no encoded update")
         vector = flatten(update, template) if self.summable else update[ENCODED]
         for step in reversed(self.steps):
             vector = step.on_reply(vector, weight, plan.get(step.name, {}))

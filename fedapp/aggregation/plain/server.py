@@ -63,7 +63,7 @@ class PlainServer:
         good = [report.client for report in reply.reports if report.rejected is None and not report.declined]
         weights, plan = cohort.weights, cohort.instruction.plan
         if reply.total:
-            fault = self._sum_fault(reply, good, rule, weights, plan)
+            fault = self._sum_fault(reply, good, rule, template, weights, plan)
             for client in good if fault else ():
                 replies.reject(client, text(fault))
             return
@@ -96,6 +96,7 @@ class PlainServer:
         reply: Reply,
         good: list[int],
         rule: AggregationRule,
+        template: State,
         weights: Mapping[int, float],
         plan: Mapping[str, Params],
     ) -> str | None:
@@ -109,7 +110,7 @@ class PlainServer:
         own = [weights[client] for client in good]
         fault = rule.screen_sum(reply.total, own)
         if fault is None and self._steps.steps:
-            values = as_float(reply.total)
+            values = as_float({key: reply.total[key] for key in template})
             try:
                 self._steps.on_reply(values, values, math.fsum(own), plan)
             except Exception as error:  # whatever it is, it is the sender's

@@ -12,13 +12,16 @@ from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
 from fedapp.learning.build import build_parts
 from fedapp.learning.training import LocalTraining, TrainingResult
 from fedapp.models.shared_state import shared_state
 from fedapp.server.build import build_strategy
-from fedapp.server.population.preflight import Population
+from fedapp.server.exchange import Exchange
+from fedapp.server.population.preflight import AdmissionRules, preflight
 from fedapp.server.population.roster import Roster
+from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.steps import steps_of
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
@@ -196,6 +199,20 @@ def test_a_client_does_not_send_an_update_that_cannot_be_used(
         assert found[3]["rejected"] == "its update was not sent (see the client's log)"
 
 
+def test_a_mean_that_is_too_large_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from clients that do not look at their own updates; its metrics do not count either."""
+    monkeypatch.setattr(NormLimit, "on_client", lambda self, vector, *_: vector)
+    with pytest.raises(FederationError, match="no round had"):
+        run_in_process(tmp_path / "run", SMALL + " strategy.max_update_norm=0.001")
+    for row in lines(tmp_path / "run", "clients.jsonl"):
+        assert row["rejected"] is None
+        assert row["unused"].startswith("nothing was aggregated: the mean update's norm")
+        assert row["unused"].endswith("is above 0.001")
+    metrics = lines(tmp_path / "run", "metrics.jsonl")
+    assert len({line["test_loss"] for line in metrics}) == 1
+    assert {line.get(name) for line in metrics for name in ("train_loss", "val_loss", "val_accuracy")} == {None}
+
+
 def test_what_lies_beyond_the_clip_is_cut_and_counted(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", SMALL + " secure_aggregation.clip=0.001")
     line = lines(directory, "metrics.jsonl")[-1]
@@ -327,18 +344,15 @@ def test_keys_of_an_option_that_is_not_chosen_are_refused() -> None:
         compose(["secure_aggregation=none", "secure_aggregation.bits=8"])
 
 
-def test_flowers_own_loop_drives_it_too(tmp_path: Path) -> None:
-    """`Strategy.start` asks for a round's messages once; the four stages of the round are in that."""
+def test_flowers_own_loop_drives_it_too(secure: Path) -> None:
+    """`Strategy.start` asks for a round's messages once; the four stages of the round are in that. The same model."""
     grid = InProcessGrid(SMALL, 6)
     config = compose(SMALL.split())
     parts = build_parts(config)
-    roster = Roster(Population({client: 100 + client for client in range(6)}, dict.fromkeys(range(6), 100)))
+    roster = Roster(preflight(Exchange(grid), AdmissionRules(num_clients=6)))
     strategy = build_strategy(config, parts, roster, protocol_of(config), steps_of(config))
-    before = shared_state(parts.model)
-    result = strategy.start(grid, state_to_arrays(before), num_rounds=2)
+    result = strategy.start(grid, state_to_arrays(shared_state(parts.model)), num_rounds=2)
     asked = [stage(m) for m in grid.sent if m.metadata.message_type == "train"]
     assert asked == [name for _ in range(2) for name in STAGES for _ in range(6)]
-    after = arrays_to_state(result.arrays)
-    assert after.keys() == before.keys()
-    assert not torch.equal(after["net.1.weight"], before["net.1.weight"])
+    assert state_sha256(arrays_to_state(result.arrays)) == summary(secure)["model_sha256"]
     assert {number: metrics["clients"] for number, metrics in result.train_metrics_clientapp.items()} == {1: 6, 2: 6}
