@@ -144,8 +144,8 @@ class WeightedFedAvg(Strategy):
         if model is None:
             return None, None
         loss = mean_train_loss(aggregate.replies, self._cohort.weights, aggregate.scalars)
-        metrics = {"clients": float(len(aggregate.survivors)), **({} if loss is None else {"train-loss": loss})}
-        return model.arrays, MetricRecord(metrics)
+        found = {"clients": float(len(aggregate.survivors)), "train-loss": loss}
+        return model.arrays, MetricRecord({name: value for name, value in found.items() if value is not None})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
