@@ -448,7 +448,7 @@ def test_a_round_that_flower_drives_is_the_same_round() -> None:
     found, expected = arrays_to_state(arrays), one_round(make(), lambda m: [good_reply(m)])
     assert list(found) == list(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert metrics == MetricRecord({"clients": 3.0})
+    assert metrics == MetricRecord({"clients": 3.0, "train-loss": 0.5})
     assert driven(make(minimum=3), only_third(lambda m: [])) == (None, None)
 
 
