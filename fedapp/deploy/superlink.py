@@ -9,7 +9,7 @@ from pathlib import Path
 from fedapp.common.errors import FederationError
 from fedapp.deploy import terminal
 from fedapp.deploy.admission import Changes, admit, public_keys
-from fedapp.deploy.folders import SuperLinkFolder, make_private_folder, read_superlink
+from fedapp.deploy.folders import SuperLinkFolder, make_private_file, make_private_folder, read_superlink
 from fedapp.deploy.gateway import Gateway
 from fedapp.deploy.identity import expiry
 from fedapp.deploy.only_one import only_one
@@ -57,7 +57,12 @@ class DeployedSuperLink:
         command = ["flower-superlink", "--isolation", "subprocess", "--enable-supernode-auth"]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--ssl-certfile", str(folder.certificate), "--ssl-keyfile", str(folder.key)]
-        command += ["--ssl-ca-certfile", str(folder.authority), "--database", str(self._state / "superlink.db")]
+        command += [
+            "--ssl-ca-certfile",
+            str(folder.authority),
+            "--database",
+            str(make_private_file(self._state / "superlink.db")),
+        ]
         command += ["--host", "127.0.0.1", "--port", str(folder.control_port)]
         self._program = Program(command, home=self._state, environment=flower_environment(self._state), say=self._say)
         context = ssl.create_default_context(cafile=str(folder.authority))

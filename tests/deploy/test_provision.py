@@ -285,3 +285,38 @@ def test_where_the_first_host_stays_sites_have_nothing_to_do(
     assert status(root, "--renew", "superlink", *hosts) == 0
     assert (root / "site-A" / "site.toml").read_bytes() == before
     assert "TO DO" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o711])
+def test_a_folder_that_others_can_enter_is_closed_to_them(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    assert stat.S_IMODE(folders.make_private_folder(tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "state").chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(ConfigError, match="chmod 700"):
+        folders.make_private_folder(tmp_path / "state")
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_the_database_is_private_whatever_it_was(tmp_path: Path, before: int | None) -> None:
+    file = tmp_path / "superlink.db"
+    if before is not None:
+        file.write_bytes(b"rows")
+        file.chmod(before)
+    folders.make_private_file(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_bytes() == (b"" if before is None else b"rows")
+
+
+@pytest.mark.parametrize("unit", ["superlink", "supernode"])
+def test_the_systemd_units_bound_memory(unit: str) -> None:
+    folder = Path(__file__).resolve().parents[2] / "scripts" / "deploy" / "systemd"
+    assert "\nMemoryMax=" in (folder / f"fedapp-{unit}.service").read_text()
