@@ -1,9 +1,14 @@
 """Exact weighted sums of updates, the same bit for bit in whatever order and grouping they arrive.
 
 Every client's `weight * update` is rounded once to a multiple of 2^-42 and held as a 64-bit integer; integers add
-without error, so any order of additions gives the same sum. Weights are normalised to sum to one over the clients
-asked, and an update's entries must lie below 2^20 in magnitude, so that no sum can exceed 2^62 and wrap:
-|sum of w_c u_c| * 2^42 <= 2^20 * 2^42. Against the true mean each client adds at most 2^-43 of rounding.
+without error, so any order of additions gives the same sum. Weights sum to at most one over the clients asked, and an
+update's entries must lie below 2^20 in magnitude, so that no sum can exceed 2^62 and wrap:
+|sum of w_c u_c| * 2^42 <= 2^20 * 2^42. Against the true sum each client adds at most 2^-43 of rounding.
+
+Where clients' counts are bounded (`CohortRule.weights`), a client's weight is a multiple m of the median client's,
+m <= bound, times 2^-k, where 2^(k-1) < bound * cohort <= 2^k. So the sum stays at most one whatever anybody claims, and
+rounding moves the mean of median clients by at most 2 * bound times as much as with weights that sum to one. Without a
+bound weights are normalised over those asked, and one client's claim may leave nothing of the others' updates.
 """
 
 import math

@@ -51,7 +51,7 @@ Handler = Callable[[RecordDict, RecordDict, Train], RecordDict]  # (message, the
 class Cohort:
     """Who is asked in a round, and for what.
 
-    `instruction` names all clients of the cohort with their weights, which sum to one. `hosts`: by client, the
+    `instruction` names all clients of the cohort with their weights, which sum to one or less. `hosts`: by client, the
     SuperNode that does its work. With `needed` updates a round that asked more clients goes on; with fewer than
     `minimum` it changes nothing. A message lives for `message_ttl` seconds.
     """

@@ -8,7 +8,7 @@ from fedapp.client.storage import Folder
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts, build_shards, bytes_of, model_bytes
 from fedapp.learning.training import resolve_device
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
@@ -26,11 +26,13 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
     if data_path is not None:
         config = only_own_paths(config, limits)
     try:
+        _check_size(model_bytes(config) if limits.max_model_mb is not None else None, limits)
         parts = build_parts(config)
     except ConfigError as error:
         if limits.weights is None or error.abroad is not None:
             raise
         raise DeviceError(str(error)) from error  # it may name a file of weights
+    _check_size(bytes_of(parts.whole), limits)
     protection = privacy_of(config).protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
     parts.whole.to(resolve_device(config.run.device))
@@ -47,6 +49,14 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
         features=features,
         backbone=backbone,
     )
+
+
+def _check_size(size: int | None, limits: OwnLimits) -> None:
+    """Raises ConfigError for a model that is larger than the operator allows."""
+    if size is not None and limits.max_model_mb is not None and size > limits.max_model_mb << 20:
+        raise ConfigError(
+            f"model: takes {-(-size >> 20)} MB, and this SuperNode's operator allows less (node-config max-model-mb)"
+        )
 
 
 def only_own_paths(config: Config, limits: OwnLimits) -> Config:

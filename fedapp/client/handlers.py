@@ -13,7 +13,7 @@ from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
 from fedapp.client.site import Site
-from fedapp.client.storage import Folder, open_account, open_storage, storage_folder, store_result
+from fedapp.client.storage import Folder, check_disk, open_account, open_storage, storage_folder, store_result
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
@@ -86,6 +86,7 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
     try:
         run = open_run(context)
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
+        check_disk(context, run.config, run.site)
         _check_ledger(own_limits(context.node_config).ledger)
         clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
         report = replace(run.site.preflight(clients), num_partitions=num_partitions(context.node_config))
@@ -103,7 +104,11 @@ def _train(content: RecordDict, context: Context) -> RecordDict:
 
     def train(client: int, instruction: Instruction, model: State) -> tuple[ClientReport, State]:
         storage = open_storage(context, run.config, run.site, instruction.run)
-        return run.site.train(client, instruction, model, storage)
+        report, update = run.site.train(client, instruction, model, storage)
+        folder = storage_folder(context.node_config)
+        if update and instruction.run and folder is not None:
+            folder.runs.note_training(instruction.run)
+        return report, update
 
     return dispatch(run.half, content, context.state, train)
 
@@ -116,7 +121,7 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics
         reply = Reply(tuple(ClientReport(report.client, report.rejected) for report in reply.reports))
-    if instruction.deliver and (folder := storage_folder(context.node_config)) is not None:
+    if instruction.deliver and instruction.run and (folder := storage_folder(context.node_config)) is not None:
         for client in instruction.clients:  # a device is one
             run.site.load(client, model, storage, instruction.server_round)
             store_result(folder, run.config, instruction.run, run.site.whole.state_dict())

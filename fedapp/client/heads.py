@@ -32,10 +32,10 @@ Heads = Callable[[int], Head]  # by client
 
 class FolderHead:
     """Files in a folder. A run that is resumed does some rounds again, with the heads of the time: those of the last
-    `rounds_back` rounds stay, and the newest before them."""
+    `rounds_back` rounds stay, and the newest before them. `before_keeping` is called before one is written."""
 
-    def __init__(self, folder: Path, *, rounds_back: int) -> None:
-        self._folder, self._rounds_back = folder, rounds_back
+    def __init__(self, folder: Path, *, rounds_back: int, before_keeping: Callable[[], object] = lambda: None) -> None:
+        self._folder, self._rounds_back, self._before_keeping = folder, rounds_back, before_keeping
 
     def after(self, server_round: int) -> dict[str, Tensor] | None:
         """Raises DataError for a damaged file: to begin anew in silence would spoil this client's part."""
@@ -49,6 +49,7 @@ class FolderHead:
             raise DataError(f"{path}: is damaged ({error}); remove it to go on from the head before it") from None
 
     def keep(self, server_round: int, state: Mapping[str, Tensor]) -> None:
+        self._before_keeping()
         self._folder.mkdir(parents=True, exist_ok=True)
         content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
         # It follows from the client's data alone, as nobody has averaged it.

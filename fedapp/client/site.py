@@ -84,6 +84,7 @@ class Site:
         for client in clients:
             try:
                 train, fault = self.shards.of(client).train, ""
+                self.protection.check_work(len(train))
                 found = moments(train) if federated else None
             except FedappError as error:
                 log.error("client %d takes no part: %s", client, error)

@@ -7,7 +7,6 @@ as the run. Nothing of it is ever sent.
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.client.heads import FolderHead, Heads, StateHead
+from fedapp.client.run_folders import RunFolders
 from fedapp.client.site import ClientStorage, Site
 from fedapp.client.step_states import StepStates
 from fedapp.common.errors import ConfigError, NodeConfigError
@@ -24,33 +24,41 @@ from fedapp.common.files import write_atomically
 from fedapp.common.run_paths import KEPT, run_directory
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
+from fedapp.models.shared_state import personal_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
-from fedapp.privacy.limits import own_limits
+from fedapp.privacy.limits import own_limits, whole_limit
 from fedapp.privacy.protection import Account
 
-__all__ = ["Folder", "open_account", "open_storage", "storage_folder", "store_result"]
+__all__ = ["Folder", "check_disk", "open_account", "open_storage", "storage_folder", "store_result"]
 
 log = logging.getLogger("flwr")
 
 NodeConfig = Mapping[str, bool | int | float | str]
-RUNS_KEPT = 4  # of how many runs a device has heads and results
 FEATURES_MB = 1024
+OVERHEAD, CONFIG_BYTES = 256, 1 << 16  # of a tensor in a file: its name and form; of a config.yaml
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A device's own folder, and how many bytes of it features may fill."""
+    """A device's own folder, and how many bytes of it features and what is stored of runs may fill."""
 
     path: Path
     feature_bytes: int = FEATURES_MB << 20
+    run_bytes: int | None = None
+
+    @property
+    def runs(self) -> RunFolders:
+        return RunFolders(self.path, self.run_bytes)
 
 
 def storage_folder(node_config: NodeConfig) -> Folder | None:
-    """None where the operator named no folder. Raises NodeConfigError for what is none."""
+    """None where the operator named no folder. Of `max-disk-mb` features get half at most, runs the rest. Raises
+    NodeConfigError for what is none."""
     given, size = node_config.get("keep-path"), node_config.get("features-mb", FEATURES_MB)
     if given is None:
-        if "features-mb" in node_config:
-            raise NodeConfigError("node-config features-mb: has an effect together with keep-path only")
+        for key in ("features-mb", "max-disk-mb"):
+            if key in node_config:
+                raise NodeConfigError(f"node-config {key}: has an effect together with keep-path only")
         return None
     if "data-path" not in node_config:
         raise NodeConfigError("node-config keep-path: is for a device with data of its own (data-path)")
@@ -58,12 +66,33 @@ def storage_folder(node_config: NodeConfig) -> Folder | None:
         raise NodeConfigError(f"node-config keep-path={given}: must be an absolute path")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise NodeConfigError(f"node-config features-mb={size}: must be a whole number, 0 or more")
-    return Folder(Path(given).expanduser(), size << 20)
+    feature_bytes, run_bytes = size << 20, None
+    if (most := whole_limit(node_config, "max-disk-mb", 1)) is not None:
+        feature_bytes = min(feature_bytes, most << 19)
+        run_bytes = (most << 20) - feature_bytes
+    return Folder(Path(given).expanduser(), feature_bytes, run_bytes)
+
+
+def check_disk(context: Context, config: Config, site: Site) -> None:
+    """Raises ConfigError for a run that would store more in a device's folder than its operator allows."""
+    if (folder := storage_folder(context.node_config)) is not None:
+        folder.runs.check(_head_bytes(config, site) + (_result_bytes(site) if config.federation.deliver else 0))
+
+
+def _head_bytes(config: Config, site: Site) -> int:
+    """All heads of a run, each written whole before an old one goes."""
+    head = sum(value.numel() * value.element_size() + OVERHEAD for value in personal_state(site.model).values())
+    return head * (KEPT * config.run.checkpoint_every + 3)
+
+
+def _result_bytes(site: Site) -> int:
+    return sum(v.numel() * v.element_size() + OVERHEAD for v in site.whole.state_dict().values()) + CONFIG_BYTES
 
 
 def open_storage(context: Context, config: Config, site: Site, run: str) -> ClientStorage:
-    """`run`: the run's name, as its server says."""
-    heads = None if site.parts.is_whole else _open_heads(context, config, run)
+    """`run`: the run's name, as its server says. Raises ConfigError as `check_disk` does."""
+    check_disk(context, config, site)
+    heads = None if site.parts.is_whole else _open_heads(context, config, site, run)
     keeping = [step for step in site.steps.steps if step.keeps_state]
     states = StepStates(context.state, keeping) if keeping else None
     return ClientStorage(open_account(context, config, site), heads, states)
@@ -87,12 +116,18 @@ def open_account(context: Context, config: Config, site: Site) -> Account | None
     return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
 
 
-def _open_heads(context: Context, config: Config, run: str) -> Heads:
+def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads:
     rounds_back = KEPT * config.run.checkpoint_every
     if local_data_path(context.node_config) is not None:
         folder = storage_folder(context.node_config)
         if folder is not None and run:
-            own = FolderHead(_of_run(folder.path / "heads", run), rounds_back=rounds_back)
+            runs, needed = folder.runs, _head_bytes(config, site)
+
+            def before_keeping() -> None:
+                runs.note_training(run)
+                runs.make_room("heads", run, needed)
+
+            own = FolderHead(folder.path / "heads" / run, rounds_back=rounds_back, before_keeping=before_keeping)
             return lambda client: own
     elif (known := _run_directory(config)) is not None:
         return lambda client: FolderHead(known / "heads" / f"client-{client}", rounds_back=rounds_back)
@@ -106,26 +141,18 @@ def _run_directory(config: Config) -> Path | None:
 
 def store_result(folder: Folder, config: Config, run: str, state: Mapping[str, Tensor]) -> Path:
     """Write the run's result, the whole network's state, beside the config that says what it is. Returns its folder;
-    `latest` beside it leads there, too."""
-    target = _of_run(folder.path / "models", run)
+    `latest` beside it leads to the newest one of a run in which this device has trained, if there is one."""
+    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    target = folder.runs.make_room("models", run, len(content) + CONFIG_BYTES)
     target.mkdir(parents=True, exist_ok=True)
     data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
     write_atomically(target / "config.yaml", to_yaml(replace(config, data=data)).encode())
-    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
     write_atomically(target / "model.safetensors", content, mode=0o600)
+    log.info("the run's result is in %s", target)
+    latest = target.with_name("latest")
+    if latest.exists() and folder.runs.has_trained(latest.resolve().name) and not folder.runs.has_trained(run):
+        return target
     link = target.with_name(f"latest.{os.getpid()}")
     link.symlink_to(target.name)
-    os.replace(link, target.with_name("latest"))
-    log.info("the run's result is in %s", target)
-    return target
-
-
-def _of_run(folder: Path, run: str) -> Path:
-    """This run's own folder in `folder`; those of runs long ago go."""
-    target = folder / run
-    if not target.exists():
-        others = [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
-        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in others[RUNS_KEPT - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
+    os.replace(link, latest)
     return target

@@ -14,6 +14,7 @@ from fedapp.config.options import options_of
 
 __all__ = ["SavedConfig", "read_saved"]
 
+LARGEST = 1 << 24  # characters; class names and columns make a config of a few thousand
 PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models.", "task.kind": "fedapp.learning.tasks."}
 
 
@@ -33,7 +34,7 @@ def read_saved(path: Path) -> SavedConfig:
     fedapp.learning.tasks that a file under conf/ names. Raises ConfigError, opening with `path`, for anything else."""
     defaults = {"task.kind": options_of("task/kind")["auto"]}  # runs of earlier versions name no kind
     try:
-        config = yaml.safe_load(path.read_text("utf-8"))
+        config = _plain_yaml(path.read_text("utf-8"))
         nodes: dict[str, Node] = {}
         for key, package in PACKAGES.items():
             node = _found(config, key) or defaults.get(key)
@@ -50,6 +51,17 @@ def read_saved(path: Path) -> SavedConfig:
         raise ConfigError(f"{path}: no config of a run: {reason}") from None
     personal = personal if isinstance(personal, dict) else None
     return SavedConfig(nodes["data"], nodes["model"], nodes["task.kind"], personal)
+
+
+def _plain_yaml(content: str) -> Any:
+    """`content` as YAML without aliases, by which a few lines stand for more than any memory: a run writes none. Raises
+    yaml.YAMLError."""
+    if len(content) > LARGEST:
+        raise yaml.YAMLError(f"more than {LARGEST} characters")
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias (*{event.anchor})")
+    return yaml.safe_load(content)
 
 
 def _found(config: Any, key: str) -> Any:

@@ -11,9 +11,11 @@ from fedapp.common.errors import ConfigError
 __all__ = ["Config", "Federation", "Run", "Strategy", "TaskSection", "Train", "check_ranges"]
 
 
-def bounded(*, ge: float | None = None, gt: float | None = None, le: float | None = None) -> Any:
-    """A required number with its range."""
-    return field(default=MISSING, metadata={"ge": ge, "gt": gt, "le": le})
+def bounded(
+    *, ge: float | None = None, gt: float | None = None, le: float | None = None, word: str | None = None
+) -> Any:
+    """A required number with its range, or `word`."""
+    return field(default=MISSING, metadata={"ge": ge, "gt": gt, "le": le, "word": word})
 
 
 def choice(*options: str | int) -> Any:
@@ -66,6 +68,7 @@ class Train:
 class Strategy:
     weighting: str = choice("num_examples", "uniform", "sqrt")
     weight_cap: float | None = bounded(gt=0)
+    weight_bound: int | float | str | None = bounded(ge=1, le=1e6, word="auto")
     max_update_norm: float | None = bounded(gt=0)
     aggregation: Any = MISSING
     server_optimizer: Any = MISSING
@@ -108,8 +111,10 @@ def check_ranges(config: Config) -> None:
         for item in fields(getattr(config, section_name)):
             value, rule = getattr(getattr(config, section_name), item.name), item.metadata
             key = f"{section_name}.{item.name}"
-            if value is None:
+            if value is None or value == rule.get("word", MISSING):
                 continue
+            if isinstance(value, str) and rule.get("word") is not None:
+                raise ConfigError(f"{key}={value}: must be a number or {rule['word']}")
             if value not in rule.get("options", (value,)):
                 raise ConfigError(f"{key}={value}: must be one of {', '.join(map(str, rule['options']))}")
             # Written so that NaN, which compares false with everything, is refused.

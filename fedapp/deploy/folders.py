@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ __all__ = [
     "Operator",
     "SiteFolder",
     "SuperLinkFolder",
+    "make_private_file",
     "make_private_folder",
     "private_file",
     "read_operator",
@@ -142,8 +144,24 @@ def private_file(path: Path) -> Path:
 
 
 def make_private_folder(path: Path) -> Path:
-    """A folder that only its owner can enter, from the moment it is there; one that is there is left as it is."""
+    """A folder that only its owner can enter, from the moment it is there; one that others can enter is closed to them.
+    Raises ConfigError where that cannot be, as in another user's folder."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        try:
+            path.chmod(0o700)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: others can enter it, and that cannot be changed ({error.strerror}); chmod 700"
+            ) from None
+    return path
+
+
+def make_private_file(path: Path) -> Path:
+    """A file, empty if it is new, that only its owner can read or write, whatever the umask of who opens it next."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedapp.common.errors import ConfigError
 
-__all__ = ["only_one"]
+__all__ = ["is_running", "only_one"]
 
 
 @contextmanager
@@ -21,3 +21,15 @@ def only_one(state: Path, what: str) -> Iterator[None]:
                 f"--folder {state.parent}: a {what} is running from it already; end that one first"
             ) from None
         yield
+
+
+def is_running(state: Path) -> bool:
+    """Whether a process of this machine holds `state`."""
+    try:
+        with (state / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     federation = provision(given)
     show(Console(), federation)
-    return 0
+    for line in federation.todo:
+        print(f"TO DO: {line}", flush=True)
+    return int(federation.undone)
 
 
 def provision(given: Namespace) -> Register:

@@ -17,6 +17,7 @@ from fedapp.deploy.identity import (
     new_supernode_key,
     public_key_of,
 )
+from fedapp.deploy.only_one import is_running
 
 __all__ = ["RESERVED", "Participant", "Register"]
 
@@ -44,6 +45,8 @@ class Register:
     control_port: int = 8444
     participants: dict[str, Participant] = field(default_factory=dict)
     server_made: bool = False  # its folder may have been moved to where it is needed
+    todo: list[str] = field(default_factory=list)  # what whoever calls must still do for this call's changes to count
+    undone: bool = False  # an old key counts until that is done
 
     @classmethod
     def load(cls, root: Path) -> "Register":
@@ -88,6 +91,7 @@ class Register:
 
     def renew_server(self, lifetime: timedelta, hosts: Sequence[str] = ()) -> None:
         """A new key and certificate for the SuperLink, at other `hosts` if some are given."""
+        before = self._address() if self.hosts else None
         if hosts:
             self.hosts = [check_host(host) for host in hosts]
         folder = make_private_folder(self.root / "superlink")
@@ -107,6 +111,22 @@ class Register:
             self._publish(name)
         self.server_made = True
         self._save()
+        if before not in (None, self._address()):
+            self._move_sites()
+
+    def _move_sites(self) -> None:
+        """Sites' folders name the SuperLink's address: write the new one into those that are here."""
+        line, here, away = f'superlink = "{self._address()}"', list[str](), list[str]()
+        for name, participant in self.participants.items():
+            if (self.root / name / "site.toml").is_file():
+                self._write_site(name, participant.client)
+                here.append(name)
+            elif not participant.revoked:
+                away.append(name)
+        if here:
+            self.todo.append(f"site.toml of {', '.join(here)} now has {line}: replace it where a site has a copy")
+        if away:
+            self.todo.append(f"the folders of {', '.join(away)} are not here: set {line} in their site.toml")
 
     def add(self, name: str) -> bool:
         """A start-up folder for a new site; False where the site is there already. Raises ConfigError."""
@@ -127,12 +147,31 @@ class Register:
     def renew(self, name: str) -> None:
         """A new key for a site, which counts from now on; the old one does not."""
         self._make_site(name, self._known(name).client, anew=True)
+        self._say_where(f"put superlink/keys/{name}.pub into its keys/, in place of the old key", name)
 
     def revoke(self, name: str) -> None:
         """From now on the site's key does not count."""
         self._known(name).revoked = True
         self._save()
         self._publish(name)
+        self._say_where(f"delete {name}.pub from its keys/", name)
+
+    def _say_where(self, what: str, name: str) -> None:
+        """Say what must be done where the SuperLink runs from another folder than this federation's, or may do so."""
+        folder = self.root / "superlink"
+        if is_running(folder / "state"):
+            return
+        if (folder / "superlink.toml").is_file():
+            self.todo.append(
+                f"no SuperLink is running from {folder}: if one runs from a copy of it, the old key of {name} counts"
+                f" until you {what} there"
+            )
+            return
+        self.undone = True
+        self.todo.append(
+            f"the SuperLink's folder is not at {folder}: the old key of {name} STILL COUNTS until you {what}, on the"
+            " SuperLink's machine"
+        )
 
     def _known(self, name: str) -> Participant:
         if name not in self.participants:
@@ -148,11 +187,15 @@ class Register:
             private, public = new_supernode_key()
             write_private(file, private)
         write_atomically(folder / AUTHORITY, self._authority())
-        settings: dict[str, str | int] = {"name": name, "superlink": self._address(), "client": client}
-        write_toml(folder / "site.toml", "Where this SuperNode connects, and who it is there", settings)
+        self._write_site(name, client)
         self.participants[name] = Participant(client, public.decode().strip())
         self._save()
         self._publish(name)
+
+    def _write_site(self, name: str, client: int) -> None:
+        settings: dict[str, str | int] = {"name": name, "superlink": self._address(), "client": client}
+        comment = "Where this SuperNode connects, and who it is there"
+        write_toml(self.root / name / "site.toml", comment, settings)
 
     def _make_operator(self) -> None:
         folder = self.root / "operator"
@@ -181,5 +224,5 @@ class Register:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _save(self) -> None:
-        saved = {key: value for key, value in asdict(self).items() if key != "root"}
+        saved = {key: value for key, value in asdict(self).items() if key not in ("root", "todo", "undone")}
         write_atomically(self.root / "ca" / "federation.json", json.dumps(saved, indent=1).encode(), mode=0o600)

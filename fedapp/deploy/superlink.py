@@ -6,10 +6,10 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fedapp.common.errors import FedappError, FederationError
+from fedapp.common.errors import FederationError
 from fedapp.deploy import terminal
 from fedapp.deploy.admission import Changes, admit, public_keys
-from fedapp.deploy.folders import SuperLinkFolder, make_private_folder, read_superlink
+from fedapp.deploy.folders import SuperLinkFolder, make_private_file, make_private_folder, read_superlink
 from fedapp.deploy.gateway import Gateway
 from fedapp.deploy.identity import expiry
 from fedapp.deploy.only_one import only_one
@@ -20,6 +20,8 @@ from fedapp.launch.local_superlink import flower_environment, wait_for_health
 __all__ = ["DeployedSuperLink", "main"]
 
 POLL = 1.0  # seconds
+RETRY = 10.0  # seconds
+Keys = tuple[dict[str, bytes], dict[str, str]]  # by site, its key, and why there is none
 EXAMPLE = """Example:
   scripts/deploy/superlink --folder federation/superlink --host 0.0.0.0
 SuperNodes connect to the port in superlink.toml, and get messages there and nothing else. Runs are started at its
@@ -29,9 +31,19 @@ control_port, which is open on this machine only. Keys put into keys/, or taken 
 class DeployedSuperLink:
     """A SuperLink that runs from its start-up folder; its database is in `state`."""
 
-    def __init__(self, folder: SuperLinkFolder, state: Path, host: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: SuperLinkFolder,
+        state: Path,
+        host: str,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder, self._state, self._host, self._say = folder, state, host, say
-        self._keys: dict[str, bytes] = {}
+        self._clock = clock
+        self._admitted: Keys | None = None  # as they were registered
+        self._tried: Keys = ({}, {})  # in vain, not to be tried again before `_due`
+        self._due = 0.0
         self._program: Program | None = None
         self._gateway: Gateway | None = None
 
@@ -45,13 +57,19 @@ class DeployedSuperLink:
         command = ["flower-superlink", "--isolation", "subprocess", "--enable-supernode-auth"]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--ssl-certfile", str(folder.certificate), "--ssl-keyfile", str(folder.key)]
-        command += ["--ssl-ca-certfile", str(folder.authority), "--database", str(self._state / "superlink.db")]
+        command += [
+            "--ssl-ca-certfile",
+            str(folder.authority),
+            "--database",
+            str(make_private_file(self._state / "superlink.db")),
+        ]
         command += ["--host", "127.0.0.1", "--port", str(folder.control_port)]
         self._program = Program(command, home=self._state, environment=flower_environment(self._state), say=self._say)
         context = ssl.create_default_context(cafile=str(folder.authority))
         if not wait_for_health(self._program.process, f"https://{self._control}", context):
             raise FederationError(f"flower-superlink did not start:\n{self._program.tail()}")
-        self.admit()
+        for name, what in self.admit().items():
+            self._say(f"{name}: {what}")
         self._gateway = Gateway(
             upstream=f"https://{self._control}",
             authority=folder.authority,
@@ -64,12 +82,17 @@ class DeployedSuperLink:
         self._gateway.start()
 
     def admit(self) -> Changes:
-        """Register and unregister SuperNodes as the folder's keys say, if they have changed."""
-        keys = public_keys(self._folder.public_keys)
-        if keys == self._keys:
+        """Register and unregister SuperNodes as the folder's keys say, if they have changed; what was done.
+
+        Whatever it raises, it is tried again, after `RETRY` seconds or when the keys have changed.
+        """
+        found = keys, faults = public_keys(self._folder.public_keys)
+        if found == self._admitted or (found == self._tried and self._clock() < self._due):
             return {}
-        self._keys = keys  # whatever comes of it, it is not tried each second
-        return admit(self._control, self._folder.authority, keys)
+        self._tried, self._due = found, self._clock() + RETRY
+        changes = admit(self._control, self._folder.authority, keys, faults)
+        self._admitted = found
+        return {**faults, **changes}
 
     def ended(self) -> str | None:
         """What Flower's program printed last, once it has ended by itself; None while it runs."""
@@ -119,6 +142,6 @@ def main(arguments: Sequence[str]) -> int:
 def _changes(superlink: DeployedSuperLink) -> Changes:
     try:
         return superlink.admit()
-    except FedappError as error:  # of one site, and no reason to stop for the others
-        terminal.say(f"error: {error}")
+    except Exception as error:  # of Flower's control interface, and no reason to stop: it is tried again
+        terminal.say(f"error: keys/: not all changes count yet, trying again in {RETRY:.0f} s: {error!r}")
         return {}

@@ -116,7 +116,7 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
         found["weights-dir"] = str(given.weights.expanduser().absolute())
     if given.ledger is not None:
         found["ledger-path"] = str(given.ledger.expanduser().absolute())
-    for option in ("max_epsilon", "max_seconds", "min_cohort"):
+    for option in ("max_epsilon", "max_seconds", "max_steps", "max_model_mb", "max_disk_mb", "min_cohort"):
         if (value := getattr(given, option)) is not None:
             found[option.replace("_", "-")] = value
     return found
@@ -142,6 +142,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--ledger", type=Path, help="the file in which what was spent of the privacy budget is kept")
     made.add_argument("--max-epsilon", type=float, help="the most that may ever be spent of it (8)")
     made.add_argument("--max-seconds", type=float, help="a training ends after this time, with what it has")
+    made.add_argument("--max-steps", type=int, help="refuse runs in which a training takes more steps in a round")
+    made.add_argument("--max-model-mb", type=int, help="refuse runs whose model is larger")
+    made.add_argument("--max-disk-mb", type=int, help="the most that --keep may fill, with features, heads and results")
     made.add_argument("--min-cohort", type=int, help="take part in secure aggregation only, and in no smaller cohort")
     made.add_argument(
         "--peers", type=Path, metavar="FOLDER", help="only with devices whose public keys (*.pub) are there"

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, FedappError
 from fedapp.common.quick_import import quick_import
 from fedapp.common.seeding import derive_seed, seeded
 from fedapp.common.state_digest import state_sha256
@@ -32,6 +32,7 @@ from fedapp.models.input_layer import assemble
 from fedapp.models.personal import Personal
 from fedapp.models.shared_state import frozen_state, personal_state
 from fedapp.models.transfer import split
+from fedapp.models.weights import form_only
 
 __all__ = [
     "Parts",
@@ -163,8 +164,27 @@ def optimizer_factory(key: str, node: dict[str, Any]) -> Callable[..., torch.opt
     return cast(Callable[..., torch.optim.Optimizer], made)
 
 
-def build_training(config: Config, parts: Parts, max_seconds: float | None = None) -> LocalTraining:
-    """Plain local training. `max_seconds`: the operator's; the shorter of it and the server's counts."""
+def model_bytes(config: Config) -> int | None:
+    """How large the config's model is, found without any memory for it; None where that cannot be found so."""
+    task = build_task(config, build_source(config.data).schema())
+    try:
+        with form_only(), torch.device("meta"):
+            return bytes_of(build_model(config.model, task))
+    except FedappError:
+        raise
+    except Exception:  # a model of somebody's own that computes with its weights as it is made
+        return None
+
+
+def bytes_of(model: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
+
+
+def build_training(
+    config: Config, parts: Parts, max_seconds: float | None = None, max_steps: int | None = None
+) -> LocalTraining:
+    """Plain local training. `max_seconds` and `max_steps`: the operator's; the shorter of the first and the server's
+    counts."""
     bounds = [config.train.max_seconds, max_seconds]
     return LocalTraining(
         loss=parts.task.loss,
@@ -175,6 +195,7 @@ def build_training(config: Config, parts: Parts, max_seconds: float | None = Non
         prepare=_preparation(config, parts),
         precision=config.train.precision,
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),
+        max_steps=max_steps,
     )
 
 

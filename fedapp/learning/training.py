@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import DeviceError
+from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.common.seeding import generator, seeded
 from fedapp.data.source import Examples
 from fedapp.learning.optimizer_step import make_optimizer, stepper
@@ -58,8 +58,9 @@ class LocalTraining:
     """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
 
     `prepare`, where there is one, makes of a batch's inputs what the model takes, anew each time: augmentation.
-    After `max_seconds` it stops, always after a whole step and never before the first one. With `precision` "bf16" the
-    forward pass computes in bfloat16 where torch's autocast holds that to be safe; parameters and steps stay float32.
+    More than `max_steps` are refused before the first one. After `max_seconds` it stops, always after a whole step and
+    never before the first one. With `precision` "bf16" the forward pass computes in bfloat16 where torch's
+    autocast holds that to be safe; parameters and steps stay float32.
     """
 
     loss: LossFunction
@@ -69,6 +70,7 @@ class LocalTraining:
     proximal_mu: float = 0.0
     prepare: Callable[[Tensor], Tensor] | None = None
     max_seconds: float | None = None
+    max_steps: int | None = None
     precision: str = "fp32"
     clock: Callable[[], float] = time.monotonic
 
@@ -76,6 +78,7 @@ class LocalTraining:
         self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
     ) -> TrainingResult:
         """Train `model` in place. Shuffling, augmentation and dropout depend on `seed` alone."""
+        self.check_work(len(examples))
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
@@ -99,6 +102,16 @@ class LocalTraining:
                 if self.clock() >= end:
                     break
         return TrainingResult(steps, float(total) / seen)
+
+    def check_work(self, num_examples: int) -> None:
+        """Raises ConfigError for more steps than `max_steps`."""
+        full, left = divmod(num_examples, self.batch_size)
+        steps = self.local_epochs * max(1, full + (left > 1 or (left and not full)))
+        if self.max_steps is not None and steps > self.max_steps:
+            raise ConfigError(
+                f"train.local_epochs={self.local_epochs}, train.batch_size={self.batch_size}: {steps} steps a round,"
+                " and this SuperNode's operator allows fewer (node-config max-steps)"
+            )
 
     def _gradients(self, loss: Tensor, parameters: list[nn.Parameter], start: list[Tensor]) -> Sequence[Tensor | None]:
         """Of the loss, and of the proximal term where there is a `start`; None for what the loss does not depend on."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedapp.common.errors import ConfigError, NodeConfigError
 
-__all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits"]
+__all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits", "whole_limit"]
 
 NodeConfig = Mapping[str, bool | int | float | str]
 
@@ -24,7 +24,8 @@ class OwnLimits:
     operator has given about privacy. `max_seconds`: how long a client may train in a round. `min_cohort`: it
     takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
-    folder of the files of pretrained weights that a config may name."""
+    folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
+    large a model it loads."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -35,6 +36,8 @@ class OwnLimits:
     signing_key: Path | None = None
     peers: Path | None = None
     weights: Path | None = None
+    max_steps: int | None = None
+    max_model_mb: int | None = None
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
@@ -65,10 +68,12 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
     max_seconds = _number(node_config, "max-seconds", 0) if "max-seconds" in node_config else None
     anywhere = OwnLimits(
         max_seconds=max_seconds,
-        min_cohort=_min_cohort(node_config),
+        min_cohort=whole_limit(node_config, "min-cohort", 2),
         signing_key=_absolute(node_config, "signing-key"),
         peers=_absolute(node_config, "peers"),
         weights=_absolute(node_config, "weights-dir"),
+        max_steps=whole_limit(node_config, "max-steps", 1),
+        max_model_mb=whole_limit(node_config, "max-model-mb", 1),
     )
     if "data-path" not in node_config:
         if keys:
@@ -85,12 +90,13 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
     return replace(anywhere, max_epsilon=max_epsilon, round_counts_to=int(unit), ledger=ledger, keys=keys)
 
 
-def _min_cohort(node_config: NodeConfig) -> int | None:
-    if "min-cohort" not in node_config:
+def whole_limit(node_config: NodeConfig, key: str, least: int) -> int | None:
+    """None where the operator has not set it. Raises NodeConfigError."""
+    if key not in node_config:
         return None
-    number = _number(node_config, "min-cohort", 2)
-    if number != int(number) or number < 2:
-        raise NodeConfigError(f"node-config min-cohort={number:g}: must be a whole number, 2 or more")
+    number = _number(node_config, key, least)
+    if number != int(number) or number < least:
+        raise NodeConfigError(f"node-config {key}={number:g}: must be a whole number, {least} or more")
     return int(number)
 
 

@@ -1,7 +1,7 @@
 """privacy=none: plain local training. Data stays with its owner; updates are not protected against the server."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class NoPrivacy(PrivacyOption):
         """Nothing depends on how data is read."""
 
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
-        return Unprotected(build_training(config, parts, limits.max_seconds), on_device=on_device)
+        training = build_training(config, parts, limits.max_seconds, limits.max_steps)
+        return Unprotected(training, on_device=on_device, check_work=training.check_work)
 
 
 class Unprotected(Protection):
@@ -40,8 +41,17 @@ class Unprotected(Protection):
     discloses_metrics = True
     spends = False
 
-    def __init__(self, training: Training, *, on_device: bool = False) -> None:
-        self.training, self._on_device = training, on_device
+    def __init__(
+        self,
+        training: Training,
+        *,
+        on_device: bool = False,
+        check_work: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.training, self._on_device, self._check_work = training, on_device, check_work
+
+    def check_work(self, num_examples: int) -> None:
+        self._check_work(num_examples)
 
     def preflight(self, report: PreflightReport) -> PreflightReport:
         return report

@@ -72,6 +72,11 @@ def _instead_of_batch_norm(config: Config) -> str:
 def _budget(privacy: "DpSgd", config: Config, limits: OwnLimits) -> Budget:
     rate = privacy.sample_rate
     steps = max(1, round(config.train.local_epochs / rate))
+    if limits.max_steps is not None and steps > limits.max_steps:  # before anything is computed for so many
+        raise ConfigError(
+            f"train.local_epochs={config.train.local_epochs}, privacy.sample_rate={rate:g}: {steps} steps a round, and"
+            " this SuperNode's operator allows fewer (node-config max-steps)"
+        )
     rounds = privacy.planned_rounds or planned_participations(
         config.federation.num_rounds, config.federation.fraction_train
     )

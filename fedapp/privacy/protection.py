@@ -38,6 +38,9 @@ class Protection(ABC):
     spends: ClassVar[bool]
     training: Training
 
+    def check_work(self, num_examples: int) -> None:  # noqa: B027 (public settings may have said it already)
+        """Raise ConfigError where a training on so many examples takes more steps than the operator allows."""
+
     @abstractmethod
     def preflight(self, report: PreflightReport) -> PreflightReport:
         """What of a preflight report leaves the SuperNode."""

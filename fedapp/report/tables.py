@@ -92,13 +92,14 @@ def privacy_table(run: RunData) -> Table:
 
 
 def rejections_table(run: RunData) -> Table:
-    """Everything that was turned away, newest first, down to who was left out before the first round."""
+    """Everything that was turned away, newest first, down to who was left out before the first round, or counts only
+    within bounds."""
     lines = [line for line in (*run.final, *run.clients) if line.get("rejected")]
     lines.sort(key=lambda line: int(line["round"]), reverse=True)
     rows = [(str(line["round"]), _who(line.get("client")), _why(line)) for line in lines]
-    faults = run.summary.get("faults")
-    if isinstance(faults, dict):
-        rows += [("preflight", str(who), str(reason)) for who, reason in faults.items()]
+    for name in ("faults", "bounded"):
+        if isinstance(found := run.summary.get(name), dict):
+            rows += [("preflight", str(who), str(reason)) for who, reason in found.items()]
     return _table(("round", "client", "reason"), rows, len(rows), "clients.jsonl", "last")
 
 

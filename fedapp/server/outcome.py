@@ -91,7 +91,7 @@ def federated_metrics(reports: Sequence[ClientReport], task: Task, num_examples:
 
     `val_<metric>` is over all validation examples; `_mean` over clients, each counting the same; `_worst_decile` the
     mean of the tenth of clients (at least one) that are worst off. Impossible metrics do not count, and nobody's
-    validation split counts for more than `num_examples`, its training examples in the preflight.
+    validation split counts for more than `num_examples`: of its training examples in the preflight, those that count.
     """
     judged = [
         (min(r.val_examples, num_examples[r.client]), r.val_loss, r.val_metric)

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import Message
 from torch import nn
 
+from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
 from fedapp.data.source import Examples
@@ -71,11 +72,11 @@ class SynchronousRounds:
         clock.lap("evaluate")
         return RoundOutcome(
             server_round,
-            cohort.weights,
+            cohort.weights if roster.bound is None else normalised(cohort.weights),
             replies,
             changed=changed is not None,
             test=test,
-            validation=validation_metrics(replies, aggregate.scalars, self.task, roster.num_examples),
+            validation=validation_metrics(replies, aggregate.scalars, self.task, roster.counted),
             excluded=excluded,
             left_out=left_out,
             scalars=aggregate.scalars,
@@ -102,8 +103,7 @@ class SynchronousRounds:
         delivered = sum(report.delivered for report in replies.good)
         if deliver and delivered < len(replies.good):
             log(WARNING, "%d of %d clients store the result: others have no keep-path", delivered, len(replies.good))
-        examples = strategy.roster.num_examples
-        validation = validation_metrics(replies, None, self.task, examples)
+        validation = validation_metrics(replies, None, self.task, strategy.roster.counted)
         return RoundOutcome(server_round, {}, replies, validation=validation)
 
     def _judge(self) -> Metrics:

@@ -22,7 +22,8 @@ from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_config, checkpoint_of
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
-from fedapp.server.population.preflight import AdmissionRules, Population, preflight
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.preflight import Population, preflight
 from fedapp.server.population.roster import Roster
 from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.run_directory.lock import only_writer
@@ -94,7 +95,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
 
 
 def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
-    federation = config.federation
+    federation, schema = config.federation, parts.task.schema
     return AdmissionRules(
         num_clients=federation.num_clients,
         min_clients=federation.min_clients,
@@ -102,6 +103,8 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         wait_timeout=federation.wait_timeout,
         reply_timeout=federation.round_timeout,
         backbone=parts.backbone,
+        features=schema.input_shape[0] if schema.scaling.kind == "federated" else 0,
+        weight_bound=config.strategy.weight_bound,
     )
 
 
@@ -115,7 +118,7 @@ def build_rounds(
         exclude_after=federation.exclude_after,
         exclude_rounds=federation.exclude_rounds,
         movable=is_simulated(exchange.grid)
-        and population.partitions < federation.num_clients
+        and 0 < population.partitions < federation.num_clients
         and keeps_nothing(checked),
     )
     strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps)

@@ -67,6 +67,8 @@ class WeightedFedAvg(Strategy):
         size = self.cohorts.needed(len(self.roster.reachable()))
         text = "WeightedFedAvg: %d of %d clients a round, weighted by %s"
         log(INFO, text, size, len(self.roster.nodes), self.cohorts.weighting)
+        for name, why in self.roster.bounded.items():
+            log(WARNING, "%s is bounded: %s", name, why)
         self.protocol.describe(size)
 
     # --- a round ------------------------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ class WeightedFedAvg(Strategy):
 
     def _weights(self, clients: Iterable[int]) -> dict[int, float]:
         counts = {client: self.roster.num_examples[client] for client in clients}
-        return self.cohorts.weights(counts) if counts else {}
+        return self.cohorts.weights(counts, self.roster.bound) if counts else {}
 
     # --- Flower's own loop: a round may take several messages, so all of it happens where Flower asks for them -----
 
@@ -157,7 +159,7 @@ class WeightedFedAvg(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics over all clients that replied; None if nobody has a validation split."""
-        found = federated_metrics(self._evaluated.good, self.task, self.roster.num_examples)
+        found = federated_metrics(self._evaluated.good, self.task, self.roster.counted)
         return MetricRecord({name: value for name, value in found.items() if value is not None}) or None
 
     def _asking(self, grid: Grid) -> Ask:

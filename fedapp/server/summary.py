@@ -32,6 +32,7 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
         **result.final,
         "clients": len(roster.nodes),
         "faults": dict(roster.faults),
+        "bounded": roster.bounded,
         "supernodes": len(set(roster.nodes.values())),
         **run.record.totals,
         "seconds": run.seconds,

@@ -12,6 +12,7 @@ from fedapp.wire.records import ARRAYS, CONFIG, METRICS, arrays_to_state, count,
 __all__ = ["MOMENTS", "PreflightReport", "pack_preflight", "unpack_preflight"]
 
 MOMENTS = ("count", "mean", "squares")
+LARGEST_INPUT = torch.finfo(torch.float32).max  # inputs are float32
 LONGEST_NAME = 64  # characters of a site's name
 
 
@@ -91,6 +92,11 @@ def _sound_moments(moments: dict[str, Tensor], counts: list[float]) -> dict[str,
         raise ValueError("the moments of a preflight report are not one row a client")
     values = torch.stack([moments[name].double() for name in MOMENTS])
     most = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
-    if not torch.isfinite(values).all() or (values[0] < 0).any() or (values[0] > most).any() or (values[2] < 0).any():
+    number, mean, squares = values
+    if not torch.isfinite(values).all() or (number < 0).any() or (number > most).any() or (squares < 0).any():
+        raise ValueError("the moments of a preflight report are impossible")
+    too_large = (mean.abs() > LARGEST_INPUT) | (squares > number * (2 * LARGEST_INPUT) ** 2)
+    of_few = (number != number.floor()) | ((number < 2) & (squares > 0)) | ((number < 1) & (mean != 0))
+    if (too_large | of_few).any():
         raise ValueError("the moments of a preflight report are impossible")
     return moments

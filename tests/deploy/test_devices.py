@@ -13,7 +13,8 @@ from fedapp.config import compose
 from fedapp.deploy.check_data import check_site
 from fedapp.privacy.limits import own_limits
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import AdmissionRules, preflight
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.preflight import preflight
 
 HEADER = "age,sex,ill\n"
 ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))

@@ -17,6 +17,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from fedapp.common.errors import ConfigError
 from fedapp.deploy import folders, provision, sign
 from fedapp.deploy.identity import expiry
+from fedapp.deploy.only_one import only_one
 from fedapp.deploy.register import Register
 
 PRIVATE = {"ca.key", "server.key", "supernode.key"}
@@ -219,3 +220,103 @@ def test_a_signing_key_is_private_and_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is there already"):
         sign.make_key(tmp_path / "release.key")
     assert contents(tmp_path) == before
+
+
+# --- folders that are elsewhere ----------------------------------------------------------------------------------
+
+
+def status(root: Path, *arguments: str) -> int:
+    return provision.main([str(root), *arguments])
+
+
+def move_away(root: Path, name: str) -> None:
+    (root / name).rename(root.parent / f"elsewhere-{name}")
+
+
+@pytest.mark.parametrize("step", ["--revoke", "--renew"])
+@pytest.mark.parametrize("left", [False, True])  # a keys/ folder that an earlier --site made anew
+def test_where_the_superlinks_folder_is_elsewhere_the_old_key_still_counts(
+    root: Path, step: str, left: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    move_away(root, "superlink")
+    if left:
+        ask(root, "--site", "site-C")
+    assert status(root, step, "site-B") == 1
+    said = capsys.readouterr().out
+    assert "old key of site-B STILL COUNTS" in said
+    assert "site-B.pub" in said
+
+
+@pytest.mark.parametrize("step", ["--revoke", "--renew"])
+def test_where_no_superlink_runs_from_the_folder_it_is_said(
+    root: Path, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(root, step, "site-B") == 0
+    assert "no SuperLink is running from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["--revoke", "--renew"])
+def test_where_one_runs_from_the_folder_nothing_is_left_to_do(
+    root: Path, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = folders.make_private_folder(root / "superlink" / "state")
+    with only_one(state, "superlink"):
+        assert status(root, step, "site-B") == 0
+    assert "TO DO" not in capsys.readouterr().out
+
+
+def test_after_a_move_the_sites_folders_name_the_new_address(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    move_away(root, "site-B")
+    keys = {path: path.read_bytes() for path in root.rglob("supernode.key")}
+    assert status(root, "--renew", "superlink", "--host", "new.example.org") == 0
+    said = capsys.readouterr().out
+    assert folders.read_site(root / "site-A").superlink == "new.example.org:8443"
+    assert all(path.read_bytes() == content for path, content in keys.items())
+    assert "site.toml of site-A" in said
+    assert 'folders of site-B are not here: set superlink = "new.example.org:8443"' in said
+    assert not (root / "site-B").exists()
+
+
+@pytest.mark.parametrize("hosts", [[], ["--host", "link.example.org", "10.9.9.9"]])
+def test_where_the_first_host_stays_sites_have_nothing_to_do(
+    root: Path, hosts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (root / "site-A" / "site.toml").read_bytes()
+    assert status(root, "--renew", "superlink", *hosts) == 0
+    assert (root / "site-A" / "site.toml").read_bytes() == before
+    assert "TO DO" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o711])
+def test_a_folder_that_others_can_enter_is_closed_to_them(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    assert stat.S_IMODE(folders.make_private_folder(tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "state").chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(ConfigError, match="chmod 700"):
+        folders.make_private_folder(tmp_path / "state")
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_the_database_is_private_whatever_it_was(tmp_path: Path, before: int | None) -> None:
+    file = tmp_path / "superlink.db"
+    if before is not None:
+        file.write_bytes(b"rows")
+        file.chmod(before)
+    folders.make_private_file(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_bytes() == (b"" if before is None else b"rows")
+
+
+@pytest.mark.parametrize("unit", ["superlink", "supernode"])
+def test_the_systemd_units_bound_memory(unit: str) -> None:
+    folder = Path(__file__).resolve().parents[2] / "scripts" / "deploy" / "systemd"
+    assert "\nMemoryMax=" in (folder / f"fedapp-{unit}.service").read_text()

@@ -253,3 +253,22 @@ def test_text_that_looks_like_an_interpolation_does_not_stop_the_run(tmp_path: P
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["categorical"] == {"c": ["${x", "a", "b"]}
     assert "data.categorical.c=${x: ${...} would be looked up" in refusal(tmp_path / "run")
+
+
+BOMBS = {
+    "data": "a: &a [x, x]\n{levels}\ndata: *z\n",
+    "unused": "a: &a [x, x]\n{levels}\n",
+    "recursive": "a: &a [*a]\n",
+    "merge": "a: &a {k: 1}\nb: {<<: *a}\n",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_yaml_with_aliases_is_not_read(run: Path, kind: str) -> None:
+    """A few lines would stand for 2^60 values."""
+    names = [f"n{i}" for i in range(60)] + ["z"]
+    lines = [f"{name}: &{name} [*{before}, *{before}]" for before, name in zip(["a", *names], names, strict=False)]
+    text = BOMBS[kind].format(levels="\n".join(lines)) if "levels" in BOMBS[kind] else BOMBS[kind]
+    content = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text + "".join(f"x{line}\n" for line in content.splitlines()[:1]))
+    assert "alias" in refusal(run)

@@ -23,7 +23,8 @@ from fedapp.learning.build import Parts, build_parts
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import AdmissionRules, preflight
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.preflight import preflight
 from fedapp.server.population.roster import Roster
 from fedapp.server.strategy import WeightedFedAvg
 from fedapp.updates.steps import steps_of

@@ -22,6 +22,7 @@ from fedapp.learning.build import optimizer_factory
 from fedapp.learning.tasks.classification import Classification
 from fedapp.server.outcome import federated_metrics
 from fedapp.server.population.cohort import CohortRule
+from fedapp.server.population.count_bound import CountBound, count_bound
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.roster import Roster
 from fedapp.server.server_optimizer import ServerOptimizer
@@ -62,11 +63,13 @@ def make(
     server_optimizer: Callable[..., torch.optim.Optimizer] = lambda p: torch.optim.SGD(p, lr=1.0),
     hosts: Mapping[int, int] = HOSTS,
     exclude_after: int | None = None,
+    counts: Mapping[int, int] = COUNTS,
+    bound: CountBound | None = None,
 ) -> WeightedFedAvg:
     """A strategy over three clients, each on a SuperNode of its own unless `hosts` says otherwise."""
     steps = UpdateSteps((NormLimit(max_update_norm),) if max_update_norm is not None else ())
     return WeightedFedAvg(
-        Roster(Population(hosts, COUNTS), exclude_after=exclude_after),
+        Roster(Population(hosts, counts, bound=bound), exclude_after=exclude_after),
         CohortRule(seed=0, minimum=minimum),
         PlainServer(aggregation, steps),
         steps,
@@ -123,6 +126,14 @@ def test_integer_entries_keep_value_and_dtype() -> None:
     new = one_round(make(), lambda m: [good_reply(m)])
     assert new["num_batches_tracked"].dtype == torch.int64
     assert int(new["num_batches_tracked"]) == 7
+
+
+@pytest.mark.parametrize("claim", [60, 2**53])
+def test_a_rejected_client_of_any_claim_costs_the_others_nothing(claim: int) -> None:
+    counts = COUNTS | {2: claim}
+    strategy = make(counts=counts, bound=count_bound("auto", counts.values(), devices=True))
+    new = one_round(strategy, only_third(with_arrays({"w": torch.full((2,), torch.nan)})))
+    assert torch.allclose(new["w"], STATE["w"] + mean_of([0, 1], "w"), rtol=1e-7)
 
 
 def test_weights_are_the_servers_and_not_what_a_client_claims() -> None:

@@ -8,14 +8,8 @@ from flwr.app import Message
 from fedapp.common.logger import log
 from fedapp.flower.simulation import is_simulated
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
-from fedapp.server.population.preflight import (
-    AdmissionRules,
-    Population,
-    check_backbone,
-    check_claim,
-    check_same_code,
-    query,
-)
+from fedapp.server.population.joining import AdmissionRules, check_admission
+from fedapp.server.population.preflight import Population, query
 from fedapp.server.population.roster import Roster
 from fedapp.wire.preflight import unpack_preflight
 from fedapp.wire.records import text
@@ -29,6 +23,7 @@ class Attendance:
     def __init__(self, exchange: Exchange, roster: Roster, population: Population, rules: AdmissionRules) -> None:
         self._exchange, self._roster, self._rules = exchange, roster, rules
         self._asked, self._partitions = set(population.supernodes), population.partitions
+        self._said_bounded = set(roster.bounded)  # by `WeightedFedAvg.summary`
         self._open: dict[int, float] = {}  # SuperNodes that have not answered, and until when that is awaited
 
     @property
@@ -84,9 +79,7 @@ class Attendance:
             if reply.has_error():
                 raise ValueError(text(reply.error.reason))
             report = unpack_preflight(reply.content)
-            check_same_code({node: report})
-            check_claim(report, self._partitions, self._rules.num_clients)
-            check_backbone(report, self._rules.backbone)
+            check_admission(report, self._rules, self._partitions)
             faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]
@@ -98,5 +91,9 @@ class Attendance:
             if self._roster.faults.get(who) != why:
                 log(WARNING, "%s takes no part: %s", who, why)
             self._roster.faults[who] = why
+        said = self._roster.bounded
+        for name in sorted(said.keys() - self._said_bounded):
+            log(WARNING, "%s is bounded: %s", name, said[name])
+        self._said_bounded |= said.keys()
         if not faults:
             log(INFO, "SuperNode %d joined: %d clients are there", node, len(self._roster.reachable()))

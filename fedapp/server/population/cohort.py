@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heapq import heapreplace
 
 from fedapp.aggregation.exact_sum import normalised
+from fedapp.server.population.count_bound import CountBound
 
 __all__ = ["CohortRule", "spread"]
 
@@ -39,10 +40,18 @@ class CohortRule:
         # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
         return sorted(random.Random(f"cohort/{self.seed}/{server_round}").sample(sorted(clients), size))
 
-    def weights(self, num_examples: Mapping[int, int]) -> dict[int, float]:
-        """By client, its weight among these, from numbers of training examples; they sum to one."""
+    def weights(self, num_examples: Mapping[int, int], bound: CountBound | None = None) -> dict[int, float]:
+        """By client, its weight among these, from numbers of training examples; they sum to one.
+
+        With `bound` they are multiples of the weight of the preflight's median, times a power of two that follows from
+        the bound and from how many clients these are: at most one in sum, and none depends on what another claims.
+        """
         rule, cap = WEIGHTINGS[self.weighting], self.weight_cap or math.inf
-        return normalised({client: min(rule(count), cap) for client, count in num_examples.items()})
+        if bound is None:
+            return normalised({client: min(rule(count), cap) for client, count in num_examples.items()})
+        unit, most = min(rule(bound.median), cap), min(rule(bound.most), cap)
+        scale = 2.0 ** -math.ceil(math.log2(max(1, len(num_examples)) * most / unit))
+        return {client: scale * (min(rule(bound.counted(n)), cap) / unit) for client, n in num_examples.items()}
 
 
 def spread(loads: Mapping[int, int], nodes: Iterable[int]) -> dict[int, int]:

@@ -1,10 +1,12 @@
 """The clients of a run as they come and go, and who is left out for a while."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedapp.server.population.cohort import spread
-from fedapp.server.population.preflight import Population, who
+from fedapp.server.population.joining import who
+from fedapp.server.population.preflight import Population
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport
 
@@ -16,7 +18,8 @@ class Roster:
 
     A client that failed `exclude_after` times in a row is not sampled for the next `exclude_rounds` rounds; after that,
     one more failure excludes it again, and one good update clears it. `present` and `busy` are SuperNodes; None for
-    `present` means all. `movable`: any SuperNode can do any client's work, as in simulations where it keeps nothing.
+    `present` means all. `bound`: what a client's count may weigh. `movable`: any SuperNode can do any client's work, as
+    in simulations where it keeps nothing.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class Roster:
         self.nodes = dict(population.nodes)
         self.num_examples = dict(population.num_examples)
         self.faults = dict(population.faults)
+        self.bound, self.names, self._bounded = population.bound, dict(population.names), population.bounded
         self.present: Collection[int] | None = None
         self.busy: Collection[int] = ()
         self._movable = movable
@@ -37,6 +41,22 @@ class Roster:
         self._failures: dict[int, int] = {}
         self._excluded: dict[int, int] = {}  # by client, the last round for which it is left out
         self.declined: set[int] = set()  # clients whose privacy budget is spent: never asked again
+
+    @property
+    def counted(self) -> dict[int, int]:
+        """By client, how many of its examples count."""
+        return {c: n if self.bound is None else self.bound.counted(n) for c, n in self.num_examples.items()}
+
+    @property
+    def bounded(self) -> dict[str, str]:
+        """By name, the clients whose reports count only within bounds, and which."""
+        found = [*self._bounded.items()]
+        found += self.bound.exceeded(self.num_examples).items() if self.bound is not None else []
+        said: dict[str, str] = {}
+        for client, why in sorted(found):
+            name = self.names.get(client, f"client {client}")
+            said[name] = f"{said[name]}; {why}" if name in said else why
+        return said
 
     def left_out(self, server_round: int) -> list[int]:
         """Clients that are excluded in this round."""
@@ -90,7 +110,7 @@ class Roster:
 
     def admit(self, node: int, report: PreflightReport) -> list[str]:
         """Take in the clients of a SuperNode that joined during the run; why others of it are not."""
-        faults = [f"{who(f'SuperNode {node}', report)}: {report.fault}"] if report.fault else []
+        faults = []
         rows: Iterable[tuple[int, int, str]] = zip(report.clients, report.num_examples, report.faults, strict=True)
         for client, count, fault in rows:
             home = self.nodes.get(client)
@@ -100,6 +120,7 @@ class Roster:
                 faults.append(f"client {client} of SuperNode {node}: lives on SuperNode {home} already")
             else:
                 self.nodes[client], self.num_examples[client] = node, count
+                self.names[client] = who(f"client {client}", report)
                 self.faults.pop(who(f"client {client}", report), None)
         return faults
 
@@ -109,9 +130,12 @@ class Roster:
             "failures": {str(client): count for client, count in sorted(self._failures.items())},
             "excluded": {str(client): last for client, last in sorted(self._excluded.items())},
             "declined": sorted(self.declined),
+            "median": None if self.bound is None else self.bound.median,
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self._failures = {int(client): int(count) for client, count in saved["failures"].items()}
         self._excluded = {int(client): int(last) for client, last in saved["excluded"].items()}
         self.declined = {int(client) for client in saved["declined"]}
+        if self.bound is not None and saved.get("median") is not None:
+            self.bound = replace(self.bound, median=int(saved["median"]))  # the run's, whoever is there today

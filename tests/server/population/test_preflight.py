@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, Message
+from flwr.app import Array, ArrayRecord, Message
 from in_process import InProcessGrid
 
 from fedapp.common.errors import DataError, FederationError
 from fedapp.data.shards import hosted_clients, moments
 from fedapp.data.source import Examples
 from fedapp.server.exchange import Exchange
-from fedapp.server.population.preflight import AdmissionRules, Population, merge_moments, preflight
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.moments import merge_moments
+from fedapp.server.population.preflight import Population, preflight
 from fedapp.wire.preflight import MOMENTS, unpack_preflight
 
 pytestmark = pytest.mark.slow  # whole federations
@@ -43,7 +45,7 @@ def ask(overrides: str, node_configs: list[dict[str, Any]], **options: Any) -> P
 
 
 def asked(grid: InProcessGrid, **rules: Any) -> Population:
-    defaults = {"num_clients": 20, "min_clients": 2, "wait_timeout": 1, "reply_timeout": 1}
+    defaults = {"num_clients": 20, "min_clients": 2, "wait_timeout": 1, "reply_timeout": 1, "features": 4}
     return preflight(Exchange(grid), AdmissionRules(**(defaults | rules)))
 
 
@@ -122,7 +124,128 @@ BAD_REPORTS = [
     ({}, {"mean": float("nan")}, "impossible"),
     ({}, {"count": 1e9}, "impossible"),
     ({}, {"squares": -1.0}, "impossible"),
+    ({}, {"mean": 1e200}, "impossible"),
+    ({}, {"squares": 1e200}, "impossible"),
+    ({}, {"count": 1.0}, "impossible"),  # with deviations
+    ({}, {"count": 0.5}, "impossible"),
 ]
+
+
+def test_other_code_costs_its_supernode_alone(tmp_path: Path) -> None:
+    population = ask(DEVICES, devices(tmp_path), tamper=saying(102, code="other"))
+    assert sorted(population.nodes) == [0, 1]
+    assert "other code" in population.faults["SuperNode 102"]
+
+
+def saying(node: int, **config: Any) -> Callable[[Message], Message]:
+    """This SuperNode's report says so."""
+
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == node:
+            for name, value in config.items():
+                reply.content["config"][name.replace("_", "-")] = value
+        return reply
+
+    return tamper
+
+
+def test_a_client_that_two_devices_claim_is_neither(tmp_path: Path) -> None:
+    grid = InProcessGrid(DEVICES, node_configs=devices(tmp_path), tamper=saying(102, clients=[1]))
+    population = asked(grid, min_supernodes=3, min_clients=1)
+    assert sorted(population.nodes) == [0]
+    for node in (101, 102):
+        assert "claimed by SuperNodes 101 and 102" in population.faults[f"client 1 of SuperNode {node}"]
+
+
+def test_who_has_nothing_to_train_on_takes_no_clients_number(tmp_path: Path) -> None:
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 102:
+            reply.content["metrics"]["num-examples"] = [0]
+            reply.content.pop("arrays", None)
+        return saying(102, clients=[1])(reply)
+
+    population = ask(DEVICES, devices(tmp_path), tamper=tamper)
+    assert population.nodes == {0: 100, 1: 101}
+
+
+@pytest.mark.parametrize("claimed", [10**9, 2**53, 7, 5])
+@pytest.mark.parametrize("overrides", ["federation.num_clients=6", DEVICES])
+def test_one_that_claims_many_partitions_is_not_waited_for(
+    tmp_path: Path, overrides: str, claimed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(
+        "fedapp.server.population.preflight.wait_for_supernodes",
+        lambda grid, least, timeout: waited.append(least) or list(grid.get_node_ids()),
+    )
+    configs = devices(tmp_path) if overrides == DEVICES else None
+    grid = InProcessGrid(overrides, 3, node_configs=configs, tamper=saying(102, num_partitions=claimed))
+    population = asked(grid, num_clients=6, min_supernodes=3)
+    assert waited == [3]
+    assert set(population.nodes.values()) == {100, 101}
+    assert f"num-partitions={claimed}" in population.faults["SuperNode 102"]
+
+
+def test_all_that_claim_many_partitions_are_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(
+        "fedapp.server.population.preflight.wait_for_supernodes",
+        lambda grid, least, timeout: waited.append(least) or list(grid.get_node_ids()),
+    )
+    configs = [{"partition-id": i, "num-partitions": 10**9} for i in range(3)]
+    population = asked(InProcessGrid("federation.num_clients=6", 3, node_configs=configs), num_clients=6)
+    assert max(waited) == 6
+    assert sorted(population.nodes) == [0, 1, 2]
+
+
+def test_a_fault_of_a_supernode_does_not_smuggle_clients_in(tmp_path: Path) -> None:
+    """Nor anybody's clients out."""
+    tamper = claiming([0, 2, 5, 9], 0)
+    population = ask(DEVICES, devices(tmp_path), tamper=lambda reply: saying(101, fault="broken")(tamper(reply)))
+    assert sorted(population.nodes) == [0, 2]
+    assert population.faults["SuperNode 101"] == "broken"
+
+
+def test_a_supernode_that_names_a_client_twice_is_left_out() -> None:
+    grid = InProcessGrid("federation.num_clients=6", 3, tamper=claiming([1, 1, 4], 3))
+    population = asked(grid, num_clients=6)
+    assert sorted(population.nodes) == [0, 2, 3, 5]
+    assert "twice" in population.faults["SuperNode 101"]
+
+
+@pytest.mark.parametrize("features", [0, 1, 3, 400])
+def test_moments_of_another_form_cost_their_supernode_alone(tmp_path: Path, features: int) -> None:
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 102:
+            reply.content["arrays"] = ArrayRecord({name: Array(np.zeros((1, features))) for name in MOMENTS})
+        return reply
+
+    population = ask(DEVICES, devices(tmp_path), tamper=tamper)
+    assert sorted(population.nodes) == [0, 1]
+    assert f"{features} features, the data has 4" in population.faults["SuperNode 102"]
+
+
+def test_moments_that_nobody_asked_for_change_no_scale(tmp_path: Path) -> None:
+    def tamper(reply: Message) -> Message:
+        reply.content["arrays"] = ArrayRecord({name: Array(np.full((1, 4), 1.0)) for name in ("count", "mean")})
+        reply.content["arrays"]["squares"] = Array(np.zeros((1, 4)))
+        return reply
+
+    grid = InProcessGrid(DEVICES, node_configs=devices(tmp_path), tamper=tamper)
+    assert asked(grid, min_supernodes=3, features=0).mean is None
+
+
+def test_moments_far_from_the_others_are_bounded_and_named(tmp_path: Path) -> None:
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 102:
+            reply.content["arrays"]["mean"] = Array(np.full((1, 4), 1e30))
+        return reply
+
+    population = ask(DEVICES, devices(tmp_path), tamper=tamper)
+    assert sorted(population.nodes) == [0, 1, 2]
+    assert population.mean is not None
+    assert 50 < float(population.mean[0]) < 200
+    assert "too far from the others" in population.bounded[2]
 
 
 @pytest.mark.parametrize(("metrics", "moment", "reason"), BAD_REPORTS)

@@ -14,7 +14,8 @@ from in_process import InProcessGrid, make_context, run_on
 
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
-from fedapp.server.population.preflight import AdmissionRules, Population, preflight
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.preflight import Population, preflight
 from fedapp.server.population.roster import Roster
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport

@@ -1,0 +1,166 @@
+"""What a device's operator allows a run to take: steps, a model's size, and what is stored."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from in_process import InProcessGrid
+
+from fedapp.client.build import build_site
+from fedapp.client.run_folders import RUNS_KEPT, RunFolders
+from fedapp.client.storage import storage_folder
+from fedapp.common.errors import ConfigError, FederationError, NodeConfigError
+from fedapp.config import compose
+from fedapp.data.source import Examples
+from fedapp.deploy.supernode import parser
+from fedapp.learning.build import build_parts, bytes_of, model_bytes
+from fedapp.learning.training import LocalTraining
+from fedapp.privacy.limits import own_limits
+from fedapp.server.exchange import Exchange
+from fedapp.server.population.joining import AdmissionRules
+from fedapp.server.population.preflight import preflight
+
+ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))
+TASK = "data=csv data.label=ill data.numeric=[age] data.categorical={sex:[f,m]} data.classes=[no,yes] data.scaling=none"
+PRIVATE = "privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false privacy.noise_multiplier=1e4"
+MB = 1 << 20
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "data.csv").write_text("age,sex,ill\n" + ROWS)
+    return {"data-path": str(tmp_path / "data.csv"), "partition-id": 0, "keep-path": str(tmp_path / "keep")}
+
+
+REFUSED = [
+    # Each time just within, then just beyond what the operator allows.
+    ({"max-steps": 10}, PRIVATE, "privacy.sample_rate=0.1", "privacy.sample_rate=0.09"),
+    ({"max-steps": 10}, PRIVATE, "train.local_epochs=1", "train.local_epochs=2"),
+    ({"max-steps": 99}, PRIVATE, "privacy.sample_rate=0.1", "privacy.sample_rate=1e-9"),
+    # 36 training examples.
+    ({"max-steps": 9}, "", "train.batch_size=4", "train.batch_size=3"),
+    ({"max-steps": 4}, "", "train.local_epochs=2", "train.local_epochs=3"),
+    ({"max-model-mb": 1}, "model=mlp", "model.hidden=[64]", "model.hidden=[999999,99999]"),
+    ({"max-disk-mb": 2}, "model=mlp", "federation.deliver=false", "federation.deliver=true model.hidden=[600,600]"),
+    ({"max-disk-mb": 1}, "model=mlp federation.personal=head", "run.checkpoint_every=1", "run.checkpoint_every=9999"),
+]
+
+
+@pytest.mark.parametrize(("limits", "line", "within", "beyond"), REFUSED)
+def test_a_run_that_takes_more_is_refused_in_the_preflight(
+    device: dict[str, Any], tmp_path: Path, limits: dict[str, Any], line: str, within: str, beyond: str
+) -> None:
+    node = device | limits | ({"ledger-path": str(tmp_path / "ledger")} if PRIVATE in line else {})
+    rules = AdmissionRules(1, wait_timeout=1, reply_timeout=60)
+
+    def ask(more: str) -> dict[int, int]:
+        model = "" if "model=" in line else "model=logistic_regression"
+        overrides = " ".join([TASK, line, model, more])
+        return dict(preflight(Exchange(InProcessGrid(overrides, node_configs=[node])), rules).nodes)
+
+    assert ask(within) == {0: 100}
+    with pytest.raises(FederationError, match=rf"operator allows (fewer|less) \(node-config {next(iter(limits))}\)"):
+        ask(beyond)
+
+
+@pytest.mark.parametrize("line", [f"{TASK} model=mlp", f"{TASK} model=logistic_regression", "model=cnn"])
+def test_a_models_size_is_known_before_it_is_there(line: str) -> None:
+    config = compose(line.split())
+    assert model_bytes(config) == bytes_of(build_parts(config).whole)
+
+
+def test_a_server_that_skips_the_preflight_gets_no_further(device: dict[str, Any]) -> None:
+    limits = own_limits(device | {"max-steps": 3})
+    config = compose([*TASK.split(), "model=logistic_regression", "train.batch_size=1"])
+    site = build_site(config, Path(device["data-path"]), limits)
+    with pytest.raises(ConfigError, match="36 steps a round"):
+        site.protection.training(site.model, site.shards.of(0).train, seed=(0,))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9])
+def test_steps_are_counted_as_they_are_done(count: int) -> None:
+    model, examples = torch.nn.Linear(1, 1), Examples(torch.ones(count, 1), torch.ones(count, 1))
+
+    def trained(most: int | None) -> int:
+        loss, optimizer = torch.nn.functional.mse_loss, torch.optim.SGD
+        return LocalTraining(loss, optimizer, 3, 4, max_steps=most)(model, examples, seed=(0,)).steps
+
+    done = trained(None)
+    assert trained(done) == done
+    with pytest.raises(ConfigError, match=f"{done} steps"):
+        trained(done - 1)
+
+
+@pytest.mark.parametrize("key", ["max-steps", "max-model-mb", "max-disk-mb"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "much", float("inf")])
+def test_other_limits_are_refused(device: dict[str, Any], key: str, value: Any) -> None:
+    read: Any = storage_folder if key == "max-disk-mb" else own_limits
+    with pytest.raises(NodeConfigError, match=key):
+        read(device | {key: value})
+
+
+def test_the_supernodes_script_has_an_option_for_each() -> None:
+    given = parser().parse_args(["--folder", "x", "--max-steps", "5", "--max-model-mb", "6", "--max-disk-mb", "7"])
+    assert (given.max_steps, given.max_model_mb, given.max_disk_mb) == (5, 6, 7)
+
+
+# --- whose results and heads go -----------------------------------------------------------------------------------
+
+
+def store(folders: RunFolders, kind: str, run: str, *, trained: bool, size: int = 10, age: int = 0) -> None:
+    if trained:
+        folders.note_training(run)
+    target = folders.make_room(kind, run, size)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "x").write_bytes(bytes(size))
+    os.utime(target, (10**9 - age, 10**9 - age))
+
+
+def there(folders: RunFolders, kind: str) -> set[str]:
+    return {path.name for path in (folders.path / kind).glob("*")}
+
+
+@pytest.mark.parametrize("kind", ["models", "heads"])
+@pytest.mark.parametrize("invented", [1, 4, 50])
+def test_invented_names_evict_nothing_that_was_trained(tmp_path: Path, kind: str, invented: int) -> None:
+    folders = RunFolders(tmp_path)
+    for i in range(RUNS_KEPT):
+        store(folders, kind, f"real-{i}", trained=True, age=100 - i)
+    for i in range(invented):
+        store(folders, kind, f"invented-{i}", trained=False)
+    found = there(folders, kind)
+    assert {f"real-{i}" for i in range(RUNS_KEPT)} <= found
+    assert len(found) <= RUNS_KEPT + 1
+
+
+def test_invented_names_go_first_and_then_the_oldest(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    for i in range(RUNS_KEPT - 1):
+        store(folders, "models", f"real-{i}", trained=True, age=100 - i)
+    store(folders, "models", "invented", trained=False)
+    store(folders, "models", "real-3", trained=True, age=1)
+    assert there(folders, "models") == {f"real-{i}" for i in range(4)}
+    store(folders, "models", "real-4", trained=True)
+    assert there(folders, "models") == {f"real-{i}" for i in range(1, 5)}
+
+
+def test_of_the_disk_no_more_is_filled_than_allowed(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path, max_bytes=100)
+    for i in range(3):
+        store(folders, "models", f"real-{i}", trained=True, size=30, age=100 - i)
+    with pytest.raises(ConfigError, match="max-disk-mb: leaves no room"):
+        folders.make_room("models", "invented", 20)
+    assert len(there(folders, "models")) == 3
+    store(folders, "heads", "real-9", trained=True, size=60)
+    assert there(folders, "models") == {"real-2"}
+
+
+def test_features_and_runs_share_what_is_allowed(device: dict[str, Any]) -> None:
+    for most in (1, 3, 5000):
+        folder = storage_folder(device | {"max-disk-mb": most})
+        assert folder is not None
+        assert folder.run_bytes is not None
+        assert folder.run_bytes + folder.feature_bytes == most * MB
+        assert folder.feature_bytes <= min(1024 * MB, most * MB // 2)
