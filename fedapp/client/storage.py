@@ -81,12 +81,13 @@ def check_disk(context: Context, config: Config, site: Site) -> None:
 
 def _head_bytes(config: Config, site: Site) -> int:
     """All heads of a run, each written whole before an old one goes."""
-    head = sum(value.numel() * value.element_size() + OVERHEAD for value in personal_state(site.model).values())
-    return head * (KEPT * config.run.checkpoint_every + 3)
+    head: int = sum(value.numel() * value.element_size() + OVERHEAD for value in personal_state(site.model).values())
+    return head * (KEPT * int(config.run.checkpoint_every) + 3)
 
 
 def _result_bytes(site: Site) -> int:
-    return sum(v.numel() * v.element_size() + OVERHEAD for v in site.whole.state_dict().values()) + CONFIG_BYTES
+    total: int = sum(v.numel() * v.element_size() + OVERHEAD for v in site.whole.state_dict().values())
+    return total + CONFIG_BYTES
 
 
 def open_storage(context: Context, config: Config, site: Site, run: str) -> ClientStorage:

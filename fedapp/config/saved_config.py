@@ -60,7 +60,7 @@ def _plain_yaml(content: str) -> Any:
         raise yaml.YAMLError(f"more than {LARGEST} characters")
     for event in yaml.parse(content, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias (*{event.anchor})")
+            raise yaml.YAMLError(f"an alias (*{event.anchor}), which no run writes")
     return yaml.safe_load(content)
 
 
