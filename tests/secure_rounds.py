@@ -1,7 +1,8 @@
 """A round of the protocol without federation: clients and server pass each other values."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,20 @@ from fedapp.aggregation.secaggplus.quantise import pack, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 
 RUN, ROUND, MODEL = "00112233445566aa", 3, "m" * 64
+
+
+def mask(
+    secrets: Secrets,
+    view: CohortView,
+    present: Collection[int],
+    sealed: Mapping[int, bytes],
+    vector: NDArray[np.int64],
+    *,
+    min_cohort: int = 2,
+) -> tuple[Secrets, NDArray[Any]]:
+    """A client's masked vector, without the training that comes between the two steps."""
+    secrets = protocol.receive(secrets, view, present, sealed, min_cohort=min_cohort)
+    return secrets, protocol.apply_masks(secrets, view, vector)
 
 
 @dataclass
@@ -70,7 +85,7 @@ def play(
         return played
     present = server.close_shares()
     for client in sorted(set(present) - away[2]):
-        played.secrets[client], vector = protocol.mask(
+        played.secrets[client], vector = mask(
             played.secrets[client], view, present, server.sealed_for(client), vectors[client]
         )
         played.masked[client] = vector

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 __all__ = [
     "frozen_state",
-    "load_personal",
     "load_shared",
     "load_tensors",
     "make_personal",
@@ -65,11 +64,6 @@ def frozen_state(model: nn.Module) -> dict[str, Tensor]:
 def load_shared(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put a shared state into `model`. Raises ValueError where it is another model's."""
     load_tensors(shared_state(model), state, "the global model")
-
-
-def load_personal(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put a client's personal state into `model`. Raises ValueError where it is another model's."""
-    load_tensors(personal_state(model), state, "the client's own head")
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from fedapp.client.heads import FolderHead
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.learning.build import build_parts, build_shards
-from fedapp.models.shared_state import load_personal, personal_state, shared_state
+from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.server.check_config import check_config
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,8 @@ def test_clients_judge_the_model_with_their_heads(run: tuple[Path, InProcessGrid
     final = {row["client"]: row["val_accuracy"] for row in rows if row.get("phase") == "final"}
     shards = build_shards(compose(overrides.split()), parts)
     for client in range(6):
-        load_personal(parts.model, load_file(directory / "heads" / f"client-{client}" / "round-00004.safetensors"))
+        head = load_file(directory / "heads" / f"client-{client}" / "round-00004.safetensors")
+        load_tensors(personal_state(parts.model), head, "the client's own head")
         judged = parts.task.evaluate(parts.model, shards.of(client).validation)
         assert judged is not None
         assert final[client] == pytest.approx(judged.metrics["accuracy"])
@@ -137,4 +138,4 @@ def test_every_name_is_shared_or_personal() -> None:
     assert personal_state(model).keys() == HEAD
     assert personal_state(model).keys() | shared_state(model).keys() == model.state_dict().keys()
     with pytest.raises(ValueError, match="own head is another one"):
-        load_personal(model, {"net.5.weight": torch.zeros(10, 64)})
+        load_tensors(personal_state(model), {"net.5.weight": torch.zeros(10, 64)}, "the client's own head")

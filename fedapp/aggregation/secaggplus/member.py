@@ -20,7 +20,7 @@ from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, split
 from fedapp.flower.secagg_crypto import share_keys_plaintext_concat, share_keys_plaintext_separate
 
-__all__ = ["STAGES", "Revealed", "Secrets", "Shared", "advertise", "mask", "share", "unmask"]
+__all__ = ["STAGES", "Revealed", "Secrets", "Shared", "advertise", "apply_masks", "receive", "share", "unmask"]
 
 LEAST_WORTH = 1.2  # clients of equal weight that a sum must be worth: one of two may have some nine tenths
 STAGES = ("keys", "shares", "masked", "unmask")
@@ -99,27 +99,11 @@ def share(secrets: Secrets, view: CohortView, *, min_cohort: int = 2) -> tuple[S
     return kept, Shared(sealed, commitment(seed, view.digest, "seed", secrets.client), shares)
 
 
-def mask(
-    secrets: Secrets,
-    view: CohortView,
-    present: Collection[int],
-    sealed: Mapping[int, bytes],
-    vector: NDArray[np.int64],
-    *,
-    min_cohort: int = 2,
-) -> tuple[Secrets, NDArray[Any]]:
-    """The masked vector. `present`: who has shared; `sealed`: by sender, the shares that are for this client.
-
-    Raises ProtocolError for shares that are forged, missing, or come twice.
-    """
-    secrets = receive(secrets, view, present, sealed, min_cohort=min_cohort)
-    return secrets, apply_masks(secrets, view, vector)
-
-
 def receive(
     secrets: Secrets, view: CohortView, present: Collection[int], sealed: Mapping[int, bytes], *, min_cohort: int = 2
 ) -> Secrets:
-    """The first half of `mask`, to be done before training: open and check the others' shares."""
+    """To be done before training: open and check the others' shares. `present`: who has shared; `sealed`: by sender, the
+    shares that are for this client. Raises ProtocolError for shares that are forged, missing, or come twice."""
     _expect(secrets, "shares", view.run, view.server_round, view.digest)
     found = _subset(view, present, secrets.client, "who has shared")
     check_cohort(view, found, min_cohort)
@@ -136,7 +120,7 @@ def receive(
 
 
 def apply_masks(secrets: Secrets, view: CohortView, vector: NDArray[np.int64]) -> NDArray[Any]:
-    """The second half: `vector` modulo 2^modulus_bits, with this client's own mask and one for each neighbour."""
+    """`vector` modulo 2^modulus_bits, with this client's own mask and one for each neighbour."""
     masked = vector.astype(view.settings.dtype)
     add_mask(masked, self_key(secrets.self_seed, view, secrets.client))
     pair, present = KeyPair(secrets.mask_seed), set(secrets.present)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from secure_rounds import MODEL, ROUND, RUN, Played, play
+from secure_rounds import MODEL, ROUND, RUN, Played, mask, play
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member, work_digest
 from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.keys import KeyPair, new_seed
-from fedapp.aggregation.secaggplus.member import Revealed, Secrets, advertise, mask, share, unmask
+from fedapp.aggregation.secaggplus.member import Revealed, Secrets, advertise, share, unmask
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.wire.instruction import Instruction

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secure_rounds import play
+from secure_rounds import mask, play
 
-from fedapp.aggregation.secaggplus.member import mask, unmask
+from fedapp.aggregation.secaggplus.member import unmask
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 
