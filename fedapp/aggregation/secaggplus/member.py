@@ -102,8 +102,8 @@ def share(secrets: Secrets, view: CohortView, *, min_cohort: int = 2) -> tuple[S
 def receive(
     secrets: Secrets, view: CohortView, present: Collection[int], sealed: Mapping[int, bytes], *, min_cohort: int = 2
 ) -> Secrets:
-    """To be done before training: open and check the others' shares. `present`: who has shared; `sealed`: by sender, the
-    shares that are for this client. Raises ProtocolError for shares that are forged, missing, or come twice."""
+    """To be done before training: open and check the others' shares. `present`: who has shared; `sealed`: by sender,
+    the shares that are for this client. Raises ProtocolError for shares that are forged, missing, or come twice."""
     _expect(secrets, "shares", view.run, view.server_round, view.digest)
     found = _subset(view, present, secrets.client, "who has shared")
     check_cohort(view, found, min_cohort)
