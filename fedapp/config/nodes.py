@@ -4,7 +4,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
@@ -64,7 +64,8 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
         try:
             adapter.validate_json(json.dumps(value), strict=True)  # as JSON: YAML has lists, and no tuples
         except ValidationError as error:
-            raise ConfigError(f"{key}.{name}={value!r}: {_wanted(hints[name], error)}") from None
+            shown = "null" if value is None else repr(value)
+            raise ConfigError(f"{key}.{name}={shown}: {_wanted(hints[name], error)}") from None
 
 
 def _wanted(hint: Any, error: ValidationError) -> str:
@@ -76,5 +77,7 @@ def _wanted(hint: Any, error: ValidationError) -> str:
             return f"must be {words} {found['ctx'][limit]:g}"
         if found["type"] == "literal_error":
             return f"must be one of {str(found['ctx']['expected']).replace(' or ', ', ')}"
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     name = getattr(hint, "__name__", str(hint)) if inspect.isclass(hint) else hint
     return f"expected {name} ({error.errors()[0]['msg']})"
