@@ -18,6 +18,7 @@ from deployed import Deployed, call, command, wait_for
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from in_process import run_in_process
 
+from fedapp.common.errors import DataError
 from fedapp.deploy.folders import read_site, read_superlink
 from fedapp.deploy.identity import new_server_certificate
 
@@ -120,10 +121,16 @@ def test_it_trains_the_same_model_as_a_simulation(trained: Path, place: Path, tm
     assert summary(trained)["rejected"] == 0
 
 
-def test_the_preflight_names_the_site_and_its_fault(trained: Path) -> None:
+def test_the_preflight_names_the_site_and_the_site_alone_says_what_its_table_lacks(
+    trained: Path, federation: Deployed
+) -> None:
     faults = summary(trained)["faults"]
     assert isinstance(faults, dict)
-    assert "no column 'dose'" in faults["client 2 (site-C)"]
+    assert faults["client 2 (site-C)"] == DataError.abroad
+    assert "no column 'dose'" in federation.running["site-C"].printed
+    told = [path.read_text() for path in trained.rglob("*") if path.suffix in {".json", ".jsonl", ".html", ".log"}]
+    assert told
+    assert not any("drug" in text for text in told)  # a column of site C's own
 
 
 def test_a_bundle_that_no_trusted_entity_signed_is_refused_and_a_signed_one_is_not(trained: Path) -> None:
