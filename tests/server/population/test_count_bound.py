@@ -136,8 +136,9 @@ def claiming(claim: int, *, spoilt: bool) -> Any:
 
 
 def run(tmp_path: Path, name: str, line: str, **options: Any) -> dict[str, Any]:
+    line = f"{line} federation.min_supernodes=4"
     grid = InProcessGrid(line, node_configs=devices(tmp_path), **options)
-    directory = run_on(grid, tmp_path / name, f"{line} federation.min_supernodes=4")
+    directory = run_on(grid, tmp_path / name, line)
     found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
     rows = (directory / "clients.jsonl").read_text().splitlines()
     return {**found, "rows": [row for row in map(json.loads, rows) if "phase" not in row]}
