@@ -8,7 +8,7 @@ by a handler of that name. Neither knows the strategy or the site: what they nee
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -78,6 +78,7 @@ class Aggregate:
 
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
+    `warnings`: by kind, what a person must know of this sum.
     """
 
     total: State | None
@@ -86,6 +87,7 @@ class Aggregate:
     replies: ReplyLog
     scalars: Mapping[str, float | None] | None = None
     rounding: float = 0.0
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
 
 class ServerHalf(Protocol):

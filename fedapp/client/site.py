@@ -189,7 +189,7 @@ class Site:
             if not self.protection.discloses_metrics:
                 return ClientReport(client)
             data = self._data(client)
-            judged = self.task.evaluate(self.model, data.validation, only_main=True)
+            judged = self.task.evaluate(self.model, data.validation)
         except Exception as error:
             return self.protection.failure(client, error)
         return ClientReport(
@@ -198,5 +198,5 @@ class Site:
             seconds=time.perf_counter() - start,
             val_examples=judged.num_examples if judged else 0,
             val_loss=judged.loss if judged else None,
-            val_metric=judged.metrics[self.task.main_metric] if judged else None,
+            val_metrics=judged.metrics if judged else {},
         )

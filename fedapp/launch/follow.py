@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["FollowedRun", "RunStatus", "quoted"]
 POLL = 0.1  # seconds
 # What the server prints of a round and at the end (server/rounds.py, server/run.py).
 ROUND = re.compile(r"\bround (\d+)/\d+  (.*)")
+WARNING = re.compile(r"\bround (\d+): warning: (.*)")
 FIGURE = re.compile(r"\b((?:test|val)_\w+) (\S+)")
 RUN_DIRECTORY = re.compile(r"\brun directory: (/.*)")
 
@@ -123,8 +125,13 @@ class FollowedRun:
         """The figures of all rounds that are over: from metrics.jsonl, or else from what the server printed."""
         file = self._directory / "metrics.jsonl"
         if not self._here:
-            for number, figures in ROUND.findall(self._printed()):
-                yield {"round": int(number), **{name: float(value) for name, value in FIGURE.findall(figures)}}
+            printed = self._printed()
+            said: dict[str, dict[str, str]] = defaultdict(dict)
+            for number, text in WARNING.findall(printed):
+                said[number][text] = text
+            for number, figures in ROUND.findall(printed):
+                found = {name: float(value) for name, value in FIGURE.findall(figures)}
+                yield {"round": int(number), **found, "warnings": said[number]}
         elif file.exists():
             # What follows the last newline is still being written.
             for line in file.read_text(encoding="utf-8").split("\n")[:-1]:

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedapp.common.shown_figures import shown_figures
+
 __all__ = ["Finished", "RoundBar", "say_error", "show_summary", "show_sweep"]
 
 
@@ -27,11 +29,16 @@ def say_error(console: Console, error: str) -> None:
     console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
+def say_warning(console: Console, text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 class RoundBar:
     """A progress bar over rounds with the latest figure; on anything but a terminal, a line a round."""
 
     def __init__(self, console: Console, num_rounds: int) -> None:
         self._console, self._num_rounds = console, num_rounds
+        self._warned: set[str] = set()  # kinds: each is said once
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figure]}"))
         self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
         self._task: TaskID = self._progress.add_task("starting SuperNodes", total=num_rounds, figure="")
@@ -46,8 +53,11 @@ class RoundBar:
 
     def update(self, figures: Mapping[str, Any]) -> None:
         """Show one line of metrics.jsonl."""
-        names = [name for name in figures if name.startswith("test_")] or [n for n in figures if n.startswith("val_")]
-        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in names if figures[name] is not None)
+        shown = "  ".join(shown_figures(figures))
+        for kind, text in (figures.get("warnings") or {}).items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                say_warning(self._console, f"round {figures['round']}: {text}")
         where = f"round {figures['round']}/{self._num_rounds}"
         if self._console.is_terminal:
             self._progress.update(self._task, completed=figures["round"], description=where, figure=shown)
@@ -89,6 +99,8 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     for who, why in summary.get("faults", {}).items():
         table.add_row("left out", escape(f"{who}: {why}"))
     console.print(table)
+    for text in summary.get("warnings", []):
+        say_warning(console, text)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, highlight=False)
 
 

@@ -29,8 +29,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """The base of every kind in learning/tasks/. `metrics` opens with the one that clients report of their validation
-    splits. Losses and metrics serve a `kind`; a subclass of a kind that keeps its name takes the same ones."""
+    """The base of every kind in learning/tasks/. `metrics` opens with the one that stands for
+    the task. Losses and metrics serve a `kind`; a subclass of a kind that keeps its name takes the same ones."""
 
     kind: ClassVar[str]
     schema: Schema
@@ -88,7 +88,7 @@ class Task(ABC):
         """(B,): higher, the better the model knows the true target. For the audit of what a model tells of its data."""
         return -self.loss_per_example(outputs, targets)
 
-    def evaluate(self, model: nn.Module, examples: Examples, *, only_main: bool = False) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, examples: Examples) -> Evaluation | None:
         """Judge `model` on `examples`; None where there are none."""
         if not len(examples):
             return None
@@ -98,11 +98,10 @@ class Task(ABC):
             chunks = torch.split(examples.inputs, EVALUATION_BATCH)
             outputs = torch.cat([model(chunk.to(device)).cpu() for chunk in chunks])
         targets = examples.targets.cpu()
-        chosen = {self.main_metric: self.metrics[self.main_metric]} if only_main else self.metrics
         return Evaluation(
             num_examples=len(examples),
             loss=float(self.loss(outputs, targets)),
-            metrics={name: metric(outputs, targets) for name, metric in chosen.items()},
+            metrics={name: metric(outputs, targets) for name, metric in self.metrics.items()},
         )
 
     # --- inference -------------------------------------------------------------------------------------------------

@@ -9,7 +9,16 @@ from fedapp.report.read import Record, RunData, number
 from fedapp.report.series import by_round, client_metric, final_values, participation, server_metrics
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
 
-__all__ = ["Card", "Table", "cards", "clients_table", "privacy_table", "rejections_table", "rounds_table"]
+__all__ = [
+    "Card",
+    "Table",
+    "cards",
+    "clients_table",
+    "privacy_table",
+    "rejections_table",
+    "rounds_table",
+    "warnings_table",
+]
 
 _MOST_ROWS = 1000  # of a table: a browser scrolls more only sluggishly, and the files hold them all
 
@@ -65,6 +74,7 @@ def rounds_table(run: RunData) -> Table:
     columns += [("train_loss", "training loss", number_text)]
     columns += [(name, name, _whole) for name in ("cohort", "replied", "rejected")]
     columns += [(name, title, _whole) for name, title in _RARE.items() if any(by_round(run, name).values)]
+    columns += [("clipped", "clipped", _percent)] if any(by_round(run, "clipped").values) else []
     columns += [("bytes_down", "sent", bytes_text), ("bytes_up", "received", bytes_text)]
     columns += [("seconds", "time", seconds_text)]
     columns = [column for column in columns if by_round(run, column[0])]
@@ -101,6 +111,15 @@ def rejections_table(run: RunData) -> Table:
         if isinstance(found := run.summary.get(name), dict):
             rows += [("preflight", str(who), str(reason)) for who, reason in found.items()]
     return _table(("round", "client", "reason"), rows, len(rows), "clients.jsonl", "last")
+
+
+def warnings_table(run: RunData) -> Table:
+    """What a person must know of the result: from the summary, or of a run that has none, from its rounds."""
+    found = run.summary.get("warnings")
+    if not isinstance(found, list):
+        said = (line.get("warnings") for line in run.rounds)
+        found = list({kind: text for kinds in said if isinstance(kinds, dict) for kind, text in kinds.items()}.values())
+    return Table(("",), tuple((str(text),) for text in found))
 
 
 def clients_table(run: RunData) -> Table:
@@ -197,6 +216,10 @@ def _why(line: Record) -> str:
 
 def _whole(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}%"
 
 
 def _cell(value: object, text: Callable[[float], str]) -> str:

@@ -104,6 +104,7 @@ PAGE = f"""{_TABLE}<!doctype html>
 </dl>
 </div></header>
 <main>
+{{{{ show("Warnings", warnings, "words") }}}}
 {{% if plots %}}
 <h2>Plots</h2>
 <div class="plots">

@@ -15,8 +15,8 @@ from fedapp.learning.build import Parts, build_parts
 from fedapp.privacy.option import PrivacyOption, privacy_of
 from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial, stop_rules
 from fedapp.server.run_directory.checkpoint import Checkpoint
+from fedapp.server.run_directory.claim import claim
 from fedapp.server.run_directory.lock import LOCK, only_writer
-from fedapp.server.run_directory.record import claim
 from fedapp.server.run_directory.resume import find_checkpoint
 from fedapp.server.stopping import StopRules
 from fedapp.updates.steps import UpdateSteps, steps_of

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.shown_figures import shown_figures
 from fedapp.learning.task import Task
 from fedapp.wire.reply import ClientReport
 
@@ -19,7 +20,7 @@ class RoundOutcome:
     is another model than before. `test` and `validation`: metrics on the server's data and on the clients' validation
     splits. `excluded`: clients that have failed once too often, with the last round for which they are left out;
     `left_out`: how many were being left out when the round began. `scalars`: means that were aggregated along with the
-    updates, and all there are, where no client's own may be seen.
+    updates, and all there are, where no client's own may be seen. `warnings`: by kind, what a person must know.
     """
 
     server_round: int
@@ -31,6 +32,7 @@ class RoundOutcome:
     excluded: Mapping[int, int] = field(default_factory=dict)
     left_out: int = 0
     scalars: Mapping[str, float | None] | None = None
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
     def metrics(self) -> Metrics:
         """The round in numbers, as a line of metrics.jsonl has them."""
@@ -82,42 +84,46 @@ def validation_metrics(
     """
     found = federated_metrics(replies.good, task, num_examples)
     if scalars is not None:
-        found |= {"val_loss": scalars.get("val_loss"), f"val_{task.main_metric}": scalars.get("val_metric")}
+        found |= {name: scalars.get(name) for name in ("val_loss", *(f"val_{metric}" for metric in task.metrics))}
     return found
 
 
 def federated_metrics(reports: Sequence[ClientReport], task: Task, num_examples: Mapping[int, int]) -> Metrics:
-    """Loss and main metric on the clients' validation splits.
+    """Loss and metrics on the clients' validation splits.
 
-    `val_<metric>` is over all validation examples; `_mean` over clients, each counting the same; `_worst_decile` the
-    mean of the tenth of clients (at least one) that are worst off. Impossible metrics do not count, and nobody's
-    validation split counts for more than `num_examples`: of its training examples in the preflight, those that count.
+    `val_<metric>` weighs each client by its validation examples; in `_mean` each counts the same; `_worst_decile` is
+    the mean of the tenth of clients (at least one) that are worst off. Clients for which a metric is not defined are
+    not in it. A report with an impossible figure does not count, and nobody's validation split counts for more than
+    `num_examples`: of its training examples in the preflight, those that count.
     """
     judged = [
-        (min(r.val_examples, num_examples[r.client]), r.val_loss, r.val_metric)
-        for r in reports
-        if r.val_examples and r.val_loss is not None and r.val_metric is not None
-        if r.val_loss >= task.criterion.lowest and task.main.possible(r.val_metric)
+        (min(report.val_examples, num_examples[report.client]), report.val_loss, report.val_metrics)
+        for report in reports
+        if report.val_examples and report.val_loss is not None and _possible(report.val_loss, report.val_metrics, task)
     ]
-    main_metric = task.main_metric
-    names = ("val_loss", f"val_{main_metric}", f"val_{main_metric}_mean", f"val_{main_metric}_worst_decile")
-    if not judged:
-        return dict.fromkeys(names)
-    total = sum(count for count, _, _ in judged)
-    values = sorted((metric for _, _, metric in judged), reverse=task.main.lower_is_better)
-    worst = values[: math.ceil(len(values) / 10)]
-    found = (
-        math.fsum(count * loss for count, loss, _ in judged) / total,
-        math.fsum(count * metric for count, _, metric in judged) / total,
-        math.fsum(values) / len(values),
-        math.fsum(worst) / len(worst),
-    )
-    return dict(zip(names, found, strict=True))
+    found: Metrics = {"val_loss": _mean([(count, loss) for count, loss, _ in judged])}
+    for name, metric in task.metrics.items():
+        pairs = [(count, values[name]) for count, _, values in judged if name in values]
+        ranked = sorted((value for _, value in pairs), reverse=metric.lower_is_better)
+        worst = ranked[: math.ceil(len(ranked) / 10)]
+        found[f"val_{name}"] = _mean(pairs)
+        found[f"val_{name}_mean"] = math.fsum(ranked) / len(ranked) if ranked else None
+        found[f"val_{name}_worst_decile"] = math.fsum(worst) / len(worst) if worst else None
+    return found
+
+
+def _possible(loss: float, metrics: Mapping[str, float], task: Task) -> bool:
+    known = (task.metrics[name].possible(value) for name, value in metrics.items() if name in task.metrics)
+    return loss >= task.criterion.lowest and all(known)
+
+
+def _mean(pairs: Sequence[tuple[int, float]]) -> float | None:
+    """Of values by their counts; None where there are none."""
+    total = sum(count for count, _ in pairs)
+    return math.fsum(count * value for count, value in pairs) / total if total else None
 
 
 def round_line(metrics: Mapping[str, float | int | None]) -> str:
     """A round in one line for the terminal."""
-    names = [name for name in metrics if name.startswith("test_")] or [n for n in metrics if n.startswith("val_")]
-    parts = [f"{name} {value:.4f}" for name in names if (value := metrics[name]) is not None]
     counts = f"{metrics['replied']}/{metrics['cohort']} clients"
-    return "  ".join([*parts, counts, f"{metrics['seconds']:.2f} s"])
+    return "  ".join([*shown_figures(metrics), counts, f"{metrics['seconds']:.2f} s"])

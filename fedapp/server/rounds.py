@@ -80,6 +80,7 @@ class SynchronousRounds:
             excluded=excluded,
             left_out=left_out,
             scalars=aggregate.scalars,
+            warnings=aggregate.warnings,
         )
 
     @property

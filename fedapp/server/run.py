@@ -26,8 +26,9 @@ from fedapp.server.population.joining import AdmissionRules
 from fedapp.server.population.preflight import Population, preflight
 from fedapp.server.population.roster import Roster
 from fedapp.server.rounds import SynchronousRounds
+from fedapp.server.run_directory.claim import claim
 from fedapp.server.run_directory.lock import only_writer
-from fedapp.server.run_directory.record import RunRecord, claim
+from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_form
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import Ending, TrainingRun
@@ -73,7 +74,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             check_same_form(resumed, shared_state(parts.model))
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
-        record = RunRecord(directory, yaml, roster.num_examples, parts.task.main_metric, saved)
+        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved)
         log(INFO, "run directory: %s", directory)
         rounds.strategy.summary()
         run = TrainingRun(

@@ -9,7 +9,7 @@ from fedapp.common.logger import log
 from fedapp.common.state_digest import state_sha256
 from fedapp.server.check_config import Checked
 from fedapp.server.population.roster import Roster
-from fedapp.server.run_directory.record import versions
+from fedapp.server.run_directory.versions import versions
 from fedapp.server.training_run import Result, TrainingRun
 
 __all__ = ["show", "summarise"]
@@ -33,6 +33,7 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
         "clients": len(roster.nodes),
         "faults": dict(roster.faults),
         "bounded": roster.bounded,
+        "warnings": run.record.warnings.texts(),
         "supernodes": len(set(roster.nodes.values())),
         **run.record.totals,
         "seconds": run.seconds,

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 from torch import Tensor
@@ -109,6 +109,8 @@ class TrainingRun:
         metrics = outcome.metrics() | times | self.record.epsilon_metrics(outcome)
         self.record.add_round(metrics, outcome)
         log(INFO, "round %d/%d  %s", server_round, self.rules.num_rounds, round_line(metrics))
+        for text in outcome.warnings.values():
+            log(WARNING, "round %d: warning: %s", server_round, text)
         self._judge(outcome)
         if server_round % self._checkpoint_every == 0:
             self._save()

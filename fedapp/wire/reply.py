@@ -39,7 +39,7 @@ class ClientReport:
     """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays.
 
     `declined`: it takes part no more, for its privacy budget is spent. `privacy`: what it has spent, under DP-SGD.
-    `delivered`: it has kept the run's result.
+    `delivered`: it has kept the run's result. `val_metrics`: by name; one that is not defined is not there.
     """
 
     client: int
@@ -52,7 +52,7 @@ class ClientReport:
     train_loss: float | None = None
     val_examples: int = 0
     val_loss: float | None = None
-    val_metric: float | None = None
+    val_metrics: Mapping[str, float] = field(default_factory=dict)
     privacy: PrivacySpent | None = None
 
 
@@ -70,7 +70,8 @@ class Reply:
 
 
 # One list a column, one entry a client: a MetricRecord holds numbers and lists of numbers.
-COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "val-loss", "val-metric")
+COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "val-loss")
+VAL_METRIC = "val-metric/"  # and the name of a metric, a column for each
 PRIVACY = ("noise-multiplier", "sample-rate", "epsilon", "delta")  # these columns only under DP-SGD
 
 
@@ -83,7 +84,6 @@ def pack_reply(reply: Reply) -> RecordDict:
             present(report.train_loss),
             report.val_examples,
             present(report.val_loss),
-            present(report.val_metric),
         )
         for report in reply.reports
     ]
@@ -97,6 +97,8 @@ def pack_reply(reply: Reply) -> RecordDict:
         }
     )
     metrics = MetricRecord(dict(zip(COLUMNS, columns, strict=True)))
+    for name in dict.fromkeys(name for report in reply.reports for name in report.val_metrics):
+        metrics[VAL_METRIC + name] = [present(report.val_metrics.get(name)) for report in reply.reports]
     if any(report.privacy for report in reply.reports):
         spent = [astuple(report.privacy) if report.privacy else (math.nan,) * 4 for report in reply.reports]
         for name, column in zip(PRIVACY, zip(*spent, strict=True), strict=True):
@@ -120,7 +122,8 @@ def unpack_reply(content: RecordDict) -> Reply:
     if not all(isinstance(flag, list) and len(flag) == len(clients) for flag in flags):
         raise ValueError("the lists of a reply differ in length")
     spent = _privacy(metrics, len(clients))
-    rows = zip(clients, reasons, *flags, spent, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
+    judged = _val_metrics(metrics, len(clients))
+    rows = zip(clients, reasons, *flags, spent, judged, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
     reports = tuple(_report(*row) for row in rows)
     found = {name: arrays_to_state(record, copy=False) for name, record in content.array_records.items()}
     total = found.pop(ARRAYS, {})
@@ -133,9 +136,10 @@ def _report(
     declined: object,
     delivered: object,
     privacy: PrivacySpent | None,
+    val_metrics: Mapping[str, float],
     figures: tuple[float, ...],
 ) -> ClientReport:
-    examples, steps, seconds, train_loss, val_examples, val_loss, val_metric = figures
+    examples, steps, seconds, train_loss, val_examples, val_loss = figures
     return ClientReport(
         client=whole(client),
         rejected=text(reason) or None,
@@ -147,9 +151,24 @@ def _report(
         train_loss=absent(train_loss),
         val_examples=count(val_examples),
         val_loss=absent(val_loss),
-        val_metric=absent(val_metric),
+        val_metrics=val_metrics,
         privacy=privacy,
     )
+
+
+def _val_metrics(metrics: MetricRecord, count: int) -> list[dict[str, float]]:
+    """By client, its metrics by name. Names are the sender's; whoever reads them looks for those that it knows."""
+    found: list[dict[str, float]] = [{} for _ in range(count)]
+    for key in metrics:
+        if not key.startswith(VAL_METRIC):
+            continue
+        column = numbers(metrics[key])
+        if len(column) != count:
+            raise ValueError("the lists of a reply differ in length")
+        for row, value in zip(found, column, strict=True):
+            if (known := absent(value)) is not None:
+                row[key.removeprefix(VAL_METRIC)] = known
+    return found
 
 
 def _privacy(metrics: MetricRecord, count: int) -> list[PrivacySpent | None]:

@@ -28,7 +28,7 @@ def run(options: Namespace) -> Result:
     def round_with(name: str, features: Features) -> None:
         parts.model.load_state_dict(start)
         found = features(0, data)
-        parts.task.evaluate(parts.model, found.validation, only_main=True)
+        parts.task.evaluate(parts.model, found.validation)
         losses[name] = training(parts.model, found.train, seed=(0,)).loss
 
     with tempfile.TemporaryDirectory() as folder:

@@ -82,7 +82,7 @@ def test_metrics_know_what_is_better_and_what_cannot_be(metric: Metric, lower: b
 def test_a_loss_that_cannot_be_does_not_count(task: Task) -> None:
     values = {0.0: True, 1e9: True, math.inf: True, -1e-9: False, math.nan: False}
     for value, counts in values.items():
-        said = ClientReport(0, val_examples=5, val_loss=value, val_metric=0.5)
+        said = ClientReport(0, val_examples=5, val_loss=value, val_metrics={})
         assert (federated_metrics([said], task, {0: 5})["val_loss"] == value) == counts
 
 

@@ -253,9 +253,9 @@ def test_nothing_uncovered_is_on_the_wire(tmp_path: Path) -> None:
             continue
         expected = {"num-examples": 0.0, "seconds": 0.0, "val-examples": 0.0}
         assert {name: metrics[name][0] for name in expected} == expected
-        assert all(math.isnan(metrics[name][0]) for name in ("train-loss", "val-loss", "val-metric"))
+        assert all(math.isnan(metrics[name][0]) for name in ("train-loss", "val-loss"))
         covered = {"noise-multiplier", "sample-rate", "epsilon", "delta", "steps"}
-        assert set(metrics) <= covered | expected.keys() | {"train-loss", "val-loss", "val-metric"}
+        assert set(metrics) <= covered | expected.keys() | {"train-loss", "val-loss"}
         assert not counts & {value for column in metrics.values() for value in column}  # type: ignore[union-attr]
         assert set(config) == {"clients", "rejected", "declined", "delivered"}
         assert config["delivered"] == [False]

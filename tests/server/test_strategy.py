@@ -474,7 +474,7 @@ def test_who_fails_is_left_out_where_flower_drives_too() -> None:
 def test_an_evaluation_that_flower_drives(examples: int, expected: float | None) -> None:
     def judging(message: Message) -> list[Message]:
         (client,) = unpack_instruction(message.content)[0].clients
-        report = ClientReport(client, val_examples=examples, val_loss=1.0, val_metric=0.25)
+        report = ClientReport(client, val_examples=examples, val_loss=1.0, val_metrics={"accuracy": 0.25})
         return [reply_to(message, Reply((report,)))]
 
     strategy, grid = make(), Answering(judging)
@@ -530,14 +530,14 @@ def test_a_sum_of_wrong_form_costs_its_own_clients_alone() -> None:
 @pytest.mark.parametrize(
     "claims",
     [
-        {"val_examples": 2**53, "val_metric": 1.0, "val_loss": 0.0},
-        {"val_examples": 5, "val_metric": 7.0, "val_loss": 0.1},
-        {"val_examples": 5, "val_metric": 0.9, "val_loss": -1e99},
-        {"val_examples": 5, "val_metric": -1.0, "val_loss": 0.1},
+        {"val_examples": 2**53, "val_metrics": {"accuracy": 1.0}, "val_loss": 0.0},
+        {"val_examples": 5, "val_metrics": {"accuracy": 7.0}, "val_loss": 0.1},
+        {"val_examples": 5, "val_metrics": {"accuracy": 0.9}, "val_loss": -1e99},
+        {"val_examples": 5, "val_metrics": {"accuracy": -1.0}, "val_loss": 0.1},
     ],
 )
 def test_no_client_decides_the_federated_metrics(claims: dict[str, float]) -> None:
-    honest = [ClientReport(c, val_examples=10, val_loss=2.0, val_metric=0.5) for c in (0, 1)]
+    honest = [ClientReport(c, val_examples=10, val_loss=2.0, val_metrics={"accuracy": 0.5}) for c in (0, 1)]
     made_up = ClientReport(2, **claims)  # type: ignore[arg-type]
     found = federated_metrics([*honest, made_up], TASK, {0: 10, 1: 10, 2: 10})
     assert found["val_loss"] is not None

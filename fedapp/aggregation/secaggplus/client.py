@@ -201,9 +201,9 @@ class SecAggClient:
             log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
         found = {
             "train_loss": report.train_loss,
-            "val_loss": report.val_loss if report.val_examples else None,
-            "val_metric": report.val_metric if report.val_examples else None,
             "clipped": clipped,
+            **({"val_loss": report.val_loss} if report.val_examples else {}),
+            **({f"val_{name}": value for name, value in report.val_metrics.items()} if report.val_examples else {}),
         }
         values = np.concatenate([values, encode(found, self.metrics, self.settings)])
         weight = view.by_client[client].weight * len(view.members)

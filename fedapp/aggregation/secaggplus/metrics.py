@@ -1,37 +1,56 @@
 """Metrics of training, appended to the vector of the update: the server learns their means over the cohort, no more.
 
-Each metric is two entries: its value as a share of the largest that it can have, and a one; both weighted as the update
-is. A client without the metric sends two zeros, so the quotient of the sums is the mean over those who have it.
+Each metric is three entries: its value as a share of the largest that it can have, a one where that was sent, and a one
+where the value is larger than can be sent; all weighted as the update is. A client without the metric sends zeros, so
+the quotient of the first two sums is the mean over those who have it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedapp.aggregation.secaggplus.settings import Settings
 
-__all__ = ["LARGEST", "decode", "encode"]
+__all__ = ["ENTRIES", "LARGEST", "Decoded", "decode", "encode"]
 
-LARGEST = 1024.0  # of a loss or a metric without bounds; what lies beyond counts as absent
+ENTRIES = 3  # of a metric
+LARGEST = 1024.0  # of a loss or a metric without bounds
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`means` over the clients that have a metric; None where nobody has it. `beyond`: the share of the cohort, by
+    weight, whose value is too large to be sent, and so in no mean."""
+
+    means: Mapping[str, float | None]
+    beyond: Mapping[str, float]
 
 
 def encode(
     metrics: Mapping[str, float | None], largest: Mapping[str, float], settings: Settings
 ) -> NDArray[np.float64]:
-    """Two entries for each name in `largest`, in its order."""
-    found = np.zeros((len(largest), 2))
+    """`ENTRIES` entries for each name in `largest`, in its order. NaN is no value."""
+    found = np.zeros((len(largest), ENTRIES))
     for row, (name, most) in zip(found, largest.items(), strict=True):
         value = metrics.get(name)
-        if value is not None and abs(value) <= most:
-            row[:] = value / most * settings.clip, settings.clip
+        if value is None or math.isnan(value):
+            continue
+        if abs(value) <= most:
+            row[:2] = value / most * settings.clip, settings.clip
+        else:
+            row[2] = settings.clip
     return found.reshape(-1)
 
 
-def decode(mean: Sequence[float] | NDArray[np.float64], largest: Mapping[str, float]) -> dict[str, float | None]:
-    """From the mean entries over the cohort. A metric that nobody has is None."""
-    pairs = np.asarray(mean, np.float64).reshape(len(largest), 2)
-    return {
+def decode(mean: Sequence[float] | NDArray[np.float64], largest: Mapping[str, float], settings: Settings) -> Decoded:
+    """From the mean entries over the cohort."""
+    rows = np.asarray(mean, np.float64).reshape(len(largest), ENTRIES)
+    means = {
         name: float(most * value / present) if present > 0 else None
-        for (value, present), (name, most) in zip(pairs, largest.items(), strict=True)
+        for (value, present, _), (name, most) in zip(rows, largest.items(), strict=True)
     }
+    beyond = {name: float(row[2] / settings.clip) for row, name in zip(rows, largest, strict=True) if row[2] > 0}
+    return Decoded(means, beyond)

@@ -98,15 +98,10 @@ class SecAggPlus(AggregationProtocol):
         )
 
     def _metric_ranges(self, config: Config, parts: Parts) -> dict[str, float]:
-        """By name, the largest value of each metric that is aggregated along with an update; none where the privacy
-        option lets no metric leave a client."""
+        """By name, the largest value of each metric that is aggregated along with an update. Where the privacy option
+        lets no metric leave a client, there is only what follows from the update itself, which may."""
         if not privacy_of(config).discloses_metrics:
-            return {}
-        metric = parts.task.main
-        largest = max(abs(metric.lowest), abs(metric.highest))
-        return {
-            "train_loss": 64.0,
-            "val_loss": 64.0,
-            "val_metric": largest if math.isfinite(largest) else LARGEST,
-            "clipped": 1.0,
-        }
+            return {"clipped": 1.0}
+        largest = {f"val_{name}": metric.largest for name, metric in parts.task.metrics.items()}
+        metrics = {name: value if math.isfinite(value) else LARGEST for name, value in largest.items()}
+        return {"train_loss": 64.0, "val_loss": 64.0, **metrics, "clipped": 1.0}

@@ -16,7 +16,7 @@ from fedapp.aggregation.protocol import Aggregate, Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.secaggplus.cohort_view import work_digest
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
-from fedapp.aggregation.secaggplus.metrics import decode
+from fedapp.aggregation.secaggplus.metrics import ENTRIES, Decoded, decode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
@@ -26,6 +26,8 @@ from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
 
 __all__ = ["SecAggServer"]
+
+CLIPPED = 0.01  # of a cohort's entries: more than that is warned of
 
 
 class SecAggServer:
@@ -61,7 +63,7 @@ class SecAggServer:
             server_round=instruction.server_round,
             model=model.sha256,
             weights=cohort.weights,
-            length=length + 2 * len(self._metrics),
+            length=length + ENTRIES * len(self._metrics),
             minimum=cohort.minimum,
             work=work_digest(instruction, self._config_sha256),
         )
@@ -82,16 +84,33 @@ class SecAggServer:
         for share in unmasked.shares_refused:
             log(WARNING, "round %d: %s", replies.server_round, share)
         mean = torch.from_numpy(unmasked.total.astype(np.float64) * (self._settings.step / weight))
-        length = len(mean) - 2 * len(self._metrics)
+        length = len(mean) - ENTRIES * len(self._metrics)
+        found = decode(mean[length:].numpy(), self._metrics, self._settings)
         return Aggregate(
             total=unflatten(mean[:length], model.template),
             weight=1.0,
             survivors=unmasked.survivors,
             replies=replies,
-            scalars=decode(mean[length:].numpy(), self._metrics),
+            scalars=found.means,
             # Rounding adds less than one unit a value and client.
             rounding=self._settings.step * math.sqrt(length) * len(members),
+            warnings=self._warnings(found),
         )
+
+    def _warnings(self, found: Decoded) -> dict[str, str]:
+        """What of this sum is not what the clients meant."""
+        clipped, clip = found.means.get("clipped") or 0.0, self._settings.clip
+        warnings = {
+            f"{name} too large": f"{name} of {share:.3g} of the cohort is above {self._metrics[name]:g}, the most that"
+            " secure aggregation sends, and not in the mean"
+            for name, share in found.beyond.items()
+        }
+        if clipped > CLIPPED:
+            warnings["clipped"] = (
+                f"{100 * clipped:.3g} % of the updates' entries were cut to +-{clip:g}, so the sum is another one than"
+                f" that of the updates; raise secure_aggregation.clip={clip:g}, or lower optimizer.lr"
+            )
+        return warnings
 
 
 def _nothing(collector: Collector, replies: ReplyLog, why: str) -> None:

@@ -26,6 +26,11 @@ class Metric(ABC):
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         """Its value for outputs (n, *output_shape) and their targets, on the CPU. NaN where it is not defined."""
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude that a value can have."""
+        return max(abs(self.lowest), abs(self.highest))
+
     def possible(self, value: float) -> bool:
         """Whether the metric can have this value at all; what a client reports may be made up."""
         return self.lowest <= value <= self.highest

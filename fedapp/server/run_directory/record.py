@@ -1,64 +1,31 @@
 """The run directory: what a run leaves behind, written as it goes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 from torch import Tensor
 
-from fedapp.common.errors import ConfigError
 from fedapp.common.files import write_atomically
 from fedapp.server.outcome import RoundOutcome
-from fedapp.server.run_directory.checkpoint import checkpoint_files
 from fedapp.server.run_directory.history import History, plain
+from fedapp.server.run_directory.warnings import Warnings
 from fedapp.wire.reply import ClientReport
 
 if TYPE_CHECKING:
     from fedapp.report.tensorboard import EventWriter
 
-__all__ = ["RunRecord", "claim", "versions"]
-
-PACKAGES = ("fedapp", "flwr", "torch", "torchvision", "hydra-core", "opacus", "flwr-datasets", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on; fedapp's own is absent where only its bundle is there."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except ModuleNotFoundError:
-            continue
-    return found
-
-
-def claim(directory: Path, *, resume: bool = False) -> None:
-    """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not resume and ((directory / "metrics.jsonl").exists() or checkpoint_files(directory / "checkpoint")):
-            raise ConfigError(
-                f"run.output_dir={directory}: already holds a run; choose another directory, or go on with it by"
-                " run.resume=auto"
-            )
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        why = "it is a file" if directory.is_file() else error.strerror
-        raise ConfigError(
-            f"run.output_dir={directory}: cannot be written ({why}); choose a directory of your own"
-        ) from None
+__all__ = ["RunRecord"]
 
 
 class RunRecord:
     """Writes config.yaml, metrics.jsonl, clients.jsonl, TensorBoard events, model.safetensors and summary.json.
 
-    Lines are written one by one: after a crash everything up to the last round is there. `num_examples` by client.
+    Lines are written one by one: after a crash everything up to the last round is there. `num_examples` by client;
+    `metrics`: the names of the task's.
     """
 
     def __init__(
@@ -66,19 +33,21 @@ class RunRecord:
         directory: Path,
         config_yaml: str,
         num_examples: Mapping[int, int],
-        main_metric: str,
+        metrics: Iterable[str],
         saved: Mapping[str, Any] | None = None,
     ) -> None:
         """With `saved`, a `state_dict` of an earlier process, go on from there."""
-        self.directory, self._num_examples, self._main_metric = directory, num_examples, main_metric
+        self.directory, self._num_examples, self._metrics = directory, num_examples, tuple(metrics)
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.largest_delta: float | None = None
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
+        self.warnings = Warnings()
         self._resume_at: int | None = None
         if saved is not None:
             self.totals |= saved["totals"]
             self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
             self.largest_delta = saved["largest_delta"]
+            self.warnings = Warnings(saved["warnings"])
             self._resume_at = saved["round"] + 1
         self._history = History(directory, None if saved is None else saved["history"])
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
@@ -91,6 +60,7 @@ class RunRecord:
             "totals": self.totals,
             "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
             "largest_delta": self.largest_delta,
+            "warnings": self.warnings.state_dict(),
             "history": self._history.position(),
         }
 
@@ -105,14 +75,24 @@ class RunRecord:
         """What each client that trained has spent so far, ascending."""
         return sorted(self._epsilon.values())
 
-    def add_round(self, metrics: Mapping[str, float | int | None], outcome: RoundOutcome | None) -> None:
-        """A line of metrics.jsonl, and one of clients.jsonl for every client asked."""
+    def add_round(
+        self,
+        metrics: Mapping[str, float | int | None],
+        outcome: RoundOutcome | None,
+        warnings: Mapping[str, str] | None = None,
+    ) -> None:
+        """A line of metrics.jsonl with the round's warnings, and one of clients.jsonl for every client asked.
+        `warnings`: those of a round that has no outcome."""
+        line: dict[str, Any] = dict(metrics)
+        if warnings := outcome.warnings if outcome is not None else warnings:
+            self.warnings.add(warnings)
+            line["warnings"] = dict(warnings)
         if outcome is not None:
             for stale in ("summary.json", "report.html"):  # of a run that had ended and goes on
                 (self.directory / stale).unlink(missing_ok=True)
             self._count(outcome)
             self._history.append("clients.jsonl", self._rows(outcome))
-        self._history.append("metrics.jsonl", [metrics])
+        self._history.append("metrics.jsonl", [line])
         if self._events is None:
             from fedapp.report.tensorboard import EventWriter  # 1 s to import: after the first round's messages
 
@@ -174,7 +154,7 @@ class RunRecord:
             "train_loss": report.train_loss,
             "val_examples": report.val_examples,
             "val_loss": report.val_loss,
-            f"val_{self._main_metric}": report.val_metric,
+            **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
         }
 
 

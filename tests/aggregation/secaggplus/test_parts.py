@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedapp.aggregation.secaggplus.keys import KeyPair, commitment, derive, new_seed, open_sealed, seal
 from fedapp.aggregation.secaggplus.masks import BLOCK, add_mask
+from fedapp.aggregation.secaggplus.metrics import decode, encode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import pack, quantise, signed, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
@@ -172,3 +173,22 @@ def test_the_largest_cohort_that_is_let_through_cannot_wrap() -> None:
         setting.check(cohort - 1) if cohort > 2 else None
         with pytest.raises(ConfigError, match="too small"):
             setting.check(cohort)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "beyond"),
+    [
+        ([2.0, 4.0], 3.0, 0.0),
+        ([2.0, None], 2.0, 0.0),  # one has no validation split
+        ([2.0, float("nan")], 2.0, 0.0),  # or the metric is not defined there
+        ([2.0, 65.0], 2.0, 0.5),
+        ([float("inf"), 1e9], None, 1.0),
+        ([None, None], None, 0.0),
+    ],
+)
+def test_means_of_metrics_and_who_is_not_in_them(values: list[float | None], mean: float | None, beyond: float) -> None:
+    setting, largest = Settings(clip=0.5), {"clipped": 1.0, "val_loss": 64.0}
+    rows = [encode({"val_loss": value, "clipped": 0.25}, largest, setting) for value in values]
+    found = decode(np.mean(rows, axis=0), largest, setting)
+    assert found.means == {"clipped": pytest.approx(0.25), "val_loss": mean if mean is None else pytest.approx(mean)}
+    assert found.beyond == ({"val_loss": pytest.approx(beyond)} if beyond else {})

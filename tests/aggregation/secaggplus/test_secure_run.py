@@ -1,5 +1,6 @@
 """Whole runs under secure aggregation, in this process: dropouts, limits, and what else is switched on with it."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 import torch
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from rich.console import Console
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
+from fedapp.launch.show import RoundBar, show_summary
 from fedapp.learning.build import build_parts
 from fedapp.learning.training import LocalTraining, TrainingResult
 from fedapp.models.shared_state import shared_state
@@ -25,6 +28,7 @@ from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.steps import steps_of
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
+PRICES = "partition=iid data=synthetic data.shape=[5] data.num_classes=null data.num_examples=600 data.separation=1e5"
 STAGES = ("keys", "shares", "masked", "unmask")
 
 
@@ -214,10 +218,38 @@ def test_a_mean_that_is_too_large_changes_nothing(tmp_path: Path, monkeypatch: p
 
 
 def test_what_lies_beyond_the_clip_is_cut_and_counted(tmp_path: Path) -> None:
-    directory = run_in_process(tmp_path / "run", SMALL + " secure_aggregation.clip=0.001")
+    directory = run_in_process(tmp_path / "run", SMALL + " secure_aggregation.clip=0.001", report=True)
     line = lines(directory, "metrics.jsonl")[-1]
     assert 0.1 < line["clipped"] < 1
     assert line["test_loss"] < lines(directory, "metrics.jsonl")[0]["test_loss"]
+    (said,) = summary(directory)["warnings"]
+    assert said.startswith(f"{100 * line['clipped']:.3g} % of the updates' entries were cut to +-0.001")
+    assert "secure_aggregation.clip=0.001" in said
+    assert said.endswith("(in 2 rounds)")
+    assert "Warnings" in (directory / "report.html").read_text()
+    console = Console(record=True, width=200, file=io.StringIO())
+    with RoundBar(console, 2) as bar:
+        for figures in lines(directory, "metrics.jsonl"):
+            bar.update(figures)
+    show_summary(console, summary(directory), directory)
+    text = console.export_text()
+    assert f"clipped {100 * line['clipped']:.3g} %" in text
+    assert text.count("warning: ") == 2  # as it happens, and at the end
+
+
+def test_a_metric_too_large_to_be_sent_is_named(tmp_path: Path) -> None:
+    """A regression on prices: its error has no bound, and was missing from the files without a word."""
+    overrides = SMALL.replace("partition=iid", PRICES) + " optimizer.lr=1e-9"
+    directory = run_in_process(tmp_path / "run", overrides)
+    line = lines(directory, "metrics.jsonl")[-1]
+    assert line["val_mae"] is None
+    assert any("val_mae of 1 of the cohort is above 1024" in text for text in summary(directory)["warnings"])
+
+
+def test_a_run_in_which_nothing_is_cut_says_nothing(secure: Path) -> None:
+    assert summary(secure)["warnings"] == []
+    assert "warnings" not in lines(secure, "metrics.jsonl")[-1]
+    assert "<h2>Warnings</h2>" not in (secure / "report.html").read_text()
 
 
 # --- what an operator asks for ------------------------------------------------------------------------------------
@@ -270,7 +302,7 @@ def test_under_differential_privacy_ledgers_are_as_without(tmp_path: Path) -> No
     assert (found["secaggplus"] / "ledgers" / "client-0.jsonl").exists()
     line = lines(found["secaggplus"], "metrics.jsonl")[-1]
     assert line["train_loss"] is None  # no metric is covered
-    assert "clipped" not in line
+    assert line["clipped"] is not None  # it follows from what was sent, which is covered
 
 
 @pytest.mark.slow

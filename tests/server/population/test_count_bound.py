@@ -129,7 +129,7 @@ def claiming(claim: int, *, spoilt: bool) -> Any:
         elif spoilt:
             for name in list(reply.content.array_records):
                 reply.content.pop(name, None)
-        metrics["val-examples"], metrics["val-metric"] = [float(LARGEST)], [1.0]
+        metrics["val-examples"], metrics["val-metric/accuracy"] = [float(LARGEST)], [1.0]
         return reply
 
     return tamper
