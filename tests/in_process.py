@@ -52,6 +52,7 @@ class InProcessGrid(Grid):
         self._replies: dict[str, tuple[float, list[Message]]] = {}
         self._ids = itertools.count(1)
         self.state: object = None  # a simulation's grid has one
+        self.names: dict[int, str] = {}  # under which SuperNodes' keys are registered
         self.sent: list[Message] = []
         self.received: list[Message] = []
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER
@@ -70,7 +71,7 @@ class InProcessGrid(Grid):
         return list(self.contexts)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        return [NodeInfo(node_id=node) for node in self.contexts]
+        return [NodeInfo(node_id=node, name=self.names.get(node, "")) for node in self.contexts]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []

@@ -39,7 +39,7 @@ ONLY_IN = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "opacus": {"privacy"},
-    "cryptography": {"aggregation", "deploy"},
+    "cryptography": {"aggregation", "common", "deploy"},
     "Crypto": {"aggregation"},
     "httpx": {"deploy"},
     "uvicorn": {"deploy"},

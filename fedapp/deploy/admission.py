@@ -7,8 +7,10 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from fedapp.common.device_keys import client_of
 from fedapp.common.errors import FederationError
 from fedapp.flower.control import Control, connect
+from fedapp.flower.registered import registered_name, site_of
 
 __all__ = ["Changes", "admit", "change", "public_keys"]
 
@@ -16,17 +18,19 @@ Changes = dict[str, str]  # by site, or Flower's number of a SuperNode without a
 
 
 def public_keys(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """By site, the public keys (PEM) in the files NAME.pub of `folder`; and what is wrong with files that hold none."""
+    """By the name to register, the public keys (PEM) in the files NAME.pub of `folder`; and by site what is wrong with
+    files that hold none."""
     found: dict[str, bytes] = {}
     faults: dict[str, str] = {}
     for file in sorted(folder.glob("*.pub")):
         try:
-            key = serialization.load_ssh_public_key(file.read_bytes())
+            line = file.read_bytes()
+            key = serialization.load_ssh_public_key(line)
         except (ValueError, OSError, UnsupportedAlgorithm) as error:
             faults[file.stem] = f"skipped: {file} is not a public key in OpenSSH's format: {error}"
             continue
         pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        found[file.stem] = key.public_bytes(pem, form)
+        found[registered_name(file.stem, client_of(line))] = key.public_bytes(pem, form)
     return found, faults
 
 
@@ -48,17 +52,18 @@ def change(control: Control, keys: dict[str, bytes], unreadable: Collection[str]
     there = {node.public_key: node for node in nodes if not node.revoked}
     revoked = {node.public_key for node in nodes if node.revoked}
     for key, node in there.items():
-        if key not in keys.values() and node.name not in unreadable:
-            name = node.name or str(node.node_id)
+        if key not in keys.values() and site_of(node.name) not in unreadable:
+            name = site_of(node.name) or str(node.node_id)
             _try(partial(control.unregister, node.node_id), name, "unregistered", changes, failed)
     for name, key in keys.items():
+        site = site_of(name)
         if key in revoked:
-            changes[name] = (
-                f"not registered: the key in keys/{name}.pub was revoked, and Flower takes no key twice; give the site"
-                f" a new one: provision --renew {name}"
+            changes[site] = (
+                f"not registered: the key in keys/{site}.pub was revoked, and Flower takes no key twice; give the site"
+                f" a new one: provision --renew {site}"
             )
         elif key not in there:
-            _try(partial(control.register, name, key), name, "registered", changes, failed)
+            _try(partial(control.register, name, key), site, "registered", changes, failed)
     if failed:
         raise FederationError("; ".join(f"{name}: {what}" for name, what in {**changes, **failed}.items()))
     return changes

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from fedapp.common.device_keys import public_line
 from fedapp.common.errors import ConfigError
 from fedapp.common.files import write_atomically
 from fedapp.deploy.folders import AUTHORITY, make_private_folder, write_private, write_toml
@@ -33,6 +34,11 @@ class Participant:
     client: int
     public_key: str
     revoked: bool = False
+
+    @property
+    def line(self) -> bytes:
+        """Of a file *.pub: the key, bound to the client's number."""
+        return public_line(self.public_key, self.client)
 
 
 @dataclass
@@ -189,6 +195,7 @@ class Register:
         write_atomically(folder / AUTHORITY, self._authority())
         self._write_site(name, client)
         self.participants[name] = Participant(client, public.decode().strip())
+        write_atomically(folder / f"{name}.pub", self.participants[name].line)  # for the site to give to other sites
         self._save()
         self._publish(name)
 
@@ -212,9 +219,9 @@ class Register:
         file, participant = folder / f"{name}.pub", self.participants[name]
         if participant.revoked:
             file.unlink(missing_ok=True)
-        elif not file.exists() or file.read_text().strip() != participant.public_key:
+        elif not file.exists() or file.read_bytes() != participant.line:
             make_private_folder(folder)
-            write_atomically(file, f"{participant.public_key}\n".encode())
+            write_atomically(file, participant.line)
 
     def _authority(self) -> bytes:
         return (self.root / "ca" / AUTHORITY).read_bytes()

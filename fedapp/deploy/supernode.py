@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fedapp.aggregation.secaggplus.pins import read_peers
+from fedapp.common.device_keys import read_identity, read_peers
 from fedapp.common.errors import ConfigError
 from fedapp.deploy import terminal
 from fedapp.deploy.diagnosis import why_refused
@@ -109,7 +109,7 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
     found.setdefault("signing-key", str(site.key.absolute()))  # for the keys of secure aggregation
     if given.peers is not None:
         found["peers"] = str(given.peers.expanduser().absolute())
-        read_peers(Path(str(found["peers"])))
+        _check_pins(Path(str(found["peers"])), site)
     if given.weights is not None:
         if not given.weights.is_dir():
             raise ConfigError(f"--weights {given.weights}: no such folder")
@@ -120,6 +120,18 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
         if (value := getattr(given, option)) is not None:
             found[option.replace("_", "-")] = value
     return found
+
+
+def _check_pins(folder: Path, site: SiteFolder) -> None:
+    """Raises ConfigError for pinned keys that are none, or among which this site's own is bound to another client."""
+    pinned = read_peers(folder).keys.get(site.client)
+    if pinned is not None and pinned != read_identity(site.key).public:
+        raise ConfigError(
+            f"--peers {folder}: holds another key for client {site.client}, which is this site: put {site.name}.pub"
+            " from this site's own folder there"
+        )
+    if pinned is None:
+        raise ConfigError(f"--peers {folder}: lacks this site's own key, {site.name}.pub in its own folder")
 
 
 def in_a_child(check: Callable[[], int]) -> int:

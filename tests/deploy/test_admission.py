@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
+from fedapp.common.device_keys import public_line
 from fedapp.common.errors import FederationError
 from fedapp.deploy import superlink
 from fedapp.deploy.admission import change, public_keys
@@ -136,3 +137,16 @@ def test_keys_are_what_flower_compares(folder: Path) -> None:
     key = load_ssh_public_key((folder / "A.pub").read_bytes())
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert public_keys(folder)[0]["A"] == pem
+
+
+def test_a_key_that_is_bound_to_a_client_is_registered_with_it_and_spoken_of_by_its_site(folder: Path) -> None:
+    for name, client in (("A", 0), ("B", 1)):
+        line = (folder / f"{name}.pub").read_text().split()
+        (folder / f"{name}.pub").write_bytes(public_line(" ".join(line), client))
+    control = FakeControl()
+    assert admit(folder, control) == dict.fromkeys("ABC", "registered")
+    assert control.there() == {"A (client 0)", "B (client 1)", "C"}
+    (folder / "A.pub").write_bytes(b"half copied")
+    (folder / "B.pub").unlink()
+    assert admit(folder, control) == {"B": "unregistered"}
+    assert control.there() == {"A (client 0)", "C"}

@@ -54,7 +54,7 @@ def test_each_participant_has_what_it_needs_and_nothing_else(root: Path) -> None
         *("ca/ca.crt", "ca/ca.key", "ca/federation.json"),
         *("superlink/ca.crt", "superlink/server.crt", "superlink/server.key", "superlink/superlink.toml"),
         *("superlink/keys/site-A.pub", "superlink/keys/site-B.pub", "operator/ca.crt", "operator/operator.toml"),
-        *(f"site-{x}/{name}" for x in "AB" for name in ("ca.crt", "supernode.key", "site.toml")),
+        *(f"site-{x}/{name}" for x in "AB" for name in ("ca.crt", "supernode.key", "site.toml", f"site-{x}.pub")),
     }
     secrets = {path: path.read_bytes() for path in root.rglob("*") if path.name in PRIVATE}
     assert len(secrets) == len(set(secrets.values())) == 4
@@ -162,7 +162,7 @@ def test_renewing_one_changes_that_one(root: Path) -> None:
     assert {name for name in before if before[name] != after[name]} == {"superlink/server.crt", "superlink/server.key"}
     ask(root, "--renew", "site-A")
     last = contents(root)
-    changed = {"ca/federation.json", "superlink/keys/site-A.pub", "site-A/supernode.key"}
+    changed = {"ca/federation.json", "superlink/keys/site-A.pub", "site-A/supernode.key", "site-A/site-A.pub"}
     assert {name for name in after if after[name] != last[name]} == changed
     assert folders.read_site(root / "site-A").client == 0
     ask(root, "--renew", "superlink", "--host", "new.example.org")

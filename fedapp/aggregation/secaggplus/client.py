@@ -31,10 +31,10 @@ from fedapp.aggregation.secaggplus.messages import (
     unpack_view,
 )
 from fedapp.aggregation.secaggplus.metrics import encode
-from fedapp.aggregation.secaggplus.pins import Identity, Peers
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import pack, quantise
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys
 from fedapp.aggregation.secaggplus.state import (
     begin_round,
     forget,
@@ -43,6 +43,7 @@ from fedapp.aggregation.secaggplus.state import (
     kept_view,
     take_secrets,
 )
+from fedapp.common.device_keys import Identity, Peers
 from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State, state_sha256
 from fedapp.updates.steps import flatten
@@ -90,7 +91,9 @@ class SecAggClient:
             secrets, cipher_key, mask_key = protocol.advertise(header.run, header.server_round, client)
             keep_secrets(state, secrets)
             told = (header.run, header.server_round, client, cipher_key, mask_key)
-            return key_answers(cipher_key, mask_key, self.identity.sign(*told) if self.identity is not None else b"")
+            return key_answers(
+                cipher_key, mask_key, sign_keys(self.identity, *told) if self.identity is not None else b""
+            )
 
         try:
             _expect_stage(header, "keys")
@@ -113,7 +116,7 @@ class SecAggClient:
             _expect_stage(header, "shares")
             _expect_view(header, view)
             if self.peers is not None:
-                self.peers.check(view)
+                check_signed_keys(view, self.peers)
         except ProtocolError as error:
             return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
         reply = _answered(header, answer)

@@ -9,10 +9,10 @@ from pydantic import Field
 from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.secaggplus.client import SecAggClient
 from fedapp.aggregation.secaggplus.metrics import LARGEST
-from fedapp.aggregation.secaggplus.pins import read_identity, read_peers
 from fedapp.aggregation.secaggplus.server import SecAggServer
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Timeouts
+from fedapp.common.device_keys import read_identity, read_peers
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, config_sha256, instantiate
 from fedapp.learning.build import Parts

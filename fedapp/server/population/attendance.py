@@ -6,6 +6,7 @@ from logging import INFO, WARNING
 from flwr.app import Message
 
 from fedapp.common.logger import log
+from fedapp.flower.registered import bound_clients
 from fedapp.flower.simulation import is_simulated
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
 from fedapp.server.population.joining import AdmissionRules, check_admission
@@ -79,7 +80,7 @@ class Attendance:
             if reply.has_error():
                 raise ValueError(text(reply.error.reason))
             report = unpack_preflight(reply.content)
-            check_admission(report, self._rules, self._partitions)
+            check_admission(report, self._rules, self._partitions, bound_clients(self._exchange.grid).get(node))
             faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]

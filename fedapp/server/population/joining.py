@@ -28,9 +28,9 @@ class AdmissionRules:
     weight_bound: float | str | None = None
 
 
-def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: int) -> None:
+def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: int, bound: int | None = None) -> None:
     """Raises FederationError for a SuperNode that must not take part: other code, another's clients, another backbone,
-    or moments of another form."""
+    or moments of another form. `bound`: the client to whose number its registered key is bound."""
     if report.code != code_digest():
         raise FederationError(
             f"it runs other code than this ServerApp (SHA-256 {report.code[:12]}..., the server's"
@@ -39,6 +39,11 @@ def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: 
     if report.fault:
         raise FederationError(report.fault)
     _check_claim(report, partitions, rules.num_clients)
+    if not partitions and bound is not None and report.clients not in ((), (bound,)):
+        raise FederationError(
+            f"it says that it is client {report.clients[0]}, and its key is registered for client {bound}: its"
+            f" node-config needs partition-id={bound}"
+        )
     if report.clients and report.backbone != rules.backbone:  # an average would mean nothing
         raise FederationError(
             f"its frozen part of the model is another one (SHA-256 {report.backbone[:12]}..., the server's"

@@ -7,6 +7,7 @@ from flwr.app import Message, MessageType, RecordDict
 from torch import Tensor
 
 from fedapp.common.errors import FederationError
+from fedapp.flower.registered import bound_clients
 from fedapp.server.exchange import Exchange, wait_for_supernodes
 from fedapp.server.population.count_bound import CountBound, count_bound
 from fedapp.server.population.joining import (
@@ -69,10 +70,10 @@ def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
         if len(nodes) < declared:
             faults["other SuperNodes"] = f"{len(nodes)} of {declared} came within {wait_timeout:g} s"
     check_some_same_code(reports)
-    partitions = partitions_of(reports)
+    partitions, bound = partitions_of(reports), bound_clients(grid)
     for node, report in list(reports.items()):
         try:
-            check_admission(report, rules, partitions)
+            check_admission(report, rules, partitions, bound.get(node))
         except FederationError as error:
             faults[who(f"SuperNode {node}", report)] = str(error)
             del reports[node]
