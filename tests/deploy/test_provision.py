@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from fedapp.common.errors import ConfigError
-from fedapp.deploy import folders, provision, sign
+from fedapp.deploy import folders, provision, sign, superlink
 from fedapp.deploy.identity import expiry
 from fedapp.deploy.only_one import only_one
 from fedapp.deploy.register import Register
@@ -314,6 +314,22 @@ def test_the_database_is_private_whatever_it_was(tmp_path: Path, before: int | N
     folders.make_private_file(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_bytes() == (b"" if before is None else b"rows")
+
+
+def test_a_superlink_has_a_private_database_from_its_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Flower's program opens it."""
+    made: list[int] = []
+
+    def start(command: list[str], **options: object) -> None:
+        made.append(stat.S_IMODE(Path(command[command.index("--database") + 1]).stat().st_mode))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(superlink, "Program", start)
+    folder = folders.read_superlink(root / "superlink")
+    state = folders.make_private_folder(root / "superlink" / "state")
+    with pytest.raises(ConfigError, match="enough"):
+        superlink.DeployedSuperLink(folder, state, "127.0.0.1", lambda line: None).start()
+    assert made == [0o600]
 
 
 @pytest.mark.parametrize("unit", ["superlink", "supernode"])

@@ -115,6 +115,7 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
         "scripts/bench.py": parse_bench,
         "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given).overrides),
         "scripts/predict.py": lambda given: script_module("predict").parse(given),
+        "scripts/mutations.py": lambda given: script_module("mutations").parse(given),
         "scripts/export.py": lambda given: script_module("export").parse(given),
     }
     if script == "scripts/run.py":
