@@ -40,6 +40,7 @@ def test_dp_sgd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for row in rows:
         assert set(row["to_plain"]) == {"hooks", "functorch", "ew", "ghost"}  # type: ignore[call-overload]
         assert row["auto"] in ("ew", "ghost")
+        assert set(row["to_opacus"]) == {"ew", "ghost"}  # type: ignore[call-overload]
         assert row["auto_to_best"] >= 1.0  # type: ignore[operator]
 
 
@@ -67,11 +68,15 @@ def test_the_benchmarks_arms_train_the_same_model(monkeypatch: pytest.MonkeyPatc
     import torch
     from benchmarks.dp_sgd import MODES, private_training
     from benchmarks.models import MODELS, examples
+    from benchmarks.opacus_clipping import OpacusTraining
 
     states = []
-    for mode in MODES:
-        model = MODELS["2NN"]()
-        assert private_training(mode, batch=10, steps=3)(model, examples(30), seed=(0,)).steps == 3
+    for mode in (*MODES, "ew, Opacus's", "ghost, Opacus's"):
+        model, training = MODELS["2NN"](), private_training(mode.split(",")[0], batch=10, steps=3)
+        if mode in MODES:
+            assert training(model, examples(30), seed=(0,)).steps == 3
+        else:
+            OpacusTraining(training)(model, examples(30), seed=(0,))
         states.append(model.state_dict())
     for state in states[1:]:
         assert all(torch.allclose(state[key], states[0][key], rtol=0, atol=1e-5) for key in state)

@@ -1,4 +1,4 @@
-"""DP-SGD on one client's examples (Abadi et al. 2016), with gradients clipped by Opacus."""
+"""DP-SGD on one client's examples (Abadi et al. 2016); Opacus makes the gradient of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.seeding import seeded
 from fedapp.data.source import Examples
 from fedapp.learning.optimizer_step import make_optimizer
 from fedapp.learning.training import OptimizerFactory, TrainingResult
+from fedapp.privacy.clipping import MOST_ROWS, clipped_sums
 from fedapp.privacy.noise import Noise
-from fedapp.privacy.opacus_internals import clipped_sums, private_optimizer, wrapped
+from fedapp.privacy.opacus_internals import per_example_gradients, rows_in_memory, wrapped
 
 __all__ = ["PrivateTraining"]
 
@@ -21,7 +21,7 @@ LossPerExample = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PrivateTraining:
-    """`steps` of DP-SGD with Poisson samples of rate `sample_rate`, computed in batches of at most `batch_size`.
+    """`steps` of DP-SGD with Poisson samples of rate `sample_rate`, computed in batches of at most `batch_size` and 96.
 
     Each example's gradient is clipped to an L2 norm of `max_grad_norm`; Gaussian noise of `noise_multiplier` times that
     is added to their sum, which is then divided by `sample_rate` times `public_count` of the number of examples: the
@@ -54,68 +54,35 @@ class PrivateTraining:
         """
         noise = self.noise()
         scale = self.sample_rate * self.public_count(len(examples))
-        device = next(model.parameters()).device
-        devices = (device.index or 0,) if device.type == "cuda" else ()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
+        optimizer = make_optimizer(self.optimizer, parameters)
+        for group in optimizer.param_groups:
+            group["lr"] *= lr_factor
         model.train()
-        with (
-            seeded(noise.torch_seed, "dropout", devices=devices),
-            wrapped(model, mode=self.mode, max_grad_norm=self.max_grad_norm) as hooked,
-        ):
-            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
-            optimizer = self._optimizer(parameters, noise, lr_factor)
+        with noise.in_torch(parameters[0].device) as fill_masks, wrapped(model, mode=self.mode) as hooked:
             for _ in range(self.steps):
                 sample = noise.poisson_sample(len(examples), self.sample_rate)
-                self._sum_clipped(hooked, optimizer, examples, sample, device)
-                optimizer.add_noise()
-                for parameter in parameters:
-                    assert parameter.grad is not None
-                    parameter.grad /= scale
+                fill_masks()
+                totals = self._clipped(hooked, parameters, examples, sample)
+                for parameter, total in zip(parameters, totals, strict=True):
+                    if self.noise_multiplier:
+                        total += noise.normal(total.shape, self.noise_multiplier * self.max_grad_norm)
+                    parameter.grad = (total / scale).to(parameter)
                 for parameter, origin in zip(parameters, start, strict=False):
                     assert parameter.grad is not None
                     parameter.grad.add_(parameter.detach() - origin, alpha=self.proximal_mu)
-                optimizer.original_optimizer.step()
+                optimizer.step()
         return TrainingResult(self.steps, None)
 
-    def _optimizer(self, parameters: list[nn.Parameter], noise: Noise, lr_factor: float) -> Any:
-        plain = make_optimizer(self.optimizer, parameters)
-        for group in plain.param_groups:
-            group["lr"] *= lr_factor
-        return private_optimizer(
-            plain,
-            noise,
-            mode=self.mode,
-            noise_multiplier=self.noise_multiplier,
-            max_grad_norm=self.max_grad_norm,
-        )
-
-    def _sum_clipped(
-        self, hooked: Any, optimizer: Any, examples: Examples, sample: Tensor, device: torch.device
-    ) -> None:
-        """Leave the sum of the sample's clipped gradients in each parameter's `summed_grad`.
-
-        An example whose gradient is not finite counts as zero and leaves the others' sum unchanged: a server can send a
-        model that overflows on the very examples that it looks for.
-        """
-        totals = [torch.zeros_like(parameter) for parameter in optimizer.params]
-        for batch in torch.split(sample, self.batch_size) if len(sample) else ():
-            found = self._clipped(hooked, optimizer, examples, batch, device)
-            if not _finite(found):
-                alone = (self._clipped(hooked, optimizer, examples, one, device) for one in torch.split(batch, 1))
-                sound = [gradients for gradients in alone if _finite(gradients)]
-                found = [sum(parts, torch.zeros_like(totals[i])) for i, parts in enumerate(zip(*sound, strict=True))]
-            for total, gradient in zip(totals, found, strict=False):  # none where no example was sound
-                total += gradient
-        for parameter, total in zip(optimizer.params, totals, strict=True):
-            parameter.summed_grad = total
-
-    def _clipped(
-        self, hooked: Any, optimizer: Any, examples: Examples, batch: Tensor, device: torch.device
-    ) -> list[Tensor]:
-        """By parameter, the sum of clipped gradients over one batch."""
-        losses = self.loss(hooked(examples.inputs[batch].to(device)), examples.targets[batch].to(device))
-        return clipped_sums(hooked, optimizer, losses, mode=self.mode)
-
-
-def _finite(gradients: list[Tensor]) -> bool:
-    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    def _clipped(self, hooked: Any, parameters: list[nn.Parameter], examples: Examples, sample: Tensor) -> list[Tensor]:
+        """By parameter, the sum (float64) of the sample's clipped gradients."""
+        totals = [torch.zeros(parameter.shape, dtype=torch.float64) for parameter in parameters]
+        device = parameters[0].device
+        rows = min(self.batch_size, MOST_ROWS, rows_in_memory(hooked, mode=self.mode))
+        for batch in torch.split(sample, rows) if len(sample) else ():
+            losses = self.loss(hooked(examples.inputs[batch].to(device)), examples.targets[batch].to(device))
+            gradients = per_example_gradients(parameters, losses)
+            for total, found in zip(totals, clipped_sums(gradients, self.max_grad_norm), strict=True):
+                total += found
+        return totals

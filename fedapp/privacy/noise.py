@@ -1,15 +1,17 @@
 """The randomness of differential privacy: from the operating system, never from the public seed of a run."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from randomgen import AESCounter
 from torch import Tensor
 
-from fedapp.common.seeding import derive_seed
-
 __all__ = ["Noise", "make_noise"]
+
+MERSENNE_WORDS = 624  # of 32 bits each, in words of 64
 
 
 class Noise:
@@ -21,7 +23,6 @@ class Noise:
 
     def __init__(self, key: int) -> None:
         self._random = np.random.Generator(AESCounter(key=key))
-        self.torch_seed = derive_seed(key, "torch")  # for dropout, which draws from torch's generators; as secret
 
     def normal(self, shape: torch.Size, std: float) -> Tensor:
         """Independent Gaussian values of mean 0 in float64. The last bits of float32 noise leak what it hides (Mironov
@@ -31,6 +32,37 @@ class Noise:
     def poisson_sample(self, count: int, rate: float) -> Tensor:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""
         return torch.from_numpy(np.flatnonzero(self._random.random(count) < rate))
+
+    @contextmanager
+    def in_torch(self, device: torch.device) -> Iterator[Callable[[], None]]:
+        """For dropout and its like, which draw from torch's global generators: a function that fills them anew from
+        this stream. Afterwards they are as they were.
+
+        A seed will not do, since torch's generator for the CPU keeps 32 bits of it: all its 19,968 bits of state are
+        replaced. A GPU's generator takes 64 bits.
+        """
+        devices = (device.index or 0,) if device.type == "cuda" else ()
+        with torch.random.fork_rng(devices=devices) if devices else _kept_state():
+            yield lambda: self._fill_torch(devices)
+
+    def _fill_torch(self, devices: tuple[int, ...]) -> None:
+        state = torch.Generator().manual_seed(0).get_state()
+        words = state.numpy()[: 8 * (3 + MERSENNE_WORDS)].view(np.uint64)[3:]  # behind 24 bytes of seed and position
+        words[:] = self._random.integers(0, 2**32, MERSENNE_WORDS, dtype=np.uint64)
+        torch.set_rng_state(state)
+        if torch.backends.mps.is_available():
+            torch.mps.manual_seed(int(self._random.integers(0, 2**63)))
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(int(self._random.integers(0, 2**63)))
+
+
+@contextmanager
+def _kept_state() -> Iterator[None]:
+    before = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def make_noise(source: str, seed: int = 0) -> Noise:

@@ -1,11 +1,12 @@
 """Everything that fedapp takes from inside of Opacus. Written for opacus 1.6; importing this module takes 2 s.
 
-Needs of it: `wrap_model` and, of the wrapped model, `to_standard_module`; `DPOptimizer` and
-`DPOptimizerFastGradientClipping` with `params`, `clip_and_accumulate`, `grad_sample` and `summed_grad`;
-`DPTensorFastGradientClipping`; `ModuleValidator`; accountants whose `history` can be set; `rdp._compute_rdp`.
+Needs of it: `wrap_model` and, of the wrapped model, `to_standard_module`; `GradSampleModule` with its two hooks,
+`GRAD_SAMPLERS` and `rearrange_grad_samples`; what its modes leave in each parameter's `grad_sample`; `ModuleValidator`;
+accountants whose `history` can be set; `rdp._compute_rdp`.
 tests/privacy/test_opacus_internals.py checks these against the installed version.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,65 +15,67 @@ from typing import Any
 
 from opacus.accountants import create_accountant
 from opacus.accountants.analysis import rdp
-from opacus.grad_sample import wrap_model
-from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from opacus.grad_sample import GradSampleModule, wrap_model
 from opacus.validators import ModuleValidator
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
-from fedapp.privacy.noise import Noise
+from fedapp.privacy.clipping import OuterProducts, PerExample
 
-__all__ = ["clipped_sums", "epsilon_of", "private_optimizer", "validation_errors", "wrapped"]
+__all__ = ["epsilon_of", "per_example_gradients", "rows_in_memory", "validation_errors", "wrapped"]
 
-ATTRIBUTES = ("grad_sample", "summed_grad", "_norm_sample")  # that Opacus leaves on parameters
+# What Opacus leaves on parameters and, after an error, on modules.
+ATTRIBUTES = ("grad_sample", "summed_grad", "_current_grad_sample", "_forward_counter")
+MODULE_ATTRIBUTES = ("activations", "max_batch_len")
+GHOST_VALUES = 1 << 26
 
 # The cost of one step at one RDP order is computed once. Accountants ask for it again for every epsilon, which took 45
 # of 55 ms for each client and round.
 rdp._compute_rdp = lru_cache(maxsize=65_536)(rdp._compute_rdp)
 
 
-class _OwnNoise:
-    """Mixed into Opacus's optimizers: noise comes from `noise`, with standard deviation sigma * C as there."""
+class _Ghost(GradSampleModule):  # type: ignore[misc]
+    """Mode ghost: of linear layers, which have most parameters, no gradient of an example is made, only its two factors
+    kept (Goodfellow 2015; Bu et al. 2023). A parameter that one forward pass uses twice has no such factors."""
 
-    noise: Noise
+    def __init__(self, model: nn.Module) -> None:
+        self._shared: set[nn.Parameter] = set()
+        super().__init__(model, loss_reduction="sum")
 
-    def add_noise(self) -> None:
-        for parameter in self.params:  # type: ignore[attr-defined]
-            std = self.noise_multiplier * self.max_grad_norm  # type: ignore[attr-defined]
-            summed = parameter.summed_grad
-            if std:  # added in float64, which not every device has, and rounded once
-                summed = (summed.cpu().double() + self.noise.normal(summed.shape, std)).to(summed)
-            parameter.grad = summed.view_as(parameter)
+    def capture_activations_hook(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        super().capture_activations_hook(module, inputs, outputs)
+        self._shared |= {p for p in module.parameters() if getattr(p, "_forward_counter", 0) > 1}
+
+    def capture_backprops_hook(
+        self, module: nn.Module, inputs: Any, outputs: Any, loss_reduction: str, batch_first: bool
+    ) -> None:
+        gradients = outputs[0].detach()
+        if type(module) is not nn.Linear or gradients.dim() != 2 or not self._shared.isdisjoint(module.parameters()):
+            super().capture_backprops_hook(module, inputs, outputs, loss_reduction, batch_first)
+            return
+        (activations,), gradients = self.rearrange_grad_samples(
+            module=module, backprops=gradients, loss_reduction=loss_reduction, batch_first=batch_first
+        )
+        del module.max_batch_len
+        found: list[tuple[Any, PerExample]] = [(module.weight, OuterProducts(gradients, activations))]
+        found.append((module.bias, gradients))
+        for parameter, made in found:
+            if parameter is not None and parameter.requires_grad:
+                parameter.grad_sample = made
+                parameter._forward_counter -= 1
 
 
-class _PerExample(_OwnNoise, DPOptimizer):  # type: ignore[misc]
-    """With the gradient of every example in memory: modes hooks, functorch and ew."""
-
-
-class _Ghost(_OwnNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]
-    """With the norms of gradients only (Li et al. 2022; Bu et al. 2022): mode ghost, two backward passes."""
-
-
-def private_optimizer(
-    plain: optim.Optimizer, noise: Noise, *, mode: str, noise_multiplier: float, max_grad_norm: float
-) -> Any:
-    """`plain` with Opacus's clipping. Its `add_noise` sets each parameter's `grad` to `summed_grad` plus noise."""
-    made = (_Ghost if mode == "ghost" else _PerExample)(
-        plain,
-        noise_multiplier=noise_multiplier,
-        max_grad_norm=max_grad_norm,
-        expected_batch_size=None,
-        loss_reduction="sum",
-    )
-    made.noise = noise
-    return made
+def rows_in_memory(model: nn.Module, *, mode: str) -> int:
+    """How many examples' gradients mode ghost, which is there to save memory, may hold at once: 256 MB of them."""
+    factored = {p for module in model.modules() if type(module) is nn.Linear for p in module.parameters()}
+    made = sum(p.numel() for p in model.parameters() if p.requires_grad and p not in factored)
+    return max(1, GHOST_VALUES // max(1, made)) if mode == "ghost" else sys.maxsize
 
 
 @contextmanager
-def wrapped(model: nn.Module, *, mode: str, max_grad_norm: float) -> Iterator[Any]:
+def wrapped(model: nn.Module, *, mode: str) -> Iterator[Any]:
     """`model` with Opacus's hooks, which are removed afterwards."""
-    options = {"max_grad_norm": max_grad_norm, "use_ghost_clipping": True} if mode == "ghost" else {}
-    made = wrap_model(model, grad_sample_mode=mode, loss_reduction="sum", **options)
+    made: Any
+    made = _Ghost(model) if mode == "ghost" else wrap_model(model, grad_sample_mode=mode, loss_reduction="sum")
     try:
         with warnings.catch_warnings():
             # The first layer's hook fires although pixels need no gradient, which is as it should be.
@@ -82,28 +85,28 @@ def wrapped(model: nn.Module, *, mode: str, max_grad_norm: float) -> Iterator[An
         made.to_standard_module()
         for parameter in model.parameters():
             parameter.grad = None
-            for name in ATTRIBUTES:
-                if hasattr(parameter, name):
-                    delattr(parameter, name)
+            _clear(parameter, ATTRIBUTES)
+        for module in model.modules():
+            _clear(module, MODULE_ATTRIBUTES)
 
 
-def clipped_sums(model: Any, optimizer: Any, losses: Tensor, *, mode: str) -> list[Tensor]:
-    """By parameter of `optimizer`, the sum over a batch of clipped gradients. `losses`: (B,), from the wrapped `model`.
+def _clear(holder: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if hasattr(holder, name):
+            delattr(holder, name)
 
-    Nothing is left on the parameters, so that batches can be summed by the caller.
-    """
-    for parameter in optimizer.params:
-        parameter.summed_grad = None
-    if mode == "ghost":
-        DPTensorFastGradientClipping(model, optimizer, losses, "sum").backward()
-        found = [parameter.grad for parameter in optimizer.params]
-    else:
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.clip_and_accumulate()
-        found = [parameter.summed_grad for parameter in optimizer.params]
-    for parameter in optimizer.params:
-        parameter.grad = parameter.grad_sample = None
-    return [gradient.detach() for gradient in found]
+
+def per_example_gradients(parameters: list[nn.Parameter], losses: Tensor) -> list[PerExample]:
+    """By parameter, the gradients of a batch's `losses` (B,), made with a `wrapped` model. None is left behind."""
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    found: list[PerExample] = []
+    for parameter in parameters:
+        made: Any = parameter.grad_sample  # type: ignore[attr-defined]
+        parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
+        if not isinstance(made, Tensor | OuterProducts) or len(made) != len(losses):
+            raise ValueError("Opacus makes no gradient of each example for some of its parameters")
+        found.append(made)
+    return found
 
 
 def validation_errors(model: nn.Module) -> list[str]:

@@ -63,18 +63,24 @@ def trained(training: PrivateTraining, data: Examples, model: nn.Module | None =
 @pytest.mark.parametrize("mu", [0.0, 0.5])
 def test_without_clipping_and_noise_it_is_plain_training(mode: str, mu: float) -> None:
     """The same Poisson batches by a plain torch.optim optimizer, gradient = sum over the batch / (q n)."""
-    data, model, noise = examples(50), cnn(), make_noise("seeded_for_tests", 7)
+    data, model, samples = examples(50), cnn(), list[Tensor]()
+
+    class Watched(Noise):
+        def poisson_sample(self, count: int, rate: float) -> Tensor:
+            samples.append(super().poisson_sample(count, rate))
+            return samples[-1]
+
+    found = trained(private(mode=mode, proximal_mu=mu, noise=lambda: Watched(7)), data)
     start = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-    for _ in range(4):
-        batch = noise.poisson_sample(50, 0.3)
+    assert len(samples) == 4
+    for batch in samples:
         optimizer.zero_grad()
         (per_example(model(data.inputs[batch]), data.targets[batch]).sum() / (0.3 * 50)).backward()
         for parameter, origin in zip(model.parameters(), start, strict=True):
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach() - origin, alpha=mu)
         optimizer.step()
-    found = trained(private(mode=mode, proximal_mu=mu), data)
     for key, value in model.state_dict().items():
         assert torch.allclose(found[key], value, rtol=0, atol=1e-6)
 
@@ -104,7 +110,7 @@ def test_no_example_counts_for_more_than_the_clipping_norm(mode: str) -> None:
         start = cnn().state_dict()
         moved = trained(training, data)
         norm = float(torch.cat([(moved[key] - start[key]).flatten() for key in start]).norm())
-        assert norm <= bound * (1 + 1e-5)
+        assert norm <= bound
         assert norm >= bound * 0.99
 
 
@@ -144,7 +150,7 @@ def test_an_example_that_overflows_tells_nothing(mode: str, bad: float) -> None:
     found, expected = trained(private(**settings), spoilt), trained(private(**settings), others)
     moved = torch.cat([(found[key] - expected[key]).flatten() for key in expected])
     assert torch.isfinite(moved).all()
-    assert float(moved.norm()) * 12 <= 0.5 * (1 + 1e-4)  # what one clipped example may change, and no more
+    assert float(moved.norm()) * 12 <= 0.5  # what one clipped example may change, and no more
 
 
 def plain_sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -234,6 +240,52 @@ def test_masks_of_dropout_are_as_secret_as_the_noise() -> None:
 
     assert not torch.equal(masks("os_entropy"), masks("os_entropy"))  # the same seed, and 1280 coins
     assert torch.equal(masks("seeded_for_tests"), masks("seeded_for_tests"))
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_masks_do_not_hang_on_a_seed_of_32_bits(rounds: int) -> None:
+    """Of any seed torch's generator for the CPU keeps the low 32 bits, which can be tried one by one. Two streams that
+    agree in the first 32 bits drawn, or the first 64, give other masks, and each step others again."""
+
+    class Same(np.random.Generator):
+        def integers(self, *arguments: Any, **options: Any) -> Any:
+            drawn = super().integers(*arguments, **options)
+            drawn[:2] = 7
+            return drawn
+
+    def masks(key: int) -> list[Tensor]:
+        noise = Noise(key)
+        noise._random = Same(noise._random.bit_generator)
+        found = []
+        with noise.in_torch(torch.device("cpu")) as fill_masks:
+            for _ in range(rounds):
+                fill_masks()
+                found.append(torch.empty(2000).bernoulli_(0.5))
+        return found
+
+    before = torch.get_rng_state()
+    first, second = masks(1), masks(2)
+    assert torch.equal(before, torch.get_rng_state())
+    for i, j in [(a, b) for a in first + second for b in first + second if a is not b]:
+        assert 0.38 < float((i == j).float().mean()) < 0.62  # 10 standard deviations
+    assert all(torch.equal(a, b) for a, b in zip(first, masks(1), strict=True))
+
+
+def test_all_that_draws_from_torch_draws_from_the_stream() -> None:
+    """Not only nn.Dropout: stochastic depth, say, asks the generator itself."""
+    seen: list[Tensor] = []
+
+    class Chance(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(torch.bernoulli(torch.full((64,), 0.5)))
+            return inputs * seen[-1]
+
+    model = nn.Sequential(nn.Flatten(), Chance(), nn.Linear(64, 3))
+    for _ in range(2):
+        torch.manual_seed(0)
+        training = private(noise=lambda: make_noise("os_entropy"), sample_rate=1.0, batch_size=20, steps=2)
+        training(model, examples(20), seed=(0,))
+    assert len({tuple(mask.tolist()) for mask in seen}) == 4
 
 
 def test_the_loss_is_not_known() -> None:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.common.seeding import seeded
-from fedapp.privacy import opacus_internals
-from fedapp.privacy.noise import Noise, make_noise
+from fedapp.privacy.clipping import clipped_sums
 from fedapp.privacy.opacus_internals import (
     ATTRIBUTES,
-    clipped_sums,
+    MODULE_ATTRIBUTES,
     epsilon_of,
-    private_optimizer,
+    per_example_gradients,
     validation_errors,
     wrapped,
 )
@@ -30,9 +29,7 @@ CLIP = 2.0
 NAMES = {
     "opacus.accountants": ("create_accountant",),
     "opacus.accountants.analysis.rdp": ("_compute_rdp", "compute_rdp"),
-    "opacus.grad_sample": ("wrap_model",),
-    "opacus.optimizers": ("DPOptimizer", "DPOptimizerFastGradientClipping"),
-    "opacus.utils.fast_gradient_clipping_utils": ("DPTensorFastGradientClipping",),
+    "opacus.grad_sample": ("GradSampleModule", "wrap_model"),
     "opacus.validators": ("ModuleValidator",),
 }
 
@@ -44,15 +41,13 @@ def test_opacus_has_the_names(module: str) -> None:
     assert not gone, f"opacus {version('opacus')}: {module} has no {gone}, which privacy/opacus_internals.py uses"
 
 
-@pytest.mark.parametrize("kind", [opacus_internals._PerExample, opacus_internals._Ghost])
-def test_opacuss_optimizers_add_noise_by_the_method_that_is_replaced(kind: Any) -> None:
-    """If Opacus added noise elsewhere as well, or under another name, its own generator would be drawn from."""
-    opacuss = kind.__mro__[2]
-    assert "self.add_noise()" in inspect.getsource(opacuss.pre_step), f"{opacuss.__name__} adds noise in another way"
-    assert kind.add_noise is opacus_internals._OwnNoise.add_noise
-    assert {"noise_multiplier", "max_grad_norm", "expected_batch_size", "loss_reduction"} <= (
-        inspect.signature(opacuss.__init__).parameters.keys()
-    )
+def test_opacuss_hooks_are_those_that_ghost_clipping_replaces() -> None:
+    hooks = import_module("opacus.grad_sample").GradSampleModule
+    names = [[*inspect.signature(hook).parameters] for hook in (hooks.capture_backprops_hook, hooks.validate)]
+    assert names[0] == ["self", "module", "_forward_input", "forward_output", "loss_reduction", "batch_first"]
+    source = inspect.getsource(hooks.capture_activations_hook)
+    assert "p._forward_counter += 1" in source, "tied parameters would not be found"
+    assert nn.Linear in hooks.GRAD_SAMPLERS
 
 
 def model_and_batch() -> tuple[nn.Module, Tensor, Tensor]:
@@ -78,54 +73,27 @@ def test_sums_are_those_of_gradients_clipped_one_by_one(mode: str) -> None:
         for total, gradient in zip(expected, gradients, strict=True):
             total += gradient * min(1.0, CLIP / norms[-1])
     assert min(norms) < CLIP < max(norms)
-    noise = make_noise("seeded_for_tests", 1)
-    with wrapped(model, mode=mode, max_grad_norm=CLIP) as hooked:
-        optimizer = private_optimizer(
-            torch.optim.SGD(parameters, lr=1.0), noise, mode=mode, noise_multiplier=0.0, max_grad_norm=CLIP
-        )
-        found = clipped_sums(hooked, optimizer, losses(hooked, inputs, targets), mode=mode)
+    with wrapped(model, mode=mode) as hooked:
+        found = clipped_sums(per_example_gradients(parameters, losses(hooked, inputs, targets)), CLIP / 0.998)
     for total, gradient in zip(expected, found, strict=True):
-        assert torch.allclose(total, gradient, rtol=1e-4, atol=1e-5)
-
-
-class Ones(Noise):
-    """Notes which standard deviations it is asked for, and gives them."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.asked: list[float] = []
-
-    def normal(self, shape: torch.Size, std: float) -> Tensor:
-        self.asked.append(std)
-        return torch.full(shape, std, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_noise_comes_from_its_source_with_sigma_times_c(mode: str) -> None:
-    model, _, _ = model_and_batch()
-    noise, parameters = Ones(), list(model.parameters())
-    optimizer = private_optimizer(
-        torch.optim.SGD(parameters, lr=1.0), noise, mode=mode, noise_multiplier=3.0, max_grad_norm=CLIP
-    )
-    assert list(optimizer.params) == parameters
-    for parameter in parameters:
-        parameter.summed_grad = torch.ones_like(parameter)
-    optimizer.add_noise()
-    assert noise.asked == len(parameters) * [3.0 * CLIP]
-    assert all(bool((parameter.grad == 1 + 3.0 * CLIP).all()) for parameter in parameters)
+        assert torch.allclose(total.double(), gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_left_on_the_model_even_after_an_error(mode: str) -> None:
     model, inputs, targets = model_and_batch()
 
-    def stop_between_the_passes() -> None:
-        with wrapped(model, mode=mode, max_grad_norm=CLIP) as hooked:
-            losses(hooked, inputs, targets).sum().backward()
+    def stop(backward: bool) -> None:
+        with wrapped(model, mode=mode) as hooked:
+            found = losses(hooked, inputs, targets).sum()
+            if backward:
+                found.backward()
             raise RuntimeError("stopped")
 
-    with pytest.raises(RuntimeError, match="stopped"):
-        stop_between_the_passes()
+    for backward in (True, False):
+        with pytest.raises(RuntimeError, match="stopped"):
+            stop(backward)
+    assert not any(hasattr(layer, name) for layer in model.modules() for name in MODULE_ATTRIBUTES)
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in model.modules())
     for parameter in model.parameters():
         assert parameter.grad is None
