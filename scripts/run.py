@@ -4,6 +4,7 @@
     python scripts/run.py                                          the defaults of conf/config.yaml
     python scripts/run.py data=breast_cancer model=mlp federation.num_rounds=10
     python scripts/run.py -m optimizer.lr=0.05,0.1 run.seed=0,1     a sweep, one run directory each
+    python scripts/run.py data=csv data.path=t.csv data.label=y --check     say what is in the data, and stop there
     python scripts/run.py --cfg job                                 show the config; --help shows the groups
 
 The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
@@ -11,6 +12,7 @@ The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
@@ -23,21 +25,26 @@ from rich.console import Console
 from fedapp.common.errors import FedappError
 from fedapp.config import by_group, compose
 from fedapp.launch.show import Finished, show_sweep
+from fedapp.launch.show_findings import check_only
 from fedapp.launch.simulate import Launcher
 
 console = Console(stderr=False)
 finished: list[Finished] = []
+only_check = False
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def job(_: DictConfig) -> None:
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
-    finished.append(launcher.run(list(settings.overrides.task), directory))
+    run = partial(check_only, console) if only_check else launcher.run
+    finished.append(run(list(settings.overrides.task), directory))
 
 
 def main() -> int:
-    arguments = sys.argv[1:] = by_group(sys.argv[1:])
+    global only_check
+    only_check = "--check" in sys.argv[1:]
+    arguments = sys.argv[1:] = by_group([argument for argument in sys.argv[1:] if argument != "--check"])
     try:
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):

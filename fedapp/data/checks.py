@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedapp.common.errors import ConfigError
+from fedapp.data.tables.text import clean
 
 __all__ = ["check_choice", "check_fraction", "check_roles", "check_size", "known", "names"]
 
@@ -44,7 +45,7 @@ def names(values: Sequence[Any], key: str, at_least: int) -> tuple[str, ...]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise ConfigError(f"{key}: {value!r} is not text. Quote it, spelt as in the data: '{value}'")
-    texts = tuple(str(value) for value in values)
+    texts = tuple(clean(str(value)) for value in values)
     if len(set(texts)) < len(texts):
         raise ConfigError(f"{key}: {max(texts, key=texts.count)!r} is listed more than once")
     if len(texts) < at_least:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedapp.common.errors import DataError
 
-__all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
+__all__ = ["DataSource", "Examples", "Findings", "Pooled", "Scaling", "Schema", "check_inputs"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,14 @@ class Pooled:
     columns: Mapping[str, Sequence[str | int | float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was found in the data, in lines for a person to read before training, and what in it looks wrong."""
+
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class DataSource(ABC):
     """Where examples come from. Constructing one touches no data, so it costs nothing and cannot fail on it."""
 
@@ -160,6 +168,11 @@ class DataSource(ABC):
     def settled(self) -> dict[str, Any]:
         """The constructor's arguments that were found in the data, so that the same schema comes without the data."""
         return {}
+
+    def findings(self) -> Findings:
+        """What was inferred from a simulation's data, and what looks wrong in it, such as columns that look like
+        identifiers. Called after the data was read without an error."""
+        return Findings()
 
     def test(self) -> Examples | None:
         """The server's held-out data; None: no central evaluation. Must not need a client's data if it can help it."""

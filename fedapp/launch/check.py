@@ -1,9 +1,11 @@
 """What of a simulation can be known to fail before anything starts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config
+from fedapp.data.source import Findings
 from fedapp.launch.follow import quoted
 from fedapp.learning.build import build_shards
 from fedapp.server.check_config import check_cohort, check_config, check_directory, check_num_clients
@@ -11,16 +13,20 @@ from fedapp.server.check_config import check_cohort, check_config, check_directo
 __all__ = ["absolute_paths", "check"]
 
 
-def check(config: Config, directory: Path, splits: Path | None = None) -> int:
+def check(
+    config: Config, directory: Path, splits: Path | None = None, *, show: Callable[[Findings], None] = lambda _: None
+) -> int:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
-    `splits`: the folder for the split of the data, which is made here. Returns the round after which a run is resumed,
+    `splits`: the folder for the split of the data, which is made here. `show` is given what was found in the data.
+    Returns the round after which a run is resumed,
     or -1 for a new one.
     """
     check_num_clients(config)
     checked = check_config(config)
     check_cohort(checked, config.federation.num_clients)
     build_shards(config, checked.parts, splits=splits).of(0)
+    show(checked.parts.source.findings())
     return check_directory(checked, directory)
 
 

@@ -6,6 +6,7 @@ What imports torch is imported once the SuperLink is starting, which takes as lo
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from fedapp.common.quick_import import quick_import
 from fedapp.config import Config, compose
 from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.launch.show import Finished, say_error
+from fedapp.launch.show_findings import show_findings
 
 __all__ = ["Launcher", "federation_config"]
 
@@ -76,7 +78,7 @@ class Launcher:
         sent = [*overrides, *absolute_paths(config)]
         config = compose(sent) if len(sent) > len(overrides) else config
         directory = output_directory(config, directory)
-        done = check(config, directory, superlink.splits)
+        done = check(config, directory, superlink.splits, show=partial(show_findings, self._console))
         superlink.wait_until_ready()
         run = FollowedRun(superlink.connection, directory, sent, federation_config(config))
         return attend(self._console, run, overrides, directory, num_rounds=config.federation.num_rounds, after=done)

@@ -59,6 +59,10 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
     # What is wrong with either is said before anything starts.
     if checkpoint_of(checked, directory, quiet=True) is None:
         load_initial(config, parts)
+    found = parts.source.findings()
+    for level, lines in ((INFO, found.facts), (WARNING, found.warnings)):
+        for line in lines:
+            log(level, "%s", line)
     exchange, admission = Exchange(grid), admission_rules(config, parts)
     population = preflight(exchange, admission)
     for who, why in sorted(population.faults.items()):

@@ -151,6 +151,7 @@ def check_run(arguments: list[str], place: Path, copy: Path) -> None:
         assert arguments in (["--help"], ["--cfg", "job"])
         return
     sweeps = arguments[:1] == ["-m"]
+    arguments = [argument for argument in arguments if argument != "--check"]
     for overrides in expanded(arguments[1:]) if sweeps else [arguments]:
         check_overrides(overrides, place, copy)
 

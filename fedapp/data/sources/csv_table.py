@@ -1,37 +1,43 @@
-"""A table as a CSV file: one that a simulation splits over its clients, or one on each device."""
+"""A table as a CSV or Parquet file: one that a simulation splits over its clients, or one on each device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
-from fedapp.data.checks import check_choice, check_fraction, check_roles, known, names
-from fedapp.data.columns import Columns, Missing
-from fedapp.data.csv_file import read_cells
+from fedapp.data.checks import check_choice, check_fraction, check_roles, names
 from fedapp.data.held_out import hold_out
-from fedapp.data.infer import distinct, infer_features
-from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
-
-if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
+from fedapp.data.source import DataSource, Examples, Findings, Pooled, Scaling, Schema
+from fedapp.data.tables import delimiter as delimiters
+from fedapp.data.tables.columns import Columns, Missing
+from fedapp.data.tables.infer import Given, classes_of, infer_kinds
+from fedapp.data.tables.judge import table_findings
+from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.numerals import DECIMALS, THOUSANDS
+from fedapp.data.tables.sheet import Form
+from fedapp.data.tables.table import DataTable
+from fedapp.data.tables.table_file import read_sheet
+from fedapp.data.tables.text import clean
 
 __all__ = ["CsvTable"]
 
 
 @dataclass(frozen=True)
 class CsvTable(DataSource):
-    """Rows of a CSV file in UTF-8 with a header, as examples.
+    """Rows of a CSV or Parquet file with names of columns, as examples.
 
     `path` is the whole table of a simulation, `test_path` the server's held-out table (None: `test_fraction` of
-    `path`). A device names its own file in its node-config. `numeric`, `categorical` (column to categories) and
-    `classes` are inferred from `path` where they are None; on devices all must be given. `group` names a column
+    `path`). A device names its own file in its node-config. `numeric`, `dates`, `categorical` (column to categories)
+    and `classes` are inferred from `path` where they are None; on devices all must be given, but for `dates`.
+    `as_category` names columns whose values are categories even if they look like numbers. `group` names a column
     that is no feature but can split a simulation's table, such as the hospital. `missing` says what becomes of
     a missing value: an error; the row is dropped; or NaN for the model to replace by the federated mean
-    (a missing category then belongs to no category). Raises ConfigError for settings that contradict each other.
+    (a missing category then belongs to no category). `delimiter`, `decimal`, `thousands`, `encoding` and `day_first`
+    say how cells are written; None: as each file shows. Raises ConfigError for settings that contradict each other.
     """
 
     label: str
@@ -39,15 +45,24 @@ class CsvTable(DataSource):
     classes: Sequence[str | int] | None = None
     numeric: Sequence[str] | None = None
     categorical: Mapping[str, Sequence[str | int]] | None = None
+    dates: Sequence[str] | None = None
+    as_category: Sequence[str] = ()
     ignore: Sequence[str] = ()
     group: str | None = None
     missing: Missing = "error"
-    missing_values: Sequence[str] = ("", "NA", "NaN", "nan")
+    missing_values: Sequence[str | int | float] = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A", "<NA>")
+    more_missing_values: Sequence[str | int | float] = ()
+    ignore_case: bool = False
+    max_categories: int = 50
     regression: bool = False
     scaling: Literal["federated", "given", "none"] = "federated"
     means: Mapping[str, float] | None = None
     deviations: Mapping[str, float] | None = None
-    delimiter: str = ","
+    delimiter: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+    day_first: bool | None = None
     test_path: str | None = None
     test_fraction: float = 0.2
     split_seed: int = 0
@@ -57,8 +72,7 @@ class CsvTable(DataSource):
         check_choice(self.missing, get_args(Missing), "data.missing")
         check_choice(self.scaling, ("federated", "given", "none"), "data.scaling")
         self._check_given()
-        if len(self.delimiter) != 1:
-            raise ConfigError(f"data.delimiter={self.delimiter!r}: must be one character, such as ',' or ';'")
+        self._check_form()
         if self.missing == "mean" and self.scaling == "none":
             raise ConfigError(
                 "data.missing=mean, data.scaling=none: the mean is known from scaling only. Set data.scaling=federated,"
@@ -66,33 +80,59 @@ class CsvTable(DataSource):
             )
         if self.regression and self.classes is not None:
             raise ConfigError("data.classes: regression has no classes. Set data.regression=false or data.classes=null")
-        self._named()
-        groups = [] if self.group is None else [self.group]
+        named = self._named
         check_roles(
             [
-                ("data.label", [self.label]),
-                ("data.group", groups),
-                ("data.numeric", self.numeric or ()),
-                ("data.categorical", list(self.categorical or {})),
-                ("data.ignore", self.ignore),
+                ("data.label", [self._label]),
+                ("data.group", self._groups),
+                ("data.numeric", named.numeric or ()),
+                ("data.dates", named.dates or ()),
+                ("data.categorical", list(named.categorical or {})),
+                ("data.as_category", named.as_category),
+                ("data.ignore", self._ignored),
             ]
         )
-        if self.numeric is not None and self.categorical is not None and not (self.numeric or self.categorical):
+        if (found := named.complete()) is not None and not (found.numeric or found.categorical or found.dates):
             raise ConfigError("data.numeric=[], data.categorical={}: no feature is left. Name at least one column")
+        if not self.regression:
+            named_classes(self.classes)
+
+    def _check_form(self) -> None:
+        if self.delimiter is not None and len(delimiters.NAMES.get(self.delimiter, self.delimiter)) != 1:
+            raise ConfigError(
+                f"data.delimiter={self.delimiter!r}: must be one character, such as ',' or ';', or tab; null: as the"
+                " file shows"
+            )
+        if self.max_categories < 1:
+            raise ConfigError(f"data.max_categories={self.max_categories}: must be at least 1")
+        if self.decimal is not None:
+            check_choice(self.decimal, DECIMALS, "data.decimal")
+        if self.thousands is not None:
+            check_choice(self.thousands, THOUSANDS, "data.thousands")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ConfigError(f"data.decimal={self.decimal!r}, data.thousands={self.thousands!r}: cannot be the same")
+        if self.encoding is not None:
+            try:
+                text = "a".encode(self.encoding).decode(self.encoding) == "a"
+            except (LookupError, UnicodeError, ValueError):
+                text = False
+            if not text:
+                raise ConfigError(
+                    f"data.encoding={self.encoding!r}: no such encoding. Give one such as utf-8, cp1252 or gb18030"
+                )
 
     def _check_given(self) -> None:
-        """Constants for every numeric column where the config gives them, and nowhere else."""
+        """Constants for every column of numbers or dates where the config gives them, and nowhere else."""
         if self.scaling != "given":
             if self.means is not None or self.deviations is not None:
                 raise ConfigError(f"data.means, data.deviations: have no effect under data.scaling={self.scaling}")
             return
         if self.numeric is None:
             raise ConfigError("data.scaling=given: list the columns of numbers in data.numeric")
+        scaled = [*self.numeric, *(self.dates or ())]
         for name, given in (("means", self.means), ("deviations", self.deviations)):
-            if set(given or {}) != set(self.numeric):
-                raise ConfigError(
-                    f"data.{name}={dict(given or {})}: needs a value for each of data.numeric={self.numeric}"
-                )
+            if set(given or {}) != set(scaled):
+                raise ConfigError(f"data.{name}={dict(given or {})}: needs a value for each of data.numeric={scaled}")
         if any(not value > 0 for value in (self.deviations or {}).values()):
             raise ConfigError(f"data.deviations={dict(self.deviations or {})}: must be greater than 0")
 
@@ -110,79 +150,121 @@ class CsvTable(DataSource):
     def pooled(self) -> Pooled:
         if self.path is None:
             raise ConfigError("data.path=null: a simulation needs the whole table. Set data.path to a CSV file")
-        examples, cells = self._load(self.path, whole=True)
-        columns = {group: cells[group].tolist() for group in self._groups}
+        table = self._whole
+        table.check(*self._groups, *self._ignored)
+        examples, table = self._encoded(table, *self._groups)
+        columns = {group: table.column(group).values() for group in self._groups}
         if self.test_path is not None:
-            return Pooled(examples, self._load(self.test_path)[0], columns)
+            return Pooled(examples, self._encoded(self._read(self.test_path))[0], columns)
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name=self.path, columns=columns)
 
     def local(self, path: Path) -> Examples:
-        return self._load(path)[0]
+        return self._encoded(self._read(path))[0]
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
-        return self._columns.unlabelled(path, self.delimiter)
+        return self._columns.unlabelled(self._read(path, *self._columns.inputs))
 
     def settled(self) -> dict[str, Any]:
         columns = self._columns
         return {
             "numeric": list(columns.numeric),
+            "dates": list(columns.dates),
             "categorical": {column: list(values) for column, values in columns.categorical.items()},
+            "as_category": [],
             "classes": None if self.regression else list(columns.classes),
         }
 
+    def findings(self) -> Findings:
+        if self.path is None:
+            return Findings()
+        return table_findings(self._whole, self._columns, self._groups)
+
     def test(self) -> Examples | None:
         if self.test_path is not None:
-            return self._load(self.test_path)[0]
+            return self._encoded(self._read(self.test_path))[0]
         return self.pooled().test if self.path is not None else None
 
-    def _load(self, file: str | Path, whole: bool = False) -> tuple[Examples, "pd.DataFrame"]:
-        """The rows of one file as examples, and their cells. The `whole` table must hold `group` and `ignore` too."""
-        columns, name = self._columns, str(file)
-        groups = self._groups if whole else ()
-        cells = read_cells(Path(file).expanduser(), self.delimiter)
-        columns.check(cells, name, *groups, *(self.ignore if whole else ()))
-        cells = columns.complete(cells, name, *groups)
-        return columns.encode(cells, name, *groups), cells
+    def _encoded(self, table: DataTable, *groups: str) -> tuple[Examples, DataTable]:
+        """The rows as examples, and the table without the rows that were dropped."""
+        table.check(*self._columns.used, *groups)
+        table = self._columns.complete(table, *groups)
+        return self._columns.encode(table, *groups), table
+
+    def _read(self, file: str | Path, *expected: str) -> DataTable:
+        """`expected` are columns that must be there: the label, unless some are named."""
+        path = Path(file).expanduser()
+        delimiter = self.delimiter and delimiters.NAMES.get(self.delimiter, self.delimiter)
+        form = Form(
+            delimiter,
+            self.decimal,
+            self.thousands,
+            self.encoding,
+            self.day_first,
+            self._blanks,
+            frozenset(expected or [self._label]),
+        )
+        return DataTable.of(str(file), [read_sheet(path, form)])
+
+    @property
+    def _blanks(self) -> Blanks:
+        return Blanks(tuple(clean(str(value)) for value in (*self.missing_values, *self.more_missing_values)))
+
+    @property
+    def _label(self) -> str:
+        return clean(self.label)
 
     @property
     def _groups(self) -> tuple[str, ...]:
-        return () if self.group is None else (self.group,)
+        return () if self.group is None else (clean(self.group),)
+
+    @property
+    def _ignored(self) -> tuple[str, ...]:
+        return tuple(map(clean, self.ignore))
 
     @cached_property
     def _columns(self) -> Columns:
-        numeric, categorical, classes = self._named()
-        blanks = tuple(self.missing_values)
-        if numeric is not None and categorical is not None and classes is not None:
-            return Columns(self.label, numeric, categorical, classes, self.missing, blanks)
-        cells, name = self._table_to_infer_from(), str(self.path)
-        left_out = (self.label, *self._groups, *self.ignore)
-        for column in left_out:
-            if column not in cells.columns:
-                raise DataError(f"{name}: no column {column!r}; it has {known(list(cells.columns))}")
-        features = infer_features(
-            cells, name, numeric=numeric, categorical=categorical, left_out=left_out, blanks=blanks
+        named = self._named
+        classes = () if self.regression else named_classes(self.classes)
+        kinds = named.complete()
+        if kinds is None or classes is None:
+            table = self._table_to_infer_from(named, classes)
+            left_out = (self._label, *self._groups, *self._ignored)
+            table.check(*left_out)
+            kinds = kinds or infer_kinds(table, named, left_out)
+            classes = classes_of(table, self._label, named) if classes is None else classes
+        return Columns(
+            self._label,
+            kinds.numeric,
+            kinds.categorical,
+            classes,
+            self.missing,
+            self._blanks,
+            kinds.dates,
+            self.ignore_case,
         )
-        if classes is None:
-            remedy = "list them in data.classes, or set data.regression=true if the label is a number"
-            classes = distinct(cells[self.label], name, blanks, remedy)
-            if len(classes) < 2:
-                raise DataError(f"{name}: column {self.label!r} holds {known(classes)}; a label needs two classes")
-        return Columns(self.label, *features, classes, self.missing, blanks)
 
-    def _named(self) -> tuple[tuple[str, ...] | None, dict[str, tuple[str, ...]] | None, tuple[str, ...] | None]:
-        """Numeric columns, categories and classes as configured; None: to be inferred. Raises ConfigError."""
+    @cached_property
+    def _named(self) -> Given:
+        """Columns as configured; None: to be inferred. Raises ConfigError."""
         names(self.ignore, "data.ignore", at_least=0)
-        numeric = None if self.numeric is None else names(self.numeric, "data.numeric", at_least=0)
         categorical = None
         if self.categorical is not None:
-            categorical = {c: names(v, f"data.categorical.{c}", at_least=1) for c, v in self.categorical.items()}
-        if self.regression:
-            return numeric, categorical, ()
-        return numeric, categorical, None if self.classes is None else names(self.classes, "data.classes", at_least=2)
+            categorical = {
+                clean(str(c)): names(v, f"data.categorical.{c}", at_least=1) for c, v in self.categorical.items()
+            }
+        return Given(
+            None if self.numeric is None else names(self.numeric, "data.numeric", at_least=0),
+            None if self.dates is None else names(self.dates, "data.dates", at_least=0),
+            categorical,
+            names(self.as_category, "data.as_category", at_least=0),
+            self._blanks,
+            self.max_categories,
+            self.ignore_case,
+        )
 
-    def _table_to_infer_from(self) -> "pd.DataFrame":
-        named = zip(("numeric", "categorical", "classes"), self._named(), strict=True)
-        keys = ", ".join(f"data.{key}" for key, value in named if value is None)
+    def _table_to_infer_from(self, named: Given, classes: tuple[str, ...] | None) -> DataTable:
+        wanted = (("numeric", named.numeric), ("categorical", named.categorical), ("classes", classes))
+        keys = ", ".join(f"data.{key}" for key, value in wanted if value is None) or "data.as_category"
         if self.path is None:
             raise ConfigError(
                 f"{keys}: must be set where data.path is not. Devices and server cannot infer columns, categories and"
@@ -191,4 +273,12 @@ class CsvTable(DataSource):
         path = Path(self.path).expanduser()
         if not path.exists():
             raise DataError(f"{path}: no such file. It is needed to infer {keys}, unless you set them")
-        return read_cells(path, self.delimiter)
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> DataTable:
+        return self._read(str(self.path))
+
+
+def named_classes(given: Sequence[str | int] | None) -> tuple[str, ...] | None:
+    return None if given is None else names(given, "data.classes", at_least=2)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from fedapp.data.checks import check_choice, check_fraction
-from fedapp.data.columns import Columns
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import images_in
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
+from fedapp.data.tables.columns import Columns
+from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.table_file import read_numbers
 
 __all__ = ["BreastCancer", "Digits"]
 
@@ -102,4 +104,5 @@ class BreastCancer(DataSource):
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
         """A CSV file with a column for each measurement, named as scikit-learn does ("mean radius", ...)."""
-        return Columns(None, self.schema().features, {}, (), "error", ("",)).unlabelled(path, ",")
+        columns = Columns(None, self.schema().features, {}, (), "error", Blanks(("",)))
+        return columns.unlabelled(read_numbers(path, columns.inputs))

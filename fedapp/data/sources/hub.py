@@ -12,11 +12,13 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction, check_size, known, names
-from fedapp.data.columns import Columns
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
+from fedapp.data.tables.columns import Columns
+from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.table_file import read_numbers
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
@@ -83,7 +85,8 @@ class Hub(DataSource):
         """Images, or a CSV file with a column for each of `features`."""
         if self.features is None:
             return images_in(path, self.size, self.channels)
-        return Columns(None, tuple(self.features), {}, (), "error", ("",)).unlabelled(path, ",")
+        columns = Columns(None, tuple(self.features), {}, (), "error", Blanks(("",)))
+        return columns.unlabelled(read_numbers(path, columns.inputs))
 
     def _class_names(self) -> tuple[str, ...]:
         return () if self.classes is None else names(self.classes, "data.classes", at_least=2)
