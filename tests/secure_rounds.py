@@ -1,6 +1,6 @@
 """A round of the protocol without federation: clients and server pass each other values."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.collector import Collector
-from fedapp.aggregation.secaggplus.member import Secrets
+from fedapp.aggregation.secaggplus.kept import Secrets
+from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
 from fedapp.aggregation.secaggplus.quantise import pack, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.signing import sign_keys
+from fedapp.aggregation.secaggplus.unmasking import unmask
+from fedapp.common.device_keys import Identity
 
 RUN, ROUND, MODEL = "00112233445566aa", 3, "m" * 64
 
@@ -24,10 +28,10 @@ def mask(
     sealed: Mapping[int, bytes],
     vector: NDArray[np.int64],
     *,
-    min_cohort: int = 2,
+    least: LeastSum = ANY,
 ) -> tuple[Secrets, NDArray[Any]]:
     """A client's masked vector, without the training that comes between the two steps."""
-    secrets = protocol.receive(secrets, view, present, sealed, min_cohort=min_cohort)
+    secrets = protocol.receive(secrets, view, present, sealed, least=least)
     return secrets, protocol.apply_masks(secrets, view, vector)
 
 
@@ -57,8 +61,10 @@ def play(
     gone: tuple[Collection[int], ...] = ((), (), (), ()),
     upto: str = "unmask",
     server_round: int = ROUND,
+    identities: Sequence[Identity] = (),
 ) -> Played:
-    """`gone`: who drops out before each of the four stages. Stops after the stage `upto`."""
+    """`gone`: who drops out before each of the four stages. Stops after the stage `upto`. `identities`: of clients that
+    sign; the stage consistency is left to the caller."""
     random = np.random.default_rng(seed)
     most = 2 ** (settings.bits - 1)
     vectors = {client: random.integers(-most, most + 1, length) for client in range(cohort)}
@@ -74,7 +80,8 @@ def play(
     away = [set().union(*gone[: number + 1]) for number in range(4)]
     for client in set(range(cohort)) - away[0]:
         played.secrets[client], *keys = protocol.advertise(RUN, server_round, client)
-        server.add_keys(client, *keys)
+        told = (RUN, server_round, client, *keys)
+        server.add_keys(client, *keys, sign_keys(identities[client], *told) if identities else b"")
     if upto == "keys":
         return played
     view = server.close_keys()
@@ -94,6 +101,6 @@ def play(
         return played
     survivors = server.close_masked()
     for client in sorted(set(survivors) - away[3]):
-        revealed = protocol.unmask(played.secrets.pop(client), view, survivors, server.dropped)
+        revealed = unmask(played.secrets.pop(client), view, survivors, server.dropped)
         server.add_revealed(client, revealed)
     return played

@@ -14,7 +14,7 @@ SMALL = (
 )
 QUICK = (
     " secure_aggregation.keys_timeout=0.1 secure_aggregation.shares_timeout=0.1 secure_aggregation.masked_timeout=0.1"
-    " secure_aggregation.unmask_timeout=0.1 federation.exclude_after=null"
+    " secure_aggregation.consistency_timeout=0.1 secure_aggregation.unmask_timeout=0.1 federation.exclude_after=null"
 )
 
 

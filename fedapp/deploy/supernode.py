@@ -157,7 +157,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--max-steps", type=int, help="refuse runs in which a training takes more steps in a round")
     made.add_argument("--max-model-mb", type=int, help="refuse runs whose model is larger")
     made.add_argument("--max-disk-mb", type=int, help="the most that --keep may fill, with features, heads and results")
-    made.add_argument("--min-cohort", type=int, help="take part in secure aggregation only, and in no smaller cohort")
+    made.add_argument("--min-cohort", type=int, help="secure aggregation only, and no smaller sum; needs --peers")
     made.add_argument(
         "--peers", type=Path, metavar="FOLDER", help="only with devices whose public keys (*.pub) are there"
     )

@@ -75,6 +75,11 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
     )
+    if anywhere.min_cohort is not None and anywhere.peers is None:
+        raise NodeConfigError(
+            "node-config min-cohort: needs peers, the folder with the public keys of the other sites (--peers): without"
+            " them a server could invent the rest of a cohort"
+        )
     if "data-path" not in node_config:
         if keys:
             raise NodeConfigError(

@@ -13,18 +13,14 @@ from benchmarks.models import MODELS
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
 from fedapp.aggregation.secaggplus import member as protocol
+from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
-from fedapp.aggregation.secaggplus.member import Secrets
-from fedapp.aggregation.secaggplus.messages import (
-    Header,
-    key_answers,
-    pack_answers,
-    pack_masked_reply,
-    revealed_answers,
-    shared_answers,
-)
+from fedapp.aggregation.secaggplus.kept import Secrets
+from fedapp.aggregation.secaggplus.masked_message import pack_masked_reply
+from fedapp.aggregation.secaggplus.messages import Header, pack_answers
 from fedapp.aggregation.secaggplus.quantise import pack, quantise, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.unmasking import unmask
 from fedapp.models.shared_state import shared_state
 from fedapp.wire.records import content_bytes
 from fedapp.wire.reply import ClientReport, Reply
@@ -126,7 +122,7 @@ def _unmask(server: Collector, secrets: dict[int, Secrets], costs: Costs) -> Unm
     survivors, seconds = server.close_masked(), 0.0
     for client in survivors:
         start = time.perf_counter()
-        revealed = protocol.unmask(secrets[client], server.view, survivors, server.dropped)
+        revealed = unmask(secrets[client], server.view, survivors, server.dropped)
         middle = time.perf_counter()
         server.add_revealed(client, revealed)
         seconds += time.perf_counter() - middle

@@ -11,12 +11,12 @@ from deployed import Deployed, command, wait_for
 
 pytestmark = pytest.mark.slow
 
-SITES = ("site-A", "site-B", "site-C", "site-D")
-STAGES = ("keys", "shares", "masked", "unmask")  # of the one round, each a train message
+SITES = ("site-A", "site-B", "site-C", "site-D", "site-E")
+STAGES = ("keys", "shares", "masked", "consistency", "unmask")  # of the one round, each a train message
 RUN = (
-    "model=logistic_regression partition=iid federation.num_clients=4 federation.fraction_train=1"
-    " federation.min_supernodes=4 federation.min_clients=2 federation.num_rounds=1 train.val_fraction=0"
-    " secure_aggregation=secaggplus secure_aggregation.threshold=2 secure_aggregation.masked_timeout=60"
+    "model=logistic_regression partition=iid federation.num_clients=5 federation.fraction_train=1"
+    " federation.min_supernodes=5 federation.min_clients=2 federation.num_rounds=1 train.val_fraction=0"
+    " secure_aggregation=secaggplus secure_aggregation.threshold=3 secure_aggregation.masked_timeout=60"
     " secure_aggregation.unmask_timeout=60"
 )
 
@@ -28,7 +28,7 @@ def federation(tmp_path: Path) -> Iterator[Deployed]:
         deployed.superlink()
         for number, site in enumerate(SITES):
             own = ["--min-cohort", "2", "--peers", str(deployed.root / "superlink" / "keys")]
-            deployed.supernode(site, *own, "--node-config", f"partition-id={number}", "num-partitions=4")
+            deployed.supernode(site, *own, "--node-config", f"partition-id={number}", "num-partitions=5")
         for site in SITES:
             deployed.running[site].wait_for("SuperNode ID")
         yield deployed
@@ -44,7 +44,7 @@ def kill_when_it_gets(federation: Deployed, site: str, stage: str) -> None:
     running.wait_for("SuperNode ended")
 
 
-def test_two_of_four_are_killed_and_the_round_is_finished(federation: Deployed, tmp_path: Path) -> None:
+def test_two_of_five_are_killed_and_the_round_is_finished(federation: Deployed, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     overrides = [*RUN.split(), f"run.output_dir={directory}"]
     run = federation.start("run", *command("run", "--folder", str(federation.root / "operator"), *overrides))
@@ -54,7 +54,7 @@ def test_two_of_four_are_killed_and_the_round_is_finished(federation: Deployed, 
     summary = json.loads((directory / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("finished", 1)
     metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    assert metrics[1]["replied"] == 3
+    assert metrics[1]["replied"] == 4
     assert metrics[1]["test_loss"] < metrics[0]["test_loss"]
     rows: dict[int, dict[str, Any]] = {}
     for line in (directory / "clients.jsonl").read_text().splitlines():
@@ -63,7 +63,7 @@ def test_two_of_four_are_killed_and_the_round_is_finished(federation: Deployed, 
     # Whichever comes first: the stage's timeout, or a SuperLink that has missed two heartbeats.
     gone = ("no reply in time (masked)", "bad reply (masked): error 5: ")
     assert rows[0]["rejected"].startswith(gone), rows[0]["rejected"]
-    assert [rows[client]["rejected"] for client in (1, 2, 3)] == [None] * 3
+    assert [rows[client]["rejected"] for client in (1, 2, 3, 4)] == [None] * 4
     printed = federation.running["site-B"].printed
     assert printed.count("Receiving: train message") == len(STAGES)
     assert printed.count("Sending: train message") == STAGES.index("unmask")  # no answer to it, yet its update counts

@@ -15,26 +15,24 @@ from numpy.typing import NDArray
 
 from fedapp.aggregation.protocol import Handler, Train
 from fedapp.aggregation.secaggplus import member as protocol
+from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers, signed_answers
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, work_digest
-from fedapp.aggregation.secaggplus.member import Secrets
+from fedapp.aggregation.secaggplus.kept import Secrets
+from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
+from fedapp.aggregation.secaggplus.masked_message import pack_masked_reply, unpack_masked
 from fedapp.aggregation.secaggplus.messages import (
     Entries,
     Header,
-    key_answers,
     pack_answers,
-    pack_masked_reply,
-    revealed_answers,
-    shared_answers,
     unpack_header,
-    unpack_masked,
+    unpack_signatures,
     unpack_survivors,
-    unpack_view,
 )
 from fedapp.aggregation.secaggplus.metrics import encode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import pack, quantise
 from fedapp.aggregation.secaggplus.settings import Settings
-from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys
+from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys, sign_list
 from fedapp.aggregation.secaggplus.state import (
     begin_round,
     forget,
@@ -43,6 +41,8 @@ from fedapp.aggregation.secaggplus.state import (
     kept_view,
     take_secrets,
 )
+from fedapp.aggregation.secaggplus.unmasking import agree, unmask
+from fedapp.aggregation.secaggplus.view_record import unpack_view
 from fedapp.common.device_keys import Identity, Peers
 from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State, state_sha256
@@ -59,8 +59,8 @@ class SecAggClient:
     """`metrics`: by name, the largest value of each metric that goes along with the update. `seed`: the run's.
     `config_sha256`: of the config as this client has resolved it.
 
-    `min_cohort`: the operator's, below which nothing is sent. `identity` signs the keys of a round; with `peers` all of
-    a cohort must have been signed by them.
+    `least`: what is asked of the sum, below which nothing is sent. `identity` signs keys and the list of survivors of a
+    round; with `peers` all of a cohort must be theirs.
     """
 
     def __init__(
@@ -70,18 +70,24 @@ class SecAggClient:
         *,
         seed: int,
         config_sha256: str = "",
-        min_cohort: int = 2,
+        least: LeastSum = ANY,
         identity: Identity | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.settings, self.metrics, self.seed, self.config_sha256 = settings, metrics, seed, config_sha256
-        self.min_cohort, self.identity, self.peers = min_cohort, identity, peers
+        self.least, self.identity, self.peers = least, identity, peers
 
     @property
     def stages(self) -> Mapping[str, Handler]:
-        return {"keys": self.keys, "shares": self.shares, "masked": self.masked, "unmask": self.unmask}
+        return {
+            "keys": self.keys,
+            "shares": self.shares,
+            "masked": self.masked,
+            "consistency": self.consistency,
+            "unmask": self.unmask,
+        }
 
-    # --- the four stages ----------------------------------------------------------------------------------------
+    # --- the stages --------------------------------------------------------------------------------------
 
     def keys(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
         """Fresh keys of each client for this round."""
@@ -108,14 +114,14 @@ class SecAggClient:
         view = unpack_view(content.config_records["view"], self.settings)
 
         def answer(client: int) -> Entries:
-            secrets, shared = protocol.share(take_secrets(state, client), view, min_cohort=self.min_cohort)
+            secrets, shared = protocol.share(take_secrets(state, client), view, least=self.least)
             keep_secrets(state, secrets)
             return shared_answers(shared)
 
         try:
             _expect_stage(header, "shares")
             _expect_view(header, view)
-            if self.peers is not None:
+            if self.least.signed:
                 check_signed_keys(view, self.peers)
         except ProtocolError as error:
             return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
@@ -135,7 +141,7 @@ class SecAggClient:
                 _expect_stage(header, "masked")
                 view = view or self._view_of(header, instruction, model, state)
                 secrets = take_secrets(state, client)
-                ready[client] = protocol.receive(secrets, view, present, sealed[client], min_cohort=self.min_cohort)
+                ready[client] = protocol.receive(secrets, view, present, sealed[client], least=self.least)
             except ProtocolError as error:
                 log.error("client %d sends nothing: %s", client, error)
                 reports.append(ClientReport(client, rejected=str(error)))
@@ -152,10 +158,31 @@ class SecAggClient:
         packed = torch.from_numpy(pack(total, self.settings)) if total is not None else None
         return pack_masked_reply(header, Reply(tuple(sorted(reports, key=lambda report: report.client))), packed)
 
+    def consistency(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
+        """Each client's signature of the list of survivors: the only one for which it will reveal anything."""
+        header, identity = unpack_header(content), self.identity
+        survivors, dropped = unpack_survivors(content)
+
+        def answer(client: int) -> Entries:
+            if identity is None:
+                raise ProtocolError("wrong stage", "this SuperNode has no key to sign with (node-config signing-key)")
+            secrets = agree(take_secrets(state, client), view, survivors, dropped, self.least)
+            keep_secrets(state, secrets)
+            return signed_answers(sign_list(identity, view, client, secrets.agreed))
+
+        try:
+            _expect_stage(header, "consistency")
+            view = kept_view(state, self.settings)
+            _expect_view(header, view)
+        except ProtocolError as error:
+            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+        return _answered(header, answer)
+
     def unmask(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
         """Each client's shares of the secrets that unmask the sum. Whatever comes of it, it keeps none of them."""
         header = unpack_header(content)
         survivors, dropped = unpack_survivors(content)
+        signatures = unpack_signatures(content)
         try:
             _expect_stage(header, "unmask")
             view = kept_view(state, self.settings)
@@ -163,7 +190,7 @@ class SecAggClient:
 
             def answer(client: int) -> Entries:
                 secrets = take_secrets(state, client)
-                return revealed_answers(protocol.unmask(secrets, view, survivors, dropped, min_cohort=self.min_cohort))
+                return revealed_answers(unmask(secrets, view, survivors, dropped, signatures, least=self.least))
 
             return _answered(header, answer)
         except ProtocolError as error:

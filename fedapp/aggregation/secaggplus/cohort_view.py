@@ -9,12 +9,14 @@ import json
 import math
 import random
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.common.device_keys import signer
 from fedapp.wire.instruction import Instruction
 
 __all__ = ["CohortView", "Member", "work_digest"]
@@ -62,6 +64,7 @@ class CohortView:
         ]
         for member in self.members:
             parts += [struct.pack(">qd", member.client, member.weight), member.cipher_key, member.mask_key]
+            parts += [signer(member.signature)]
         return hashlib.sha256(b"".join(struct.pack(">I", len(part)) + part for part in parts)).digest()
 
     @cached_property
@@ -97,6 +100,17 @@ class CohortView:
         """Who has a share of this client's secrets, in the order of the shares: its neighbours and itself."""
         return tuple(sorted((*self._graph[client], client)))
 
+    def component(self, client: int, among: Collection[int]) -> set[int]:
+        """The clients of `among` that masks connect with `client`, itself included: the smallest part of a sum over
+        `among` that can be unmasked without the rest."""
+        left, found = set(among) - {client}, {client}
+        edge = found
+        while edge:
+            edge = {other for one in edge for other in self._graph[one]} & left
+            left -= edge
+            found = found | edge
+        return found
+
     def check(self) -> None:
         """Raises ProtocolError for what no honest server would propose."""
         clients = [member.client for member in self.members]
@@ -118,9 +132,3 @@ def work_digest(instruction: Instruction, config_sha256: str) -> str:
     plan = {name: dict(params) for name, params in instruction.plan.items()}
     text = json.dumps([asked, plan, config_sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def effective(members: "tuple[Member, ...] | list[Member]") -> float:
-    """Of how many clients of equal weight these are worth (Kish 1965): one that outweighs all others is alone."""
-    squares = math.fsum(member.weight**2 for member in members)
-    return math.fsum(member.weight for member in members) ** 2 / squares if squares else 0.0

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES, KeyPair, commitment
 from fedapp.aggregation.secaggplus.masks import add_mask
-from fedapp.aggregation.secaggplus.member import Revealed, Shared, mask_key, self_key
+from fedapp.aggregation.secaggplus.member import Shared, mask_key, self_key
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import signed
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, combine
+from fedapp.aggregation.secaggplus.signing import signed_keys, signed_list
+from fedapp.aggregation.secaggplus.unmasking import Revealed, list_digest
 from fedapp.common.errors import ConfigError
 
 __all__ = ["Collector", "Unmasked"]
@@ -57,6 +59,7 @@ class Collector:
         self._self: dict[int, dict[int, bytes]] = {}  # by owner and holder, the shares of self-mask seeds
         self._key: dict[int, dict[int, bytes]] = {}  # the same of mask keys
         self._revealed: set[int] = set()
+        self.signatures: dict[int, bytes] = {}  # of the list of survivors
         self.refused: list[str] = []
         self.view: CohortView
         self.present: tuple[int, ...] = ()
@@ -81,6 +84,9 @@ class Collector:
         probe = KeyPair(bytes(SECRET_BYTES))
         for key in (cipher_key, mask_key):
             probe.agree(key)  # raises ProtocolError for what is no key
+        made = Member(client, 0.0, cipher_key, mask_key, signature)
+        if signature and not signed_keys(self.run, self._round, made):
+            raise ProtocolError("forged", "its keys are not those that its device signed")
         self._keys[client] = (cipher_key, mask_key, signature)
 
     def close_keys(self) -> CohortView:
@@ -154,6 +160,20 @@ class Collector:
         """Who has shared, and sent no vector: their masks are in the others' vectors."""
         return tuple(client for client in self.present if client not in self._masked)
 
+    # --- consistency --------------------------------------------------------------------------------------------
+
+    @property
+    def signers(self) -> tuple[int, ...]:
+        """Survivors whose devices sign."""
+        return tuple(client for client in self.survivors if self.view.by_client[client].signature)
+
+    def add_signature(self, client: int, signature: bytes) -> None:
+        """Take a client's signature of the list of survivors."""
+        self._expect("unmask", client, self.signers, self.signatures)
+        if not signed_list(self.view, client, signature, list_digest(self.view, self.survivors, self.dropped)):
+            raise ProtocolError("forged", "it has not signed this list of survivors")
+        self.signatures[client] = signature
+
     # --- unmasking ----------------------------------------------------------------------------------------------
 
     def add_revealed(self, client: int, revealed: Revealed) -> None:
@@ -193,7 +213,7 @@ class Collector:
             for other in self.view.neighbours(client):
                 if other in self._masked:
                     # What `other` added for this pair is taken away.
-                    key = mask_key(pair, self.view, client, other, self.view.by_client[other].mask_key)
+                    key = mask_key(pair, self.view, self.present, client, other, self.view.by_client[other].mask_key)
                     add_mask(self._total, key, negative=other < client)
         return Unmasked(self._screened(signed(self._total, self.settings)), self.survivors, self.refused)
 

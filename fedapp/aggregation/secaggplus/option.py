@@ -1,5 +1,6 @@
 """secure_aggregation=secaggplus: the server learns the aggregate of a cohort's updates, and no individual update."""
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.secaggplus.client import SecAggClient
+from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.metrics import LARGEST
 from fedapp.aggregation.secaggplus.server import SecAggServer
 from fedapp.aggregation.secaggplus.settings import Settings
@@ -21,6 +23,8 @@ from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = ["SecAggPlus"]
+
+log = logging.getLogger("flwr")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -37,12 +41,13 @@ class SecAggPlus(AggregationProtocol):
     keys_timeout: Seconds
     shares_timeout: Seconds
     masked_timeout: Seconds | None
+    consistency_timeout: Seconds
     unmask_timeout: Seconds
 
     individual_updates = False
     exact = True
     keeps_state = True
-    free_keys = frozenset({"keys_timeout", "shares_timeout", "masked_timeout", "unmask_timeout"})
+    free_keys = frozenset({"keys_timeout", "shares_timeout", "masked_timeout", "consistency_timeout", "unmask_timeout"})
 
     @property
     def settings(self) -> Settings:
@@ -81,20 +86,38 @@ class SecAggPlus(AggregationProtocol):
     def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> SecAggServer:
         training = config.federation.round_timeout
         timeouts = Timeouts(
-            self.keys_timeout, self.shares_timeout, self.masked_timeout or training, self.unmask_timeout
+            self.keys_timeout,
+            self.shares_timeout,
+            self.masked_timeout or training,
+            self.consistency_timeout,
+            self.unmask_timeout,
         )
         return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts), config_sha256(config))
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
-        """Two clients at least are a cohort."""
+        """Two clients at least are a cohort. On a device, and where others are pinned, the server may lie."""
+        peers = read_peers(limits.peers) if limits.peers is not None else None
+        signed = limits.of_device or peers is not None
+        if signed and limits.signing_key is None:
+            raise ConfigError(
+                "signing-key: under secure aggregation a device signs, and its node-config must name the file of its"
+                " own key (scripts/deploy/supernode does)"
+            )
+        if signed and peers is None:
+            log.warning(
+                "peers: this SuperNode pins no other device's key, so secure aggregation protects it only from a server"
+                " that invents no clients (node-config peers, or --peers)"
+            )
+        if signed:
+            self.settings.check_majority(max(2, config.federation.min_clients))
         return SecAggClient(
             self.settings,
             self._metric_ranges(config, parts),
             seed=config.run.seed,
             config_sha256=config_sha256(config),
-            min_cohort=max(2, limits.min_cohort or 0),
+            least=LeastSum(max(2, limits.min_cohort or 0), signed=signed),
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
-            peers=read_peers(limits.peers) if limits.peers is not None else None,
+            peers=peers,
         )
 
     def _metric_ranges(self, config: Config, parts: Parts) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The server half of SecAgg+: it unmasks the sum of a cohort's updates, and sees no individual update.
 
-Four stages a round, each a message to every SuperNode with clients that are still in it: keys, shares, masked vectors,
-unmasking. Clients that drop out at a stage are rejected. The sum over those who remain is unmasked where enough of them
-are left; otherwise the round changes nothing and says why.
+Stages, each a message to every SuperNode with clients that are still in it: keys, shares, masked vectors, among devices
+consistency, unmasking. Clients that drop out at a stage are rejected. The sum over those who remain is unmasked where
+enough of them are left; otherwise the round changes nothing and says why.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.aggregation.secaggplus.asking import Asking
 from fedapp.aggregation.secaggplus.cohort_view import work_digest
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.metrics import ENTRIES, Decoded, decode
@@ -68,7 +69,7 @@ class SecAggServer:
             work=work_digest(instruction, self._config_sha256),
         )
         try:
-            unmasked = Stages(collector, cohort, model, ask, replies, self._timeouts)()
+            unmasked = Stages(collector, model, Asking(instruction.run, cohort, ask, replies), self._timeouts)()
             found = self._aggregate(unmasked, collector, model, replies)
         except ProtocolError as error:
             _nothing(collector, replies, str(error))

@@ -36,6 +36,22 @@ class Settings:
             return self.threshold
         return max(2, math.ceil(round(SHARE_NEEDED * (self.degree(cohort) + 1), 9)))
 
+    def colluders(self, cohort: int) -> int:
+        """How many of those who hold a client's shares may work for a server that lies, and it still cannot learn both
+        of the client's secrets; below 0 where it can without any (Bonawitz et al. 2017, section 6.2)."""
+        return 2 * self.needed(cohort) - (self.degree(cohort) + 1) - 1
+
+    def check_majority(self, cohort: int) -> None:
+        """Raises ConfigError where two sets of holders without a common member could rebuild a client's secrets: each
+        of them could be told another story."""
+        holders, needed = self.degree(cohort) + 1, self.needed(cohort)
+        if self.colluders(cohort) < 0:
+            raise ConfigError(
+                f"{GROUP}.threshold={self.threshold}: with a cohort of {cohort}, {needed} of the {holders} who hold a"
+                f" client's shares rebuild its secret, and on devices 2 x threshold must be above {holders}: a server"
+                f" that lies could collect both secrets; set it to {holders // 2 + 1} or more, or to null"
+            )
+
     @property
     def step(self) -> float:
         """The value of one unit, for a client of mean weight."""

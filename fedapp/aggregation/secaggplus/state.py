@@ -9,10 +9,10 @@ from typing import cast
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
-from fedapp.aggregation.secaggplus.member import Secrets
-from fedapp.aggregation.secaggplus.messages import pack_view, unpack_view
+from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.view_record import pack_view, unpack_view
 from fedapp.wire.records import numbers, whole
 
 __all__ = ["begin_round", "forget", "keep_secrets", "keep_view", "kept_view", "take_secrets"]
@@ -62,6 +62,7 @@ def keep_secrets(state: RecordDict, secrets: Secrets) -> None:
             "self-shares": [secrets.held[owner][0] for owner in owners],
             "key-shares": [secrets.held[owner][1] for owner in owners],
             "present": list(secrets.present),
+            "agreed": secrets.agreed,
         }
     )
 
@@ -86,4 +87,5 @@ def take_secrets(state: RecordDict, client: int) -> Secrets:
         digest=cast(bytes, record["digest"]),
         held=dict(zip(owners, zip(*shares, strict=True), strict=True)),
         present=tuple(whole(client) for client in numbers(record["present"])),
+        agreed=cast(bytes, record["agreed"]),
     )

@@ -11,10 +11,13 @@ from secure_rounds import MODEL, ROUND, RUN, Played, mask, play
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member, work_digest
 from fedapp.aggregation.secaggplus.collector import Collector
+from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.keys import KeyPair, new_seed
-from fedapp.aggregation.secaggplus.member import Revealed, Secrets, advertise, share, unmask
+from fedapp.aggregation.secaggplus.least_sum import LeastSum
+from fedapp.aggregation.secaggplus.member import advertise, share
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.secaggplus.unmasking import Revealed, unmask
 from fedapp.wire.instruction import Instruction
 
 SETTINGS = Settings(bits=12)
@@ -113,11 +116,11 @@ def test_an_impossible_cohort_is_refused(keys: Played) -> None:
 
 
 def test_a_client_refuses_a_cohort_that_is_too_small_for_it(keys: Played, shares: Played, masked: Played) -> None:
-    assert share(keys.secrets[0], keys.view, min_cohort=5)
-    assert "min-cohort" in refused("too few", share, keys.secrets[0], keys.view, min_cohort=6)
-    refused("too few", mask, shares.secrets[0], shares.view, shares.server.present, {}, VECTOR, min_cohort=6)
-    assert unmask(masked.secrets[0], masked.view, range(4), [4], min_cohort=4)
-    refused("too few", unmask, masked.secrets[0], masked.view, range(4), [4], min_cohort=5)
+    assert share(keys.secrets[0], keys.view, least=LeastSum(5))
+    assert "min-cohort" in refused("too few", share, keys.secrets[0], keys.view, least=LeastSum(6))
+    refused("too few", mask, shares.secrets[0], shares.view, shares.server.present, {}, VECTOR, least=LeastSum(6))
+    assert unmask(masked.secrets[0], masked.view, range(4), [4], least=LeastSum(4))
+    refused("too few", unmask, masked.secrets[0], masked.view, range(4), [4], least=LeastSum(5))
 
 
 def test_a_cohort_is_no_larger_than_its_weights_make_it(keys: Played) -> None:
@@ -125,8 +128,8 @@ def test_a_cohort_is_no_larger_than_its_weights_make_it(keys: Played) -> None:
     weights = [0.96, 0.01, 0.01, 0.01, 0.01]
     members = tuple(replace(m, weight=w) for m, w in zip(keys.view.members, weights, strict=True))
     alone = replace(keys.view, members=members)
-    assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, min_cohort=5)
-    assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, min_cohort=2)
+    assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, least=LeastSum(5))
+    assert "count as 1.08" in refused("too few", share, keys.secrets[0], alone, least=LeastSum(2))
 
 
 # --- a client, asked to mask -------------------------------------------------------------------------------------

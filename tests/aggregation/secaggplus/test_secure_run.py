@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from own_keys import node_configs, write_keys
 from rich.console import Console
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
@@ -256,24 +257,33 @@ def test_a_run_in_which_nothing_is_cut_says_nothing(secure: Path) -> None:
 
 
 def test_a_supernode_refuses_cohorts_below_its_min_cohort(tmp_path: Path) -> None:
-    configs: list[dict[str, Any]] = [{"partition-id": i, "num-partitions": 6} for i in range(6)]
-    configs[1]["min-cohort"] = 7
-    configs[2]["min-cohort"] = 6
-    directory = run_in_process(tmp_path / "run", SMALL + QUICK, node_configs=configs)
-    first = rows(directory, 1)
-    assert "too few: 6 clients in the sum, this client asks for 7 (min-cohort)" in first[1]["rejected"]
-    # Without client 1 there are five, so client 2 does not go on either.
-    assert "this client asks for 6" in first[2]["rejected"]
-    assert summary(directory)["status"] == "finished"
+    configs = node_configs(write_keys(tmp_path / "devices", 4), 4)
+    configs[1]["min-cohort"] = 5
+    configs[2]["min-cohort"] = 4
+    four = SMALL.replace("num_clients=6", "num_clients=4") + QUICK
+    with pytest.raises(FederationError, match="no round had"):
+        run_in_process(tmp_path / "run", four, node_configs=configs)
+    first = rows(tmp_path / "run", 1)
+    assert "too few: 4 clients in the sum, this client asks for 5 (min-cohort)" in first[1]["rejected"]
+    # Without client 1 there are three, so client 2 does not go on either.
+    assert "this client asks for 4" in first[2]["rejected"]
+    assert not first[0]["rejected"]
 
 
 def test_min_cohort_admits_no_run_without_secure_aggregation(tmp_path: Path) -> None:
     configs: list[dict[str, Any]] = [{"partition-id": i, "num-partitions": 3} for i in range(3)]
-    configs[0]["min-cohort"] = 3
+    configs[0] = {**node_configs(write_keys(tmp_path / "devices", 3), 3)[0], "min-cohort": 3}
     plain = SMALL.replace("secaggplus", "none")
     directory = run_in_process(tmp_path / "run", plain, node_configs=configs)
     assert summary(directory)["clients"] == 4
     assert any("min-cohort" in fault for fault in summary(directory)["faults"].values())
+
+
+def test_min_cohort_needs_peers(tmp_path: Path) -> None:
+    """A server could invent the rest of the cohort."""
+    configs: list[dict[str, Any]] = [{"partition-id": 0, "num-partitions": 1, "min-cohort": 3}]
+    with pytest.raises(FederationError, match="min-cohort: needs peers"):
+        run_in_process(tmp_path / "run", SMALL, node_configs=configs)
 
 
 @pytest.mark.parametrize("value", [1, 0, -3, 2.5, "many"])
