@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,10 +10,14 @@ from fedapp.common.errors import ConfigError
 
 __all__ = ["Spending", "calibrate", "epsilon"]
 
-# Above this epsilon, or this over the square root of the steps, PRV takes minutes and all memory, or gives up. RDP's
-# bound, which is no smaller, is used instead.
-LARGEST_PRV, MOST_PRV_WORK = 50.0, 5000.0
+# Above this epsilon PRV may not end or gives up. Below it, its time and memory grow with the points of its grid, about
+# 2 us each; where they are more than these, a coarser grid is taken, whose error is added to epsilon.
+LARGEST_PRV, MOST_PRV_POINTS = 50.0, 400_000.0
+LEAST_PRV_ERROR, LARGEST_PRV_ERROR = 0.01, 0.5
 LARGEST_NOISE = 1e4
+# RDP's series for a sampled step take seconds for less noise, and epsilon is above 50 for a single one: it counts as if
+# it took every example, which costs no less.
+LEAST_NOISE_SAMPLED = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,44 @@ class Spending:
 def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
     """Epsilon of all of `history` together at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
-    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Above 50, and
-    over so many steps that PRV would not end (25 million at an epsilon of 1), the value is RDP's for both.
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Where PRV finds
+    no smaller value within a second or so, as above 50, the value is RDP's for both.
     """
     steps: Counter[tuple[float, float]] = Counter()
     for spent in history:
-        steps[spent.noise_multiplier, spent.sample_rate] += spent.steps
+        rate = spent.sample_rate if spent.noise_multiplier >= LEAST_NOISE_SAMPLED else 1.0
+        steps[spent.noise_multiplier, rate] += spent.steps
     merged = tuple((sigma, rate, count) for (sigma, rate), count in sorted(steps.items()) if count)
     if not merged:
         return 0.0
     if any(sigma == 0 for sigma, _, _ in merged):
         return math.inf
-    bound = _epsilon(merged, delta, "rdp")
-    most = min(LARGEST_PRV, MOST_PRV_WORK / math.sqrt(sum(count for _, _, count in merged)))
-    return _epsilon(merged, delta, accountant) if accountant != "rdp" and bound <= most else bound
+    bound = _rdp(merged, delta)
+    if accountant == "rdp" or not bound <= LARGEST_PRV:
+        return bound
+    found = _prv(merged, delta)
+    return found if 0 <= found < bound else bound  # NaN is neither
 
 
 @lru_cache(maxsize=256)
-def _epsilon(history: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
+def _rdp(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
     from fedapp.privacy.opacus_internals import epsilon_of  # 2 s
 
-    return epsilon_of(list(history), delta, accountant)
+    return epsilon_of(list(history), delta, "rdp")
+
+
+@lru_cache(maxsize=256)
+def _prv(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """NaN where it would take longer, or Opacus's gives up."""
+    from fedapp.privacy.opacus_internals import epsilon_of, prv_points
+
+    entries = list(history)
+    try:
+        excess = prv_points(entries, delta, LEAST_PRV_ERROR) / MOST_PRV_POINTS
+        error = LEAST_PRV_ERROR * max(1.0, excess)  # points are in proportion to 1 / error
+        return epsilon_of(entries, delta, "prv", eps_error=error) if error <= LARGEST_PRV_ERROR else math.nan
+    except (ArithmeticError, RuntimeError, ValueError, IndexError):  # each for other noise, rates and delta
+        return math.nan
 
 
 @lru_cache(maxsize=16)
@@ -60,21 +81,36 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
     multiplier up to `LARGEST_NOISE` is enough.
     """
 
-    def cost(sigma: float) -> float:
-        return epsilon([Spending(sigma, sample_rate, steps)], delta, accountant)
+    def cost(sigma: float, by: str) -> float:
+        return epsilon([Spending(sigma, sample_rate, steps)], delta, by)
 
-    low, high = 0.0, 1.0
-    while (spent := cost(high)) > target_epsilon:
+    found = _least(lambda sigma: cost(sigma, "rdp"), target_epsilon, 0.0, 1.0)
+    if accountant != "rdp":  # a little less noise, or, where RDP's orders end, some at all
+        low, high = (found / 2, found) if found is not None else (0.0, 1.0)
+        found = _least(lambda sigma: cost(sigma, accountant), target_epsilon, low, high)
+    if found is None:
+        raise ConfigError(
+            f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate}"
+            " within it; raise it, or plan fewer rounds"
+        )
+    return found
+
+
+def _least(cost: Callable[[float], float], target: float, low: float, high: float) -> float | None:
+    """By regula falsi in the Illinois variant on the logarithm of the cost, which few steps need, within `low`, `high`
+    or, if that costs too much, above it. None if all up to `LARGEST_NOISE` do."""
+    while (after := cost(high)) > target:
         low, high = high, 2 * high
         if high > LARGEST_NOISE:
-            raise ConfigError(
-                f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate}"
-                " within it; raise it, or plan fewer rounds"
-            )
-    while target_epsilon - spent > 0.01 and high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        if (found := cost(middle)) <= target_epsilon:
-            high, spent = middle, found
+            return None
+    before = cost(low) if low else math.inf
+    while target - after > 0.01 and high - low > 1e-6 * high and before > target:
+        share = 0.5
+        if math.isfinite(before):
+            share = min(0.95, max(0.05, math.log(before / (target - 0.004)) / math.log(before / after)))
+        middle = low + share * (high - low)
+        if (found := cost(middle)) <= target:
+            high, after = middle, found
         else:
-            low = middle
+            low, before = middle, found
     return high

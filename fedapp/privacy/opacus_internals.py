@@ -2,7 +2,7 @@
 
 Needs of it: `wrap_model` and, of the wrapped model, `to_standard_module`; `GradSampleModule` with its two hooks,
 `GRAD_SAMPLERS` and `rearrange_grad_samples`; what its modes leave in each parameter's `grad_sample`; `ModuleValidator`;
-accountants whose `history` can be set; `rdp._compute_rdp`.
+accountants whose `history` can be set; `PRVAccountant._get_domain`; `rdp._compute_rdp`.
 tests/privacy/test_opacus_internals.py checks these against the installed version.
 """
 
@@ -15,13 +15,14 @@ from typing import Any
 
 from opacus.accountants import create_accountant
 from opacus.accountants.analysis import rdp
+from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
 from opacus.grad_sample import GradSampleModule, wrap_model
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from fedapp.privacy.clipping import OuterProducts, PerExample
 
-__all__ = ["epsilon_of", "per_example_gradients", "rows_in_memory", "validation_errors", "wrapped"]
+__all__ = ["epsilon_of", "per_example_gradients", "prv_points", "rows_in_memory", "validation_errors", "wrapped"]
 
 # What Opacus leaves on parameters and, after an error, on modules.
 ATTRIBUTES = ("grad_sample", "summed_grad", "_current_grad_sample", "_forward_counter")
@@ -119,10 +120,20 @@ def validation_errors(model: nn.Module) -> list[str]:
     return [str(error) for error in errors]
 
 
-def epsilon_of(history: list[tuple[float, float, int]], delta: float, accountant: str) -> float:
+def epsilon_of(history: list[tuple[float, float, int]], delta: float, accountant: str, **options: float) -> float:
     """Epsilon at `delta` of a history of (noise multiplier, sample rate, steps), by accountant "rdp" or "prv"."""
     made = create_accountant(mechanism=accountant)
     made.history = history
     with warnings.catch_warnings():  # that other RDP orders might give a tighter bound
         warnings.simplefilter("ignore")
-        return float(made.get_epsilon(delta=delta))
+        return float(made.get_epsilon(delta=delta, **options))
+
+
+def prv_points(history: list[tuple[float, float, int]], delta: float, error: float) -> float:
+    """On how many points PRV would put `history`, all its entries together, to find epsilon to within `error`."""
+    made = create_accountant(mechanism="prv")
+    kinds = [PoissonSubsampledGaussianPRV(rate, sigma) for sigma, rate, _ in history]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        domain = made._get_domain(kinds, [steps for _, _, steps in history], error, delta / 1000)
+    return float(len(history) * domain.size)

@@ -17,7 +17,8 @@ from flwr.app import RecordDict
 from opacus.accountants import PRVAccountant, RDPAccountant
 
 from fedapp.common.errors import ConfigError, FederationError
-from fedapp.privacy.accounting import Spending, calibrate, epsilon
+from fedapp.privacy import accounting, opacus_internals
+from fedapp.privacy.accounting import MOST_PRV_POINTS, Spending, calibrate, epsilon
 from fedapp.privacy.budget import Budget, Declined, planned_participations, rounded_up
 from fedapp.privacy.ledger import Entry, FileLedger, Ledger, StateLedger
 
@@ -90,6 +91,76 @@ def test_where_prv_does_not_end_or_gives_up_rdp_stands_for_it(sigma: float, rate
 def test_calibration_does_not_end_in_prv_either() -> None:
     sigma = calibrate(1000.0, 1e-5, 0.2, 300, "prv")
     assert 999 < epsilon([Spending(sigma, 0.2, 300)], 1e-5, "prv") <= 1000
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """On how many points each PRV was computed: its time is in proportion to them."""
+    found = []
+
+    def watched(history: Any, delta: float, accountant: str, **options: float) -> float:
+        if accountant == "prv":
+            found.append(opacus_internals.prv_points(history, delta, options["eps_error"]))
+        return real(history, delta, accountant, **options)
+
+    real = opacus_internals.epsilon_of
+    monkeypatch.setattr(opacus_internals, "epsilon_of", watched)
+    accounting._prv.cache_clear()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "rate", "steps"), [(45.0, 0.2, 6000), (8.0, 0.2, 6000), (1.0, 0.01, 100_000), (0.1, 0.01, 1000)]
+)
+def test_prv_is_asked_a_few_times_on_a_bounded_grid(
+    points: list[float], target: float, rate: float, steps: int
+) -> None:
+    """45 at q = 0.2 and 6,000 steps took minutes: a dozen times three million points."""
+    sigma = calibrate(target, 1e-5, rate, steps, "prv")
+    assert 0.9 * target - 0.02 < epsilon([Spending(sigma, rate, steps)], 1e-5, "prv") <= target
+    assert 0 < len(points) <= 16
+    assert max(points) < 1.1 * MOST_PRV_POINTS
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [Spending(1 + i / 10, 0.01, 250) for i in range(8)],  # 8 kinds of round in one ledger
+        [Spending(0.5, 0.001, 1_000_000)],
+        [Spending(3.0, 0.2, 10_000)],
+    ],
+)
+def test_a_coarser_grid_costs_no_more_than_rdp_and_no_less_than_the_fine_one(
+    points: list[float], history: list[Spending]
+) -> None:
+    found = epsilon(history, 1e-5, "prv")
+    assert found <= epsilon(history, 1e-5, "rdp")
+    assert max(points, default=0.0) < 1.1 * MOST_PRV_POINTS
+    if len(history) == 8:
+        fine = PRVAccountant()
+        fine.history = [(spent.noise_multiplier, spent.sample_rate, spent.steps) for spent in history]
+        assert fine.get_epsilon(delta=1e-5) <= found <= epsilon(history, 1e-5, "rdp") - 0.01
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, OverflowError, None])
+def test_where_prv_gives_up_rdp_stands_for_it(monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None) -> None:
+    def gives_up(history: Any, delta: float, accountant: str, **_: float) -> float:
+        if accountant == "rdp":
+            return real(history, delta, accountant)
+        if error is not None:
+            raise error("gave up")
+        return math.nan
+
+    real = opacus_internals.epsilon_of
+    monkeypatch.setattr(opacus_internals, "epsilon_of", gives_up)
+    accounting._prv.cache_clear()
+    assert epsilon([ROUND], 1e-5, "prv") == epsilon([ROUND], 1e-5, "rdp") > 0
+    accounting._prv.cache_clear()
+
+
+def test_noise_near_nothing_counts_as_taking_every_example() -> None:
+    """The series of RDP for a sampled step take as long as their value is useless."""
+    assert epsilon([Spending(0.01, 1e-9, 1)], 1e-5, "prv") == epsilon([Spending(0.01, 1.0, 1)], 1e-5, "rdp") > 1000
 
 
 def test_who_takes_part_in_every_second_round_spends_half_the_steps(ledger: Ledger, tmp_path: Path) -> None:
