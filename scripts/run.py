@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a simulation: check the config, start `flwr run`, follow it, show the summary.
+"""Run a simulation: check the config, run the rounds in processes of this machine, show the summary.
 
     python scripts/run.py                                          the defaults of conf/config.yaml
     python scripts/run.py data=breast_cancer model=mlp federation.num_rounds=10
@@ -10,11 +10,14 @@
 The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
 """
 
+import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 
+# OpenBLAS starts its threads when NumPy is imported, and a process that has threads cannot be forked safely.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
 import hydra
@@ -56,11 +59,12 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("stopped", style="bold red")
         return 130
+    written = launcher.finish()
     if len(finished) > 1:
         show_sweep(console, finished)
     if finished and finished[-1].directory.exists():  # not after a refusal, which leaves nothing
         print(f"run_dir={finished[-1].directory}", flush=True)
-    return int(any(run.error for run in finished))
+    return int(not written or any(run.error for run in finished))
 
 
 if __name__ == "__main__":

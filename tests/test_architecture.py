@@ -30,7 +30,7 @@ LAYERS = {
     },
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
-    "launch": {"common", "config", "data", "flower", "learning", "server"},
+    "launch": {"client", "client_app", "common", "config", "data", "flower", "learning", "report", "server"},
     "deploy": {"client", "common", "config", "data", "flower", "launch", "privacy", "server", "aggregation"},
     "audit": {"common", "config", "data", "learning", "privacy"},
 }

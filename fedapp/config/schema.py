@@ -82,6 +82,7 @@ class Run:
     resume: str | None = MISSING
     initial_model: str | None = MISSING
     checkpoint_every: int = bounded(ge=1)
+    engine: str = choice("local", "flower")
     num_supernodes: int | None = bounded(ge=1)
     threads_per_client: int = bounded(ge=1)
 

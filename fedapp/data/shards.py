@@ -138,14 +138,24 @@ class Shards:
             start += len(rows)
         self._pool = examples.take(torch.cat(order))
 
-    def of(self, client: int) -> ClientData:
-        """One client's splits; on a device there is one client, whatever its id. Raises FedappError as `load` does."""
+    def loaded(self) -> tuple[Examples, list[tuple[int, int, int]]]:
+        """All examples in the order of their owners, and of each client where its training rows start, where these end
+        and its validation rows start, and where those end. Raises FedappError as `load` does."""
         self.load()
         assert self._pool is not None
-        if self.is_pooled and not 0 <= client < len(self._spans):
+        return self._pool, self._spans
+
+    def adopt(self, pool: Examples, spans: list[tuple[int, int, int]]) -> None:
+        """Take what `loaded` gave in another process, instead of loading it."""
+        self._pool, self._spans = pool, spans
+
+    def of(self, client: int) -> ClientData:
+        """One client's splits; on a device there is one client, whatever its id. Raises FedappError as `load` does."""
+        pool, spans = self.loaded()
+        if self.is_pooled and not 0 <= client < len(spans):
             raise DataError(f"client {client} does not live here")
-        start, middle, end = self._spans[client if self.is_pooled else 0]
-        return ClientData(self._pool.span(start, middle), self._pool.span(middle, end))
+        start, middle, end = spans[client if self.is_pooled else 0]
+        return ClientData(pool.span(start, middle), pool.span(middle, end))
 
 
 def moments(examples: Examples) -> Moments:

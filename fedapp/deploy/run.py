@@ -5,6 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -67,9 +68,8 @@ def run_prepared(console: Console, operator: Operator, home: Path, prepared: Pre
     write_connection(home, settings)
     connection = Connection(home, flower_environment(home))
     run = FollowedRun(connection, prepared.directory, prepared.sent, here=prepared.here)
-    return attend(
-        console, run, prepared.overrides, prepared.directory, num_rounds=prepared.num_rounds, after=prepared.done
-    )
+    follow, rounds = partial(run.follow, after=prepared.done), prepared.num_rounds
+    return attend(console, run, follow, prepared.overrides, prepared.directory, num_rounds=rounds)
 
 
 def parser() -> ArgumentParser:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from fedapp.flower.hosted_grid import HostedGrid
 from fedapp.flower.names import warn_once
 
 __all__ = ["deliver_promptly", "is_simulated", "pause_for_reply"]
@@ -74,6 +75,9 @@ def is_simulated(grid: object) -> bool:
 
 def pause_for_reply(grid: object, seconds: float) -> bool:
     """Wait until a reply may be there, at most `seconds`. Returns False at once where no event would end the wait."""
+    if isinstance(grid, HostedGrid):
+        grid.wait(seconds)
+        return True
     replied = getattr(getattr(grid, "state", None), REPLIED, None)
     if not isinstance(replied, threading.Event):
         return False

@@ -1,28 +1,42 @@
 """Follow a run at a terminal: a progress bar, a summary at its end, and how to resume it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from fedapp.common.errors import FederationError
-from fedapp.launch.follow import FollowedRun
+from fedapp.launch.follow import RunStatus
 from fedapp.launch.show import Finished, RoundBar, say_error, show_summary
 from fedapp.server.run_directory.checkpoint import checkpoint_files
 
-__all__ = ["attend"]
+__all__ = ["Attended", "attend"]
+
+Follow = Callable[[Callable[[dict[str, Any]], None]], RunStatus]
+
+
+class Attended(Protocol):
+    """`log`: the file that has the run's output. `run_directory`: where its results are, on the server's machine; None
+    where the server did not come to name it."""
+
+    @property
+    def log(self) -> Path: ...
+
+    @property
+    def run_directory(self) -> str | None: ...
 
 
 def attend(
-    console: Console, run: FollowedRun, overrides: Sequence[str], directory: Path, *, num_rounds: int, after: int
+    console: Console, run: Attended, follow: Follow, overrides: Sequence[str], directory: Path, *, num_rounds: int
 ) -> Finished:
-    """Start `run`, whose results go to `directory`, and follow it to its end. A failed run is shown, not raised."""
+    """Start `run` by `follow`, whose results go to `directory`, and follow it to its end. A failed run is shown, not
+    raised."""
     console.print(f"run directory  {directory}", soft_wrap=True, highlight=False)
     try:
         with RoundBar(console, num_rounds) as bar:
-            status = run.follow(bar.update, after=after)
+            status = follow(bar.update)
     except KeyboardInterrupt:
         console.print(f"stopped{_how_to_go_on(directory)}", style="bold red", soft_wrap=True, highlight=False)
         raise

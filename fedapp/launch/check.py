@@ -1,33 +1,44 @@
 """What of a simulation can be known to fail before anything starts."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config
+from fedapp.data.shards import Shards
 from fedapp.data.source import Findings
 from fedapp.launch.follow import quoted
 from fedapp.learning.build import build_shards
-from fedapp.server.check_config import check_cohort, check_config, check_directory, check_num_clients
+from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 
-__all__ = ["absolute_paths", "check"]
+__all__ = ["Ready", "absolute_paths", "check"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A simulation that can start. `shards`: its clients' data, loaded and split. `done`: the round after which it is
+    resumed, or -1 for a new one."""
+
+    checked: Checked
+    shards: Shards
+    done: int
 
 
 def check(
     config: Config, directory: Path, splits: Path | None = None, *, show: Callable[[Findings], None] = lambda _: None
-) -> int:
+) -> Ready:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
     `splits`: the folder for the split of the data, which is made here. `show` is given what was found in the data.
-    Returns the round after which a run is resumed,
-    or -1 for a new one.
     """
     check_num_clients(config)
     checked = check_config(config)
     check_cohort(checked, config.federation.num_clients)
-    build_shards(config, checked.parts, splits=splits).of(0)
+    shards = build_shards(config, checked.parts, splits=splits)
+    shards.load()
     show(checked.parts.source.findings())
-    return check_directory(checked, directory)
+    return Ready(checked, shards, check_directory(checked, directory))
 
 
 def absolute_paths(config: Config) -> list[str]:

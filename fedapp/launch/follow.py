@@ -42,6 +42,10 @@ class RunStatus:
     status: str
     details: str
 
+    @classmethod
+    def done(cls) -> "RunStatus":
+        return cls(COMPLETED, "")
+
     @property
     def completed(self) -> bool:
         return self.status == COMPLETED

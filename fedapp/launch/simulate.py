@@ -1,51 +1,71 @@
-"""One call of scripts/run.py: checks, then runs on a SuperLink that all runs of the call share.
+"""One call of scripts/run.py: checks, then runs on the engine that the config names.
 
-What imports torch is imported once the SuperLink is starting, which takes as long.
+What imports torch is imported late: Flower's engine starts meanwhile.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
 from fedapp.common.errors import FedappError
 from fedapp.common.quick_import import quick_import
 from fedapp.config import Config, compose
-from fedapp.launch.local_superlink import LocalSuperLink
+from fedapp.launch.flower_engine import FlowerEngine
+from fedapp.launch.follow import RunStatus
 from fedapp.launch.show import Finished, say_error
 from fedapp.launch.show_findings import show_findings
 
-__all__ = ["Launcher", "federation_config"]
+if TYPE_CHECKING:
+    from fedapp.launch.check import Ready
+
+__all__ = ["Launcher"]
 
 
-def federation_config(config: Config) -> list[str]:
-    """Flower's simulation settings: SuperNodes, and a worker process with one core for as many as there are cores.
+class EngineRun(Protocol):
+    @property
+    def log(self) -> Path: ...
 
-    On a Ray cluster (RAY_ADDRESS) the cluster has as many cores as it was started with, and a worker for each.
-    """
-    from fedapp.learning.training import resolve_device
+    @property
+    def run_directory(self) -> str | None: ...
 
-    cluster = bool(os.environ.get("RAY_ADDRESS"))
-    cores = os.cpu_count() or 1
-    supernodes = config.run.num_supernodes or cores
-    workers = min(supernodes, cores)
-    # Ray hides the GPU from workers that did not ask for a share of it.
-    on_gpu = resolve_device(config.run.device).type == "cuda"
-    gpus = [f"client-resources-num-gpus={1 / workers:.4f}"] if on_gpu else []
-    own = [] if cluster else [f"init-args-num-cpus={workers}"]  # Ray takes it for a cluster of its own only
-    return [f"num-supernodes={supernodes}", "client-resources-num-cpus=1", *own, *gpus]
+    @property
+    def about(self) -> str:
+        """What does the work, for a person."""
+
+    def follow(self, ready: "Ready", on_round: Callable[[dict[str, Any]], None]) -> RunStatus:
+        """The whole run; `on_round` is called with the metrics of each round."""
+
+    def end(self) -> None:
+        """End what was begun for it, whether or not it was followed."""
+
+
+class Engine(Protocol):
+    """`splits`: the folder in which the split of the data is kept for processes that make it for themselves."""
+
+    splits: Path | None
+
+    def prepare(self, config: Config, overrides: Sequence[str], directory: Path) -> EngineRun:
+        """Begin what can be begun while the config is being checked."""
+
+    def finish(self) -> list[str]:
+        """Wait for what still goes on after the last run. Returns what went wrong with it."""
+
+    def end(self) -> None: ...
 
 
 class Launcher:
-    """Runs one after the other. The SuperLink starts with the first, while its config is being checked."""
+    """Runs one after the other. All runs of a call that have the same engine share it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._superlink: LocalSuperLink | None = None
+        self._engines: dict[str, Engine] = {}
 
     def __enter__(self) -> "Launcher":
         return self
@@ -53,8 +73,8 @@ class Launcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._superlink is not None:
-            self._superlink.stop()
+        for engine in self._engines.values():
+            engine.end()
 
     def run(self, overrides: Sequence[str], directory: Path) -> Finished:
         """One run into `directory`, unless the config names another. A refused or failed run is shown, not raised."""
@@ -66,25 +86,54 @@ class Launcher:
                 directory.rmdir()  # Hydra made it; it goes again unless something was written
             return Finished(overrides, directory, {}, str(error))
 
+    def finish(self) -> bool:
+        """Wait for the reports. Returns whether all could be written; what could not is shown."""
+        faults = [fault for engine in self._engines.values() for fault in engine.finish()]
+        for fault in faults:
+            say_error(self._console, fault)
+        return not faults
+
     def _run(self, overrides: list[str], directory: Path) -> Finished:
-        superlink = self._start()
+        # Only to start early: what it cannot know, the config says.
+        engine = self._engine("flower") if "run.engine=flower" in overrides or on_cluster() else None
         with quick_import():
             from fedapp.launch.attend import attend
             from fedapp.launch.check import absolute_paths, check
-            from fedapp.launch.follow import FollowedRun
             from fedapp.server.build import output_directory
 
         config = compose(overrides)
         sent = [*overrides, *absolute_paths(config)]
         config = compose(sent) if len(sent) > len(overrides) else config
         directory = output_directory(config, directory)
-        done = check(config, directory, superlink.splits, show=partial(show_findings, self._console))
-        superlink.wait_until_ready()
-        run = FollowedRun(superlink.connection, directory, sent, federation_config(config))
-        return attend(self._console, run, overrides, directory, num_rounds=config.federation.num_rounds, after=done)
+        # As the clients have it: what they are bound to is the whole config.
+        config = replace(config, run=replace(config.run, output_dir=str(directory)))
+        engine = engine or self._engine(config.run.engine)
+        run = engine.prepare(config, sent, directory)
+        try:
+            ready = check(config, directory, engine.splits, show=partial(show_findings, self._console))
+            self._console.print(run.about, highlight=False)
+            rounds = config.federation.num_rounds
+            follow = partial(run.follow, ready)
+            return attend(self._console, run, follow, overrides, directory, num_rounds=rounds)
+        finally:
+            run.end()
 
-    def _start(self) -> LocalSuperLink:
-        if self._superlink is None:
-            self._superlink = LocalSuperLink()
-            self._superlink.start()
-        return self._superlink
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = ENGINES[name]()
+        return self._engines[name]
+
+
+def local_engine() -> Engine:
+    with quick_import():
+        from fedapp.launch.local.engine import LocalEngine
+
+    return LocalEngine()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"local": local_engine, "flower": FlowerEngine}
+
+
+def on_cluster() -> bool:
+    """Whether Ray is to use a cluster, which only Flower's engine knows how to."""
+    return bool(os.environ.get("RAY_ADDRESS"))

@@ -1,10 +1,11 @@
 """The server's run, from config to report, once through."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -31,7 +32,7 @@ from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_form
 from fedapp.server.summary import show, summarise
-from fedapp.server.training_run import Ending, TrainingRun
+from fedapp.server.training_run import Ending, OnRound, TrainingRun
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -52,9 +53,23 @@ def run_context(grid: Grid, context: Context, start: float) -> None:
         raise
 
 
-def run_federation(grid: Grid, config: Config, directory: Path, start: float, overrides: Sequence[str] = ()) -> None:
-    """Preflight, rounds, report. Raises FedappError for whatever a person can mend."""
-    checked = check_config(config)
+def run_federation(
+    grid: Grid,
+    config: Config,
+    directory: Path,
+    start: float,
+    overrides: Sequence[str] = (),
+    *,
+    checked: Checked | None = None,
+    on_round: OnRound = lambda metrics: None,
+    show: Callable[[Path, dict[str, Any]], None] = show,
+) -> None:
+    """Preflight, rounds, report. Raises FedappError for whatever a person can mend.
+
+    `checked`: what `check_config` has made of the config, if it was called before. `on_round` is called with the
+    metrics of each round, `show` at the end with the summary.
+    """
+    checked = checked or check_config(config)
     parts = checked.parts
     # What is wrong with either is said before anything starts.
     if checkpoint_of(checked, directory, quiet=True) is None:
@@ -89,6 +104,7 @@ def run_federation(grid: Grid, config: Config, directory: Path, start: float, ov
             checkpoint_every=config.run.checkpoint_every,
             about={"config": as_json(config), "overrides": list(overrides)},
             start=start,
+            on_round=on_round,
         )
         result = run.run(resumed)
         load_shared(parts.model, result.state)

@@ -12,7 +12,7 @@ from fedapp.server.population.roster import Roster
 from fedapp.server.run_directory.versions import versions
 from fedapp.server.training_run import Result, TrainingRun
 
-__all__ = ["show", "summarise"]
+__all__ = ["said", "show", "summarise"]
 
 SAID = ("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "delivered", "model_")
 
@@ -53,13 +53,17 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
     }
 
 
+def said(summary: Mapping[str, Any]) -> list[str]:
+    """What of a summary is logged."""
+    return [f"{name:<28} {summary[name]}" for name in summary if name.startswith(SAID)]
+
+
 def show(directory: Path, summary: Mapping[str, Any]) -> None:
     """Write the report, and say where everything is and how it went."""
     from fedapp.report.page import write_report  # matplotlib takes a second to import: once the rounds are over
 
     report = write_report(directory)
-    for name in summary:
-        if name.startswith(SAID):
-            log(INFO, "%-28s %s", name, summary[name])
+    for line in said(summary):
+        log(INFO, "%s", line)
     log(INFO, "report: %s", report)
     log(INFO, "run_dir=%s", directory)

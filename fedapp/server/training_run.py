@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -19,7 +19,9 @@ from fedapp.server.run_directory.checkpoint_writer import CheckpointWriter
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.stopping import StopRules
 
-__all__ = ["Ending", "Result", "TrainingRun"]
+__all__ = ["Ending", "OnRound", "Result", "TrainingRun"]
+
+OnRound = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Result:
 
 class TrainingRun:
     """A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as
-    JSON, and `overrides`. `start`: of this process's part of the run, by `time.perf_counter`."""
+    JSON, and `overrides`. `start`: of this process's part of the run, by `time.perf_counter`. `on_round` is called with
+    what was written of each round."""
 
     def __init__(
         self,
@@ -60,9 +63,11 @@ class TrainingRun:
         checkpoint_every: int,
         about: Mapping[str, Any],
         start: float,
+        on_round: OnRound = lambda metrics: None,
     ) -> None:
         self.procedure, self.record, self.rules, self.ending = procedure, record, rules, ending
         self._checkpoint_every, self._about, self._start = checkpoint_every, about, start
+        self._on_round = on_round
         self._checkpoints = CheckpointWriter(record.directory / "checkpoint")
         self._name = secrets.token_hex(8)  # of this run, however often it is resumed
         self._test: Metrics = {}  # central evaluation of the model as it is now
@@ -111,6 +116,7 @@ class TrainingRun:
         log(INFO, "round %d/%d  %s", server_round, self.rules.num_rounds, round_line(metrics))
         for text in outcome.warnings.values():
             log(WARNING, "round %d: warning: %s", server_round, text)
+        self._on_round(metrics)
         self._judge(outcome)
         if server_round % self._checkpoint_every == 0:
             self._save()
@@ -137,7 +143,9 @@ class TrainingRun:
 
     def _begin(self) -> None:
         self._test = self.procedure.begin()
-        self.record.add_round({"round": 0, "time": time.time(), **self._test}, None)
+        metrics = {"round": 0, "time": time.time(), **self._test}
+        self.record.add_round(metrics, None)
+        self._on_round(metrics)
         self._save()
         self._checkpoints.finish()  # from now on there is always one to go on from
 

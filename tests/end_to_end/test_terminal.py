@@ -27,9 +27,10 @@ def place(tmp_path: Path) -> Path:
         ("federation.num_clients=0", ["federation.num_clients=0", "at least 1"]),
     ],
 )
-def test_refused_before_anything_starts(place: Path, overrides: str, parts: list[str]) -> None:
+@pytest.mark.parametrize("engine", ["local", "flower"])
+def test_refused_before_anything_starts(place: Path, overrides: str, parts: list[str], engine: str) -> None:
     before = sorted(place.rglob("*"))
-    done = run_script(*overrides.format(place=place).split(), cwd=place)
+    done = run_script(*overrides.format(place=place).split(), f"run.engine={engine}", cwd=place)
     assert done.code != 0
     assert all(part in done.output for part in parts), done.output
     assert "Traceback" not in done.output
@@ -38,7 +39,7 @@ def test_refused_before_anything_starts(place: Path, overrides: str, parts: list
 
 def test_a_killed_script_leaves_no_process_either(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), "model=logistic_regression", "run.num_supernodes=1"]
-    command += ["federation.num_rounds=100000", f"run.output_dir={tmp_path / 'run'}"]
+    command += ["run.engine=flower", "federation.num_rounds=100000", f"run.output_dir={tmp_path / 'run'}"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + PATIENCE
         metrics = tmp_path / "run" / "metrics.jsonl"
@@ -50,11 +51,12 @@ def test_a_killed_script_leaves_no_process_either(tmp_path: Path) -> None:
     assert not psutil.wait_procs(children, timeout=60)[1]
 
 
-def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "flower"])
+def test_ctrl_c_stops_the_run_and_leaves_no_process(engine: str, place: Path) -> None:
     """While it trains on the person's own table, named relative to where they are, a client for every hospital."""
     overrides = f"{CSV}good.csv data.group=hospital partition=natural federation.num_clients=3"
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides.split()]
-    command += ["federation.num_rounds=100000", "run.num_supernodes=1"]
+    command += ["federation.num_rounds=100000", "run.num_supernodes=1", f"run.engine={engine}"]
     # Whoever starts the tests in the background has them ignore SIGINT, and what they start.
     heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(
@@ -72,5 +74,5 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(place: Path) -> None:
     assert "stopped" in output
     assert "To go on with it, add run.resume=" in output
     names = {name for name, _ in children}
-    assert {"raylet", "gcs_server"} <= names
+    assert ({"raylet", "gcs_server"} <= names) == (engine == "flower")
     assert not psutil.wait_procs([child for _, child in children], timeout=10)[1]

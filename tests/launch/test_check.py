@@ -1,17 +1,17 @@
 """What scripts/run.py checks before it starts anything."""
 
-import os
 import shlex
 from pathlib import Path
 
 import pytest
 from tables import CSV, make_place
 
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FedappError
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
+from fedapp.launch.flower_engine import federation_config
 from fedapp.launch.follow import quoted
-from fedapp.launch.simulate import federation_config
 from fedapp.server.build import output_directory
 
 REFUSED = [
@@ -85,7 +85,7 @@ def test_any_path_survives_the_way_to_the_server(name: str) -> None:
 
 
 def test_supernodes_get_one_core_each() -> None:
-    cores = os.cpu_count()
+    cores = allowed_cores()
     assert federation_config(compose(["run.device=cpu"]))[:2] == [
         f"num-supernodes={cores}",
         "client-resources-num-cpus=1",

@@ -13,8 +13,8 @@ from commands import run_script
 from in_process import run_in_process
 
 from fedapp.config import compose
+from fedapp.launch.flower_engine import federation_config
 from fedapp.launch.local_superlink import free_port
-from fedapp.launch.simulate import federation_config
 
 OVERRIDES = "federation.num_rounds=2 federation.num_clients=4 run.num_supernodes=2"
 

@@ -26,6 +26,7 @@ FREE = frozenset(
         ),
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
+        "run.engine",
     }
 )
 

@@ -1,0 +1,78 @@
+"""How the processes of a run begin, and that none outlives the one that it works for."""
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+__all__ = ["can_fork", "fork", "is_single_threaded", "write_output_to"]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def can_fork() -> bool:
+    """Whether a process can be forked off that ends with its parent. Elsewhere (macOS, Windows) libraries do not work
+    in a process that was forked."""
+    return sys.platform == "linux"
+
+
+def is_single_threaded() -> bool:
+    """Whether this process has one thread. A fork of another one may inherit a lock that nobody will release."""
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def fork(work: Callable[[socket.socket], None]) -> socket.socket:
+    """Begin `work` in a new process, which is given one end of a pair of sockets; the other end is returned. The
+    process ends with `work`, and is killed when this one ends. Nobody waits for it.
+
+    It must be called from the process's first thread.
+    """
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    gc.freeze()  # or the collector would write to, and so copy, every page that is shared
+    if os.fork():
+        theirs.close()
+        return ours
+    status = 1
+    try:
+        ours.close()
+        _end_with(parent)
+        for number, action in (
+            (signal.SIGINT, signal.SIG_IGN),  # Ctrl-C at the terminal reaches all; the program decides
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGHUP, signal.SIG_DFL),
+            (signal.SIGCHLD, signal.SIG_IGN),  # the system buries its dead
+        ):
+            signal.signal(number, action)
+        work(theirs)
+        status = 0
+    except (EOFError, ConnectionError):  # the other side has gone
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status)  # what the parent would do at its end is not for this process
+
+
+def _end_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it could be asked for
+        os._exit(1)
+
+
+def write_output_to(descriptor: int) -> None:
+    """Have whatever this process prints go there; closes `descriptor`."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    for own in (1, 2):
+        os.dup2(descriptor, own)
+    os.close(descriptor)

@@ -1,0 +1,82 @@
+"""The zygote, from which the processes of all runs of a call are forked, and each run's parent of workers."""
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fedapp.launch.local.channel import receive, send
+from fedapp.launch.local.processes import fork, is_single_threaded, write_output_to
+from fedapp.launch.local.worker import prepare, work
+
+__all__ = ["Zygote"]
+
+
+class Zygote:
+    """Forked from this process, which must have one thread. What this process has imported so far, all its children
+    have. `run` and `reporter` give the socket of a new child; Raises EOFError or OSError where the zygote has gone."""
+
+    def __init__(self) -> None:
+        self._connection = fork(_serve)
+
+    def run(self, settings: dict[str, object]) -> socket.socket:
+        return self._new({"what": "run", **settings})
+
+    def reporter(self) -> socket.socket:
+        return self._new({"what": "reporter"})
+
+    def _new(self, header: dict[str, object]) -> socket.socket:
+        send(self._connection, header)
+        _, (descriptor,) = receive(self._connection)
+        return socket.socket(fileno=descriptor)
+
+    def end(self) -> None:
+        """Its children end with it."""
+        self._connection.close()
+
+
+def _serve(connection: socket.socket) -> None:
+    kinds = {"run": _be_parent, "reporter": _report}
+    while True:
+        header, _ = receive(connection)
+        begin = partial(kinds[header.pop("what")], settings=header)
+
+        def child(own: socket.socket, begin: Callable[[socket.socket], None] = begin) -> None:
+            connection.close()
+            begin(own)
+
+        with fork(child) as other:
+            send(connection, {}, [other.fileno()])
+
+
+def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
+    """Prepare a run, then fork a worker as often as one is asked for."""
+    write_output_to(os.open(os.devnull, os.O_WRONLY))  # until there is a log; the program itself says what is wrong
+    prepared = prepare(connection, settings)
+    gc.collect()
+    while True:
+        receive(connection)
+        if not is_single_threaded():
+            send(connection, {"threads": True})
+            continue
+
+        def worker(own: socket.socket) -> None:
+            connection.close()
+            work(own, prepared)
+
+        with fork(worker) as other:
+            send(connection, {}, [other.fileno()])
+
+
+def _report(connection: socket.socket, settings: dict[str, object]) -> None:
+    """Write the report of each run that is named, one after the other."""
+    from fedapp.report.page import write_report  # matplotlib takes a second to import
+
+    while True:
+        directory = receive(connection)[0]["directory"]
+        try:
+            send(connection, {"report": str(write_report(Path(directory)))})
+        except Exception as error:
+            send(connection, {"fault": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,48 @@
+"""Examples that one process has loaded are the same ones for another, which copies only what it writes to."""
+
+import os
+
+import pytest
+import torch
+
+from fedapp.config import compose
+from fedapp.data.shards import Shards
+from fedapp.data.shared_examples import share_shards, take_shards
+from fedapp.learning.build import build_parts, build_shards
+
+DATA = [
+    "data=digits",
+    "data=breast_cancer model=mlp",
+    "data=synthetic data.shape=[1,8,8] data.num_examples=50 data.test_examples=5"
+    " federation.num_clients=50 partition=iid",
+]
+
+
+def shards_of(overrides: str) -> Shards:
+    config = compose(overrides.split())
+    return build_shards(config, build_parts(config))
+
+
+@pytest.mark.parametrize("overrides", DATA)
+def test_they_are_the_same(overrides: str) -> None:
+    loaded, mapped = shards_of(overrides), shards_of(overrides)
+    descriptor = share_shards(loaded)
+    take_shards(mapped, os.dup(descriptor))
+    os.close(descriptor)
+    spans = loaded.loaded()[1]
+    assert mapped.loaded()[1] == spans
+    for client in range(len(spans)):
+        for one, other in zip(vars(loaded.of(client)).values(), vars(mapped.of(client)).values(), strict=True):
+            assert torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.targets, other.targets)
+            assert one.inputs.dtype == other.inputs.dtype
+
+
+def test_whoever_writes_writes_to_a_copy() -> None:
+    loaded, first, second = (shards_of("data=digits") for _ in range(3))
+    descriptor = share_shards(loaded)
+    for shards in (first, second):
+        take_shards(shards, os.dup(descriptor))
+    os.close(descriptor)
+    first.of(0).train.inputs.fill_(7)
+    assert torch.equal(second.of(0).train.inputs, loaded.of(0).train.inputs)
