@@ -34,14 +34,24 @@ def public_keys(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     return found, faults
 
 
-def admit(address: str, authority: Path, keys: dict[str, bytes], unreadable: Collection[str] = ()) -> Changes:
-    """Register `keys` at the SuperLink at `address`, and unregister all others. Done twice, it changes nothing.
+def admit(
+    address: str,
+    authority: Path,
+    keys: dict[str, bytes],
+    unreadable: Collection[str],
+    note: Callable[[Collection[bytes]], None],
+) -> Changes:
+    """Register `keys` at the SuperLink at `address`, and unregister all others. Done twice, it changes nothing. `note`
+    is told of all keys that are registered afterwards, also where a call failed.
 
     Sites whose files are `unreadable` stay as they are: Flower never takes a key again that was unregistered once, and
     a file may be half copied. What is wrong with one site stops no other's change.
     """
     with connect(address, authority.read_bytes()) as control:
-        return change(control, keys, unreadable)
+        try:
+            return change(control, keys, unreadable)
+        finally:
+            note(frozenset(node.public_key for node in control.nodes() if not node.revoked))
 
 
 def change(control: Control, keys: dict[str, bytes], unreadable: Collection[str] = ()) -> Changes:

@@ -1,19 +1,21 @@
 """The port for SuperNodes: passes on their calls to the SuperLink, and no others.
 
 Flower serves everything on one port, and anybody who reaches it can start runs, which execute code on every SuperNode.
-So the SuperLink listens on its own machine only, and this gateway passes on the calls that SuperNodes make, which
-Flower authenticates by their keys. It adds signatures to app bundles, which the SuperLink cannot store. A SuperNode
-that asks for messages when there are none would ask again after 3 s, so the gateway holds the call until there is one
-(long polling), and likewise until all parts of a message are there.
+So the SuperLink listens on its own machine only, and this gateway passes on the calls that SuperNodes make. Before it
+reads more of a call than its head, it checks the key as Flower does, so that nobody else can make it hold anything; of
+those with a key, each call has a size and a pace, and each key a number of connections (`connections.py`). It adds
+signatures to app bundles, which the SuperLink cannot store. A SuperNode that asks for messages when there are none
+would ask again after 3 s, so the gateway holds the call until there is one (long polling), and likewise until all parts
+of a message are there.
 """
 
 import asyncio
 import json
+import logging
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +23,40 @@ import httpx
 import uvicorn
 
 from fedapp.common.errors import FederationError
-from fedapp.flower.fleet_calls import GET_FAB, PATHS, PULL_MESSAGES, PULL_OBJECT, caller, has_message, has_object
+from fedapp.deploy.bodies import CLOSE, Answer, CallerGoneError, read_body, write_answer
+from fedapp.deploy.connections import Connections, open_doors
+from fedapp.deploy.long_polling import LongPolling
+from fedapp.flower.fleet_calls import (
+    ACTIVATE,
+    GET_FAB,
+    LARGEST,
+    NOT_ADMITTED,
+    PULL_MESSAGES,
+    PULL_OBJECT,
+    caller,
+    is_signed,
+)
 from fedapp.flower.signatures import with_signatures
 
 __all__ = ["Gateway"]
 
+log = logging.getLogger("flwr")
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 # Of one connection, not of the message (RFC 9110, 7.6.1).
-HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host"}
-LARGEST = 2**30  # bytes of a call, which is held in memory
+HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"expect"}
+LONGEST_HEAD = 1 << 14  # bytes of a call's first line and headers
 TIMEOUT = 60.0  # seconds
 START_TIMEOUT = 10.0
-HOLD = 20.0  # seconds that a call for messages waits for one; Flower's SuperNode gives up after 30
-HOLD_OBJECT = 5.0  # seconds that a call for a part of a message waits for it
-SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0  # seconds between looks for one
-POLL_SHARE = 0.05  # of the time since its last one: looking late adds at most 5 % to a wait, and is rare in long ones
 
 
 class Gateway:
-    """Serves `host:port` by TLS in a thread of its own, for the SuperLink at `upstream` (an https URL)."""
+    """Serves `host:port` by TLS in a thread of its own, for the SuperLink at `upstream` (an https URL). `admitted`
+    gives the public keys (PEM) that the SuperLink takes now."""
 
     def __init__(
         self,
@@ -54,41 +68,52 @@ class Gateway:
         signatures: Path,
         host: str,
         port: int,
+        admitted: Callable[[], Collection[bytes]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstream, self._signatures, self._clock = upstream, signatures, clock
-        self._last: dict[
-            str, float
-        ] = {}  # by the key of a SuperNode that the SuperLink authenticated: its last message
+        self._upstream, self._signatures, self._admitted = upstream, signatures, admitted
+        self._warned: set[tuple[bytes, str, int]] = set()  # what was said of whom
         context = ssl.create_default_context(cafile=str(authority))
-        self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT)
+        # Most calls wait in the gateway, and take a connection to the SuperLink only for as long as a look takes.
+        limits = httpx.Limits(max_connections=256, max_keepalive_connections=32)
+        self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT, limits=limits)
         config = uvicorn.Config(
             self._handle,
-            host=host,
-            port=port,
+            http="h11",  # the one that bounds a call's head
+            h11_max_incomplete_event_size=LONGEST_HEAD,
             ssl_certfile=certificate,
             ssl_keyfile=key,
             interface="asgi3",
             ws="none",
             lifespan="off",
+            proxy_headers=False,
             access_log=False,
-            log_level="warning",
+            log_level="critical",  # what strangers send fills no log
             server_header=False,
+            timeout_graceful_shutdown=1,
         )
-        self._where, self._server = f"{host}:{port}", uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
+        self.connections = Connections()
+        self._host, self._port, self._server = host, port, uvicorn.Server(config)
+        self._polling = LongPolling(self._client, clock, lambda: self._server.should_exit)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway", daemon=True)
 
-    def _serve(self) -> None:
-        with suppress(SystemExit):  # how uvicorn says that the port is taken
-            self._server.run()
+    async def _serve(self) -> None:
+        await self._server.serve(list(self._doors))
+        calls = list(self._server.server_state.tasks)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0)), *calls], timeout=1.0)
+        self.connections.end_all()
+        await asyncio.sleep(0.05)  # in which the event loop closes them
 
     def start(self) -> None:
         """Raises FederationError if the port cannot be had."""
+        self._doors = open_doors(self._host, self._port, self.connections)
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise FederationError(f"{self._where}: cannot listen there; is another SuperLink running?")
+                raise FederationError(f"{self._host}:{self._port}: the gateway did not start")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -97,92 +122,67 @@ class Gateway:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One call: refused, or passed on and its reply passed back."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in PATHS:
-            await _reply(send, 404, [], b"")
-            return
-        body = bytearray()
-        more = True
-        while more:
-            part = await receive()
-            if part["type"] == "http.disconnect":
-                return
-            body += part.get("body", b"")
-            more = part.get("more_body", False)
-            if len(body) > LARGEST:
-                await _reply(send, 413, [], b"")
-                return
-        headers = [(name, value) for name, value in scope["headers"] if name not in HOP and name != b"content-length"]
-        call = self._client.build_request("POST", self._upstream + scope["path"], content=bytes(body), headers=headers)
         try:
-            if scope["path"] == PULL_MESSAGES:
-                found = await self._message(call, receive)
-            elif scope["path"] == PULL_OBJECT:
-                found = await self._object(call, receive)
-            else:
-                found = await self._client.send(call)
-        except httpx.TransportError:
-            await _reply(send, 503, [], b"")  # on which a SuperNode tries again
+            answer = await self._answer(scope, receive)
+        except CallerGoneError:
             return
+        except asyncio.CancelledError:  # the gateway ends in mid-call; the SuperNode tries again
+            answer = Answer(503)
+        except Exception:
+            log.exception("gateway: a call of %s failed", scope["path"])
+            answer = Answer(500, headers=(CLOSE,))
+        try:
+            await write_answer(answer, send)
+        except (TimeoutError, asyncio.CancelledError):
+            self.connections.end(scope["client"])
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Raises CallerGoneError."""
+        path, headers = scope["path"], httpx.Headers(scope["headers"])
+        if scope["method"] != "POST" or path not in LARGEST:
+            return Answer(404, headers=(CLOSE,))
+        key = caller(headers)
+        if key is not None:
+            if key not in self._admitted():
+                status, content = NOT_ADMITTED if path == ACTIVATE else (401, b"")
+                return Answer(status, content, (CLOSE,))
+            if not is_signed(headers, key):
+                return Answer(401, headers=(CLOSE,))
+        who = key if key is not None else str(scope["client"][0]).encode()
+        self.connections.shows(scope["client"], who)
+        body = await read_body(receive, LARGEST[path])
+        if isinstance(body, Answer):
+            self._warn_once(who, path, body.status)
+            return body
+        passed = [(name, value) for name, value in scope["headers"] if name not in HOP | {b"content-length"}]
+        call = self._client.build_request("POST", self._upstream + path, content=body, headers=passed)
+        try:
+            return self._passed_back(path, await self._passed_on(path, call, receive, who))
+        except httpx.TransportError:
+            return Answer(503)  # on which a SuperNode tries again
+
+    def _warn_once(self, who: bytes, path: str, status: int) -> None:
+        if (who, path, status) not in self._warned:
+            self._warned.add((who, path, status))
+            why = f"larger than {LARGEST[path]} bytes" if status == 413 else "too slow"
+            log.warning("gateway: a SuperNode's call %s is refused: %s", path, why)
+
+    async def _passed_on(self, path: str, call: httpx.Request, receive: Receive, who: bytes) -> httpx.Response:
+        if path == PULL_MESSAGES:
+            return await self._polling.message(call, receive, who)
+        if path == PULL_OBJECT:
+            return await self._polling.object(call, receive)
+        return await self._client.send(call)
+
+    def _passed_back(self, path: str, found: httpx.Response) -> Answer:
         content = found.content
-        if scope["path"] == GET_FAB and found.status_code == httpx.codes.OK:
+        if path == GET_FAB and found.status_code == httpx.codes.OK:
             content = with_signatures(content, self._signatures_of)
         drop = HOP | {b"content-length", b"content-encoding"}
         kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in drop]
-        await _reply(send, found.status_code, kept, content)
-
-    async def _message(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """The SuperLink's reply to a call for messages, once it has one, or says no, or `HOLD` seconds are over."""
-        start = self._clock()
-        supernode = caller(call.headers)
-
-        def there(reply: bytes) -> bool:
-            some = has_message(reply)
-            if some:
-                self._last[supernode] = self._clock()
-            return some
-
-        def pause() -> float:
-            idle = self._clock() - self._last.setdefault(supernode, start)
-            return min(max(idle * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL)
-
-        return await self._once_there(call, receive, there, pause, HOLD)
-
-    async def _object(self, call: httpx.Request, receive: Receive) -> httpx.Response:
-        """A part of a message, once the server has uploaded it. A SuperNode would look again after 1, 2, 4... s."""
-        return await self._once_there(call, receive, has_object, lambda: SHORTEST_POLL, HOLD_OBJECT)
-
-    async def _once_there(
-        self,
-        call: httpx.Request,
-        receive: Receive,
-        there: Callable[[bytes], bool],
-        pause: Callable[[], float],
-        hold: float,
-    ) -> httpx.Response:
-        """The reply for which `there` is true, or the last one when `hold` seconds are over.
-
-        Polling ends when the caller has hung up, since the SuperLink hands out a message only once.
-        """
-        gone = asyncio.ensure_future(receive())  # the body is in, so this comes when the caller has gone
-        start = self._clock()
-        try:
-            while True:
-                found = await self._client.send(call)
-                if found.status_code != httpx.codes.OK or there(found.content):
-                    return found
-                await asyncio.wait({gone}, timeout=pause())
-                if self._clock() - start >= hold or gone.done() or self._server.should_exit:
-                    return found
-        finally:
-            gone.cancel()
+        return Answer(found.status_code, content, kept)
 
     def _signatures_of(self, digest: str) -> dict[str, Any]:
         """By signer, the signatures of an app bundle that scripts/deploy/sign has left in the SuperLink's folder."""
         file = self._signatures / f"{digest}.json"
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
-    length = (b"content-length", str(len(content)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": content})

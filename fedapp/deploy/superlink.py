@@ -3,7 +3,7 @@
 import ssl
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fedapp.common.errors import FederationError
@@ -44,6 +44,7 @@ class DeployedSuperLink:
         self._admitted: Keys | None = None  # as they were registered
         self._tried: Keys = ({}, {})  # in vain, not to be tried again before `_due`
         self._due = 0.0
+        self._registered: Collection[bytes] = frozenset()
         self._program: Program | None = None
         self._gateway: Gateway | None = None
 
@@ -78,6 +79,7 @@ class DeployedSuperLink:
             signatures=folder.signatures,
             host=self._host,
             port=folder.port,
+            admitted=lambda: self._registered,
         )
         self._gateway.start()
 
@@ -90,9 +92,12 @@ class DeployedSuperLink:
         if found == self._admitted or (found == self._tried and self._clock() < self._due):
             return {}
         self._tried, self._due = found, self._clock() + RETRY
-        changes = admit(self._control, self._folder.authority, keys, faults)
+        changes = admit(self._control, self._folder.authority, keys, faults, self._note_registered)
         self._admitted = found
         return {**faults, **changes}
+
+    def _note_registered(self, keys: Collection[bytes]) -> None:
+        self._registered = keys
 
     def ended(self) -> str | None:
         """What Flower's program printed last, once it has ended by itself; None while it runs."""

@@ -1,5 +1,7 @@
 """Which keys count: removals happen whatever is wrong with other sites, and what failed is tried again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from fedapp.common.device_keys import public_line
 from fedapp.common.errors import FederationError
-from fedapp.deploy import superlink
+from fedapp.deploy import admission
 from fedapp.deploy.admission import change, public_keys
 from fedapp.deploy.folders import SuperLinkFolder
 from fedapp.deploy.identity import new_supernode_key
@@ -116,11 +118,12 @@ def test_what_failed_is_tried_again(folder: Path, tmp_path: Path, monkeypatch: p
     (tmp_path / "ca.crt").write_bytes(b"")
     control, now, tries = FakeControl(broken="A"), [0.0], [0]
 
-    def through(address: str, authority: Path, keys: dict[str, bytes], unreadable: dict[str, str]) -> dict[str, str]:
+    @contextmanager
+    def connect(address: str, authority: bytes) -> Iterator[FakeControl]:
         tries[0] += 1
-        return change(control, keys, unreadable)  # type: ignore[arg-type]
+        yield control
 
-    monkeypatch.setattr(superlink, "admit", through)
+    monkeypatch.setattr(admission, "connect", connect)
     link = DeployedSuperLink(SuperLinkFolder(tmp_path, 1, 2), tmp_path, "", lambda line: None, clock=lambda: now[0])
     with pytest.raises(FederationError):
         link.admit()

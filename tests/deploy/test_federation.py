@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from deployed import Deployed, call, command, wait_for
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from gateways import Caller, besieged
 from in_process import run_in_process
 
 from fedapp.common.errors import DataError
@@ -64,7 +65,8 @@ def federation(place: Path) -> Iterator[Deployed]:
 
 @pytest.fixture(scope="module")
 def trained(federation: Deployed, place: Path) -> Path:
-    """The run directory of three rounds with two good sites out of four, while strangers try to get in.
+    """The run directory of three rounds with two good sites out of four, while strangers try to get in, and hold 220
+    connections to the gateway.
 
     Site B takes signed bundles only, and this one is signed; site D trusts another signer. Site C lacks a column.
     """
@@ -81,7 +83,10 @@ def trained(federation: Deployed, place: Path) -> Path:
     for site in ("site-A", "site-B", "site-C", "site-D"):
         federation.running[site].wait_for("SuperNode ID")
     overrides = [*RUN.split(), "federation.num_rounds=3", "federation.min_supernodes=4"]
-    done = federation.run(*overrides, f"run.output_dir={place / 'run'}")
+    folder = read_superlink(federation.root / "superlink")
+    trusted = ssl.create_default_context(cafile=str(folder.authority))
+    with besieged(folder.port, trusted, Caller(), idle=200, slow=20):
+        done = federation.run(*overrides, f"run.output_dir={place / 'run'}")
     assert done.code == 0, done.output
     assert done.run_dir == place / "run"
     return place / "run"

@@ -9,38 +9,56 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message, PullObjectResponse
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedapp.flower.fleet_calls import LARGEST_WITHOUT_CONTENT, PATHS, caller, has_message, has_object
+from fedapp.flower.fleet_calls import LARGEST, LARGEST_WITHOUT_CONTENT, caller, has_message, has_object, is_signed
 
 OF_UNREGISTERED = {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}  # by which anybody could let themselves in
 
 
 def test_flower_has_the_names(expect_names: Callable[..., None]) -> None:
     expect_names("fleet_calls.py", "flwr.supercore.constant", "FLEET_HTTP_PUBLIC_KEY_HEADER")
+    expect_names("fleet_calls.py", "flwr.supercore.constant", "FLEET_HTTP_SIGNATURE_HEADER")
+    expect_names("fleet_calls.py", "flwr.common.constant", "TIMESTAMP_HEADER")
+    expect_names("fleet_calls.py", "flwr.common.constant", "TIMESTAMP_TOLERANCE")
+    expect_names("fleet_calls.py", "flwr.common.constant", "SYSTEM_TIME_TOLERANCE")
+    expect_names("fleet_calls.py", "flwr.supercore.primitives.asymmetric", "bytes_to_public_key")
+    expect_names("fleet_calls.py", "flwr.supercore.primitives.asymmetric", "verify_signature")
     expect_names("fleet_calls.py", "flwr.proto.fleet_pb2", "PullMessagesResponse")
     expect_names("fleet_calls.py", "flwr.proto.message_pb2", "PullObjectResponse")
 
 
 def test_every_call_of_a_registered_supernode_is_passed_on_and_no_other() -> None:
     flowers = {path for _, path in PROTOBUF_REQUEST_TYPES if path.startswith("/v1/fleet/")}
-    assert flowers - OF_UNREGISTERED == PATHS, "Flower's Fleet API has other calls: see CALLS in flower/fleet_calls.py"
+    assert flowers - OF_UNREGISTERED == LARGEST.keys(), (
+        "Flower's Fleet API has other calls: see CALLS in flower/fleet_calls.py"
+    )
 
 
-def test_a_caller_is_named_by_the_key_that_its_supernode_shows() -> None:
-    """Two SuperNodes are told apart: by the header that Flower's own interceptor adds."""
+def headers_of(key: ec.EllipticCurvePrivateKey) -> httpx.Headers:
+    """As Flower's own interceptor adds them."""
+    request = httpx.Request("POST", "https://superlink")
+    interceptor = NodeAuthHttpInterceptor(key, key.public_key())
+    interceptor.intercept(cast(Any, SimpleNamespace(request=request)), lambda context: httpx.Response(200))
+    return request.headers
 
-    def sent_by(key: ec.EllipticCurvePrivateKey) -> str:
-        request = httpx.Request("POST", "https://superlink")
-        interceptor = NodeAuthHttpInterceptor(key, key.public_key())
-        interceptor.intercept(cast(Any, SimpleNamespace(request=request)), lambda context: httpx.Response(200))
-        return caller(request.headers)
 
+def test_a_caller_is_known_by_the_key_that_its_supernode_shows_and_signs_by() -> None:
     first, second = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-    assert sent_by(first) == sent_by(first) != ""
-    assert sent_by(first) != sent_by(second)
-    assert caller({}) == ""
+    assert caller(headers_of(first)) == public_key_to_bytes(first.public_key())
+    assert is_signed(headers_of(first), public_key_to_bytes(first.public_key()))
+    assert not is_signed(headers_of(first), public_key_to_bytes(second.public_key()))
+    for other in ({}, {"flwr-public-key": "%"}, {"flwr-public-key": "é"}):
+        assert caller(other) == b""
+
+
+def test_a_part_of_flowers_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names and sizes that go along."""
+    from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+
+    assert LARGEST["/v1/fleet/push-object"] > 4 * FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
 
 def test_whether_there_is_a_message() -> None:
@@ -75,9 +93,28 @@ def test_without_a_message_type_its_replies_are_passed_on(
     assert "PullObjectResponse" in warned()[1]
 
 
-def test_without_the_header_all_callers_are_one(
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("flwr.common.constant.TIMESTAMP_HEADER", "flwr.common.constant.TIMESTAMP_TOLERANCE"),
+        *("flwr.supercore.constant.FLEET_HTTP_SIGNATURE_HEADER",),
+        *(
+            f"flwr.supercore.primitives.asymmetric.{function}"
+            for function in ("bytes_to_public_key", "verify_signature")
+        ),
+    ],
+)
+def test_without_what_a_signature_needs_the_superlink_alone_checks_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, warned: Callable[[], list[str]]
+) -> None:
+    monkeypatch.delattr(name)
+    assert is_signed({}, b"key")
+    assert len(warned()) == 1
+
+
+def test_without_the_header_nobody_is_told_apart(
     monkeypatch: pytest.MonkeyPatch, warned: Callable[[], list[str]]
 ) -> None:
     monkeypatch.delattr("flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER")
-    assert [caller({"flwr-public-key": key}) for key in ("a", "b")] == ["", ""]
+    assert [caller({"flwr-public-key": key}) for key in ("a", "b")] == [None, None]
     assert len(warned()) == 1
