@@ -1,5 +1,6 @@
 """A task: what the model's inputs, outputs and targets are, its loss, and the metrics that judge it."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Task(ABC):
         return -self.loss_per_example(outputs, targets)
 
     def evaluate(self, model: nn.Module, examples: Examples) -> Evaluation | None:
-        """Judge `model` on `examples`; None where there are none."""
+        """Judge `model` on `examples`; None where there are none. Metrics of outputs that are not finite are NaN."""
         if not len(examples):
             return None
         device = next(model.parameters()).device
@@ -97,12 +98,24 @@ class Task(ABC):
         with torch.no_grad():
             chunks = torch.split(examples.inputs, EVALUATION_BATCH)
             outputs = torch.cat([model(chunk.to(device)).cpu() for chunk in chunks])
-        targets = examples.targets.cpu()
+        targets, finite = examples.targets.cpu(), bool(outputs.isfinite().all())
         return Evaluation(
             num_examples=len(examples),
             loss=float(self.loss(outputs, targets)),
-            metrics={name: metric(outputs, targets) for name, metric in self.metrics.items()},
+            metrics={name: metric(outputs, targets) if finite else math.nan for name, metric in self.metrics.items()},
         )
+
+    def undefined(self, name: str, targets: Tensor) -> str:
+        """Why the metric `name` is not defined on examples with these targets, whatever the model says of them; ""
+        where it is."""
+        random = torch.Generator().manual_seed(0)
+        outputs = torch.randn(len(targets), *self.output_shape, generator=random)
+        value = self.metrics[name](outputs, targets) if len(targets) else math.nan
+        return self.lacking(targets) if math.isnan(value) else ""
+
+    def lacking(self, targets: Tensor) -> str:
+        """What examples lack on which a metric is not defined."""
+        return f"{len(targets)} examples do not define it"
 
     # --- inference -------------------------------------------------------------------------------------------------
 

@@ -127,13 +127,18 @@ def central_test(config: Config, parts: Parts) -> Examples | None:
     return test if test is None else parts.task.check(test, "the server's test data")
 
 
-def stop_rules(config: Config, parts: Parts, *, server_has_data: bool) -> StopRules:
-    """Raises ConfigError where nobody has data for what the rules go by."""
+def stop_rules(config: Config, parts: Parts, test: Examples | None) -> StopRules:
+    """Raises ConfigError where nobody has data for what the rules go by. `test`: the server's, where it has any."""
     federation, metric = config.federation, config.federation.patience_metric
-    known = ("loss", *(parts.task.metrics if server_has_data else [parts.task.main_metric]))
+    known = ("loss", *parts.task.metrics)
     if metric not in known:
         raise ConfigError(f"federation.patience_metric={metric}: must be one of {', '.join(known)}")
-    if not server_has_data and not config.train.val_fraction and (federation.patience or federation.target_accuracy):
+    if test is not None and metric != "loss" and (why := parts.task.undefined(metric, test.targets)):
+        raise ConfigError(
+            f"federation.patience_metric={metric}: is not defined on the server's test data: {why}. Take a metric that"
+            " is, such as loss or auc_present (task.metrics=[auc_present]), or other test data"
+        )
+    if test is None and not config.train.val_fraction and (federation.patience or federation.target_accuracy):
         raise ConfigError(
             "federation.patience, federation.target_accuracy: nobody has data to judge the model by. Set"
             " train.val_fraction, or give the server test data"

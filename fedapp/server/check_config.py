@@ -52,7 +52,7 @@ def check_config(config: Config) -> Checked:
     test = central_test(config, parts)
     protocol, privacy, steps = protocol_of(config), privacy_of(config), steps_of(config)
     check_options(config, parts, protocol, privacy, steps)
-    rules = stop_rules(config, parts, server_has_data=test is not None)
+    rules = stop_rules(config, parts, test)
     return Checked(config, parts, protocol, privacy, steps, test, rules)
 
 

@@ -1,6 +1,7 @@
 """Synchronous rounds: this is where a round happens, from top to bottom."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from logging import WARNING
 from typing import Any
 
@@ -70,17 +71,18 @@ class SynchronousRounds:
         self.model = changed or self.model
         test = self._judge()
         clock.lap("evaluate")
+        validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted)
         return RoundOutcome(
             server_round,
             cohort.weights if roster.bound is None else normalised(cohort.weights),
             replies,
             changed=changed is not None,
             test=test,
-            validation=validation_metrics(replies, aggregate.scalars, self.task, roster.counted),
+            validation=validation,
             excluded=excluded,
             left_out=left_out,
             scalars=aggregate.scalars,
-            warnings=aggregate.warnings,
+            warnings={**aggregate.warnings, **self._warnings(validation)},
         )
 
     @property
@@ -115,7 +117,28 @@ class SynchronousRounds:
         judged = self.task.evaluate(self.network, self.test)
         if judged is None:
             return {}
-        return {"test_loss": judged.loss, **{f"test_{name}": value for name, value in judged.metrics.items()}}
+        undefined = self._undefined_on_test
+        found = {f"test_{name}": None if name in undefined else value for name, value in judged.metrics.items()}
+        return {"test_loss": judged.loss, **found}
+
+    @cached_property
+    def _undefined_on_test(self) -> dict[str, str]:
+        """Which metrics the server's test data does not define, whatever the model, and why."""
+        found = {
+            name: self.task.undefined(name, self.test.targets) for name in self.task.metrics if self.test is not None
+        }
+        return {name: why for name, why in found.items() if why}
+
+    def _warnings(self, validation: Metrics) -> dict[str, str]:
+        """By kind, which metrics are not defined on the data that there is."""
+        found = {
+            f"test_{name}": f"test_{name} is not defined on the server's test data: {why}"
+            for name, why in self._undefined_on_test.items()
+        }
+        for name in self.task.metrics if validation.get("val_loss") is not None else ():
+            if validation.get(f"val_{name}") is None:
+                found[f"val_{name}"] = f"val_{name} is not defined on the validation split of any client that replied"
+        return found
 
     # --- going on from a checkpoint ----------------------------------------------------------------------------
 

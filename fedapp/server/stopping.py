@@ -50,7 +50,7 @@ class StopRules:
         budget_spent: bool = False,
     ) -> None:
         """Count one more round. `accuracy` and `judged` (the patience metric) are the global model's; None where nobody
-        has data for them.
+        has data for them, or they are not defined on it: such a round is neither better nor worse than the best.
 
         `seconds`: how long the run has been running. `budget_spent`: too few clients have privacy budget left.
         """

@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and by hand, and what they and losses cannot be."""
 
+import dataclasses
 import math
 
 import pytest
@@ -47,6 +48,31 @@ def test_two_classes_are_ranked_by_the_second() -> None:
     scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.5], [0.0, 3.0]])
     assert of_classes("auc")["auc"](scores, labels) == 0.75
     assert math.isnan(of_classes("auc")["auc"](scores, torch.ones(4, dtype=torch.int64)))
+
+
+def test_a_class_that_is_absent_leaves_auc_undefined_and_auc_present_of_the_others() -> None:
+    two = LABELS < 2
+    scores, labels = SCORES[two], LABELS[two]
+    chances = torch.softmax(scores.double(), 1).numpy()
+    task = dataclasses.replace(CLASSES, metrics=of_classes("auc", "auc_present"))
+    assert math.isnan(of_classes("auc")["auc"](scores, labels))
+    expected = [reference.roc_auc_score((labels == index).numpy(), chances[:, index]) for index in (0, 1)]
+    assert of_classes("auc_present")["auc_present"](scores, labels) == pytest.approx(sum(expected) / 2)
+    assert task.undefined("auc", labels) == "no example of class 'c'"
+    assert task.undefined("auc", labels[:1]) == "no example of classes 'b', 'c'"
+    assert task.undefined("auc_present", labels) == task.undefined("accuracy", labels[:1]) == ""
+    assert task.undefined("auc", LABELS) == task.undefined("auc_present", LABELS) == ""
+    all_there = of_classes("auc", "auc_present")
+    assert all_there["auc"](SCORES, LABELS) == pytest.approx(all_there["auc_present"](SCORES, LABELS))
+
+
+def test_outputs_that_are_not_finite_have_no_metrics() -> None:
+    model = nn.Linear(4, 3)
+    nn.init.constant_(model.bias, math.inf)
+    task = dataclasses.replace(CLASSES, metrics=of_classes("auc"))
+    judged = task.evaluate(model, Examples(torch.randn(60, 4), LABELS))
+    assert judged is not None
+    assert all(math.isnan(value) for value in judged.metrics.values())
 
 
 def test_regression_metrics() -> None:

@@ -34,6 +34,13 @@ def test_not_a_number_is_never_better() -> None:
     assert rules.progress.best is None
 
 
+def test_a_metric_that_is_not_known_is_neither_better_nor_worse() -> None:
+    rules = StopRules(100, patience=2)
+    assert after(rules, None, None, None, 1.0, None, 1.1, None, None) is None
+    assert "patience" in str(after(rules, 1.2))
+    assert (rules.progress.best, rules.progress.best_round) == (1.0, 4)
+
+
 def test_patience_on_a_metric_of_which_more_is_better() -> None:
     rules = StopRules(100, patience=2, patience_metric="auc", lower_is_better=False)
     for value in (0.5, 0.7, 0.6):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedapp.learning.metrics.metric import Metric
 
-__all__ = ["Accuracy", "Auc", "BalancedAccuracy", "F1Macro"]
+__all__ = ["Accuracy", "Auc", "AucPresent", "BalancedAccuracy", "F1Macro"]
 
 
 class Accuracy(Metric):
@@ -52,3 +52,20 @@ class Auc(Metric):
         if outputs.shape[1] == 2:
             return float(roc_auc_score(targets.numpy(), scores[:, 1]))
         return float(roc_auc_score(targets.numpy(), scores, multi_class="ovr"))
+
+
+class AucPresent(Metric):
+    """Mean area under the ROC curve of one class against the rest, over the classes that occur; NaN where only one
+    does."""
+
+    serves: ClassVar[str] = "classification"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        from sklearn.metrics import roc_auc_score
+
+        present = torch.unique(targets).tolist()
+        if len(present) < 2:
+            return float("nan")
+        scores = torch.softmax(outputs.double(), 1)
+        areas = [float(roc_auc_score((targets == index).numpy(), scores[:, index].numpy())) for index in present]
+        return sum(areas) / len(areas)

@@ -41,6 +41,15 @@ class Classification(Task):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             raise DataError(f"{name}: a label index lies outside 0..{classes - 1}")
 
+    def lacking(self, targets: Tensor) -> str:
+        absent = [repr(label) for index, label in enumerate(self.schema.classes) if not (targets == index).any()]
+        named = f"{', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}"
+        return (
+            f"no example of {'class' if len(absent) == 1 else 'classes'} {named}"
+            if absent
+            else super().lacking(targets)
+        )
+
     def confidences(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """log p - log(1 - p) of the true class, with no rounding near p = 1."""
         own = outputs.gather(1, targets[:, None]).squeeze(1)
