@@ -44,11 +44,8 @@ class Classification(Task):
     def lacking(self, targets: Tensor) -> str:
         absent = [repr(label) for index, label in enumerate(self.schema.classes) if not (targets == index).any()]
         named = f"{', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}"
-        return (
-            f"no example of {'class' if len(absent) == 1 else 'classes'} {named}"
-            if absent
-            else super().lacking(targets)
-        )
+        word = "class" if len(absent) == 1 else "classes"
+        return f"no example of {word} {named}" if absent else super().lacking(targets)
 
     def confidences(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """log p - log(1 - p) of the true class, with no rounding near p = 1."""
