@@ -119,7 +119,7 @@ def build_kind(node: dict[str, Any], schema: Schema) -> Task:
 
 def build_task(config: Config, schema: Schema) -> Task:
     task, node = build_kind(config.task.kind, schema), config.task.loss
-    metrics = choose(config.task.metrics, task.kind, task.metrics)
+    metrics = choose(config.task.metrics, task.kind, task.metrics, schema)
     loss = instantiate("task.loss", node)
     if loss is None:
         return replace(task, metrics=metrics)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import Metric
 from fedapp.models.input_layer import input_layer
 
-__all__ = ["Evaluation", "Task"]
+__all__ = ["Evaluation", "Task", "outputs_of"]
 
 EVALUATION_BATCH = 1024
 
@@ -26,6 +26,15 @@ class Evaluation:
     num_examples: int
     loss: float
     metrics: Mapping[str, float]
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, examples: Examples) -> Tensor:
+    """(n, *output_shape) in evaluation mode, on the CPU."""
+    device = next(model.parameters()).device
+    model.eval()
+    chunks = torch.split(examples.inputs, EVALUATION_BATCH)
+    return torch.cat([model(chunk.to(device)).cpu() for chunk in chunks])
 
 
 @dataclass(frozen=True)
@@ -93,17 +102,17 @@ class Task(ABC):
         """Judge `model` on `examples`; None where there are none. Metrics of outputs that are not finite are NaN."""
         if not len(examples):
             return None
-        device = next(model.parameters()).device
-        model.eval()
-        with torch.no_grad():
-            chunks = torch.split(examples.inputs, EVALUATION_BATCH)
-            outputs = torch.cat([model(chunk.to(device)).cpu() for chunk in chunks])
+        outputs = outputs_of(model, examples)
         targets, finite = examples.targets.cpu(), bool(outputs.isfinite().all())
         return Evaluation(
             num_examples=len(examples),
             loss=float(self.loss(outputs, targets)),
             metrics={name: metric(outputs, targets) if finite else math.nan for name, metric in self.metrics.items()},
         )
+
+    def details(self, model: nn.Module, examples: Examples) -> dict[str, Any]:
+        """What there is to say of a finished model on `examples` besides metrics, as JSON holds it."""
+        return {}
 
     def undefined(self, name: str, targets: Tensor) -> str:
         """Why the metric `name` is not defined on examples with these targets, whatever the model says of them; ""

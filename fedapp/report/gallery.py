@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from fedapp.report.canvas import WIDE
 from fedapp.report.client_plots import MOST_BARS, MOST_ROWS, final_by_client, participation_plot, spread_by_round
+from fedapp.report.confusion import confusion_plot
 from fedapp.report.plots import bytes_by_round, loss_by_round, metric_by_round, privacy_by_round, seconds_by_round
 from fedapp.report.read import RunData
 from fedapp.report.series import client_metric, final_values, headline_metric, participation
@@ -32,6 +33,7 @@ class Plot:
 _DRAW: dict[str, Callable[[RunData], Figure | None]] = {
     "metric": metric_by_round,
     "loss": loss_by_round,
+    "confusion": confusion_plot,
     "privacy": privacy_by_round,
     "clients_by_round": spread_by_round,
     "clients_final": final_by_client,
@@ -65,6 +67,10 @@ def _words(run: RunData) -> dict[str, tuple[str, str]]:
         "loss": (
             "Loss by round",
             "The global model after each round, and the mean loss of the clients' models while they train.",
+        ),
+        "confusion": (
+            "Confusion matrix",
+            "The final model on the server's test data: shades are shares of the true class, numbers are counts.",
         ),
         "privacy": (
             "Privacy spent",

@@ -14,6 +14,7 @@ __all__ = [
     "Series",
     "by_round",
     "client_metric",
+    "client_metrics",
     "client_values",
     "epsilon_by_round",
     "final_values",
@@ -106,14 +107,20 @@ def headline_metric(run: RunData) -> str | None:
 
 
 def client_metric(run: RunData) -> str | None:
-    """What clients report of their validation data: `accuracy`, or another metric, or only the `loss`.
+    """The first of `client_metrics`; None where clients report nothing, as under DP."""
+    return next(iter(client_metrics(run)), None)
 
-    None where they report nothing, as under DP.
-    """
+
+def client_metrics(run: RunData) -> list[str]:
+    """What clients report of their validation data: `accuracy` first, the `loss` last."""
     lines = (*run.clients, *run.final)
-    found = {key.removeprefix("val_") for line in lines for key in line if key.startswith("val_")} - {"examples"}
-    names = sorted(found, key=lambda name: (name == "loss", name != "accuracy", name))
-    return next((name for name in names if client_values(run, f"val_{name}")), None)
+    found = {
+        key.removeprefix("val_")
+        for line in lines
+        for key, value in line.items()
+        if key.startswith("val_") and number(value) is not None
+    }
+    return sorted(found - {"examples"}, key=lambda name: (name == "loss", name != "accuracy", name))
 
 
 def lower_is_better(run: RunData, metric: str) -> bool:

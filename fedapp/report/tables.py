@@ -1,12 +1,13 @@
 """The numbers of the page: cards and tables, as text."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fedapp.report.read import Record, RunData, number
-from fedapp.report.series import by_round, client_metric, final_values, participation, server_metrics
+from fedapp.report.series import by_round, client_metric, client_metrics, final_values, participation, server_metrics
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
 
 __all__ = [
@@ -130,18 +131,15 @@ def clients_table(run: RunData) -> Table:
     latest: dict[Any, dict[str, object]] = defaultdict(dict)
     for line in (*run.clients, *run.final):
         latest[line.get("client")].update({key: value for key, value in line.items() if value is not None})
-    own = client_metric(run) or "loss"
-    score, loss = final_values(run, f"val_{own}"), final_values(run, "val_loss")
     columns: list[tuple[str, Callable[[Any], str]]] = [
         ("client", str),
         ("rounds taken part in", lambda client: str(taken[client])),
         ("rejected", lambda client: str(refused[client])),
         ("examples", lambda client: _cell(latest[client].get("num_examples"), _whole)),
     ]
-    if score and own != "loss":
-        columns.append((f"final {title_of(own)}", lambda client: _cell(score.get(client), number_text)))
-    if loss:
-        columns.append(("final loss", lambda client: _cell(loss.get(client), number_text)))
+    for name in client_metrics(run):
+        if values := final_values(run, f"val_{name}"):
+            columns.append((f"final {title_of(name)}", partial(_of_client, values)))
     if any("epsilon" in line for line in latest.values()):
         columns.append(("ε spent", lambda client: _cell(latest[client].get("epsilon"), number_text)))
     rows = (tuple(text(client) for _, text in columns) for client in parts.clients)
@@ -220,6 +218,10 @@ def _whole(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.3g}%"
+
+
+def _of_client(values: Mapping[Any, float], client: Any) -> str:
+    return _cell(values.get(client), number_text)
 
 
 def _cell(value: object, text: Callable[[float], str]) -> str:

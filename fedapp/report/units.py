@@ -5,7 +5,7 @@ import re
 __all__ = ["bytes_text", "bytes_unit", "client_label", "client_order", "number_text", "seconds_text", "title_of"]
 
 _BYTE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-_ACRONYMS = {"auc", "mae", "mse", "r2", "rmse"}
+_ACRONYMS = {"auc", "f1", "mae", "mape", "mase", "mcc", "mse", "r2", "rmse"}
 
 
 def bytes_unit(largest: float) -> tuple[str, int]:

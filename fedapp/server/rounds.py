@@ -121,6 +121,13 @@ class SynchronousRounds:
         found = {f"test_{name}": None if name in undefined else value for name, value in judged.metrics.items()}
         return {"test_loss": judged.loss, **found}
 
+    def details(self) -> dict[str, Any]:
+        """What else the task says of the model as it is now on the server's test data."""
+        if self.test is None:
+            return {}
+        load_shared(self.network, self.model.state)
+        return self.task.details(self.network, self.test)
+
     @cached_property
     def _undefined_on_test(self) -> dict[str, str]:
         """Which metrics the server's test data does not define, whatever the model, and why."""

@@ -108,7 +108,7 @@ def run_federation(
         )
         result = run.run(resumed)
         load_shared(parts.model, result.state)
-        summary = summarise(checked, roster, run, result)
+        summary = {**summarise(checked, roster, run, result), **rounds.details()}
         record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:

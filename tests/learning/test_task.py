@@ -23,11 +23,11 @@ CLASSES, NUMBERS = Classification(Schema((4,), ("a", "b", "c"))), Regression(Sch
 
 
 def of_classes(*names: str) -> dict[str, Metric]:
-    return choose(list(names), "classification", CLASSES.metrics)
+    return choose(list(names), "classification", CLASSES.metrics, CLASSES.schema)
 
 
 def of_numbers(*names: str) -> dict[str, Metric]:
-    return choose(list(names), "regression", NUMBERS.metrics)
+    return choose(list(names), "regression", NUMBERS.metrics, NUMBERS.schema)
 
 
 def test_classification_metrics() -> None:
@@ -83,10 +83,10 @@ def test_regression_metrics() -> None:
 
 def test_the_metric_that_clients_report_comes_first() -> None:
     assert list(of_classes("auc", "accuracy")) == ["accuracy", "auc"]
-    assert list(choose("auto", "regression", NUMBERS.metrics)) == ["mae"]
+    assert list(choose("auto", "regression", NUMBERS.metrics, NUMBERS.schema)) == ["mae"]
     for names in (["accuracy"], ["mae", 3], "mae", ["accurracy"]):
-        with pytest.raises(ConfigError, match=r"auto or a list out of mae, r2 \(regression\)"):
-            choose(names, "regression", NUMBERS.metrics)
+        with pytest.raises(ConfigError, match=r"auto or a list out of mae, .*r2, rmse \(regression\)"):
+            choose(names, "regression", NUMBERS.metrics, NUMBERS.schema)
 
 
 @pytest.mark.parametrize(

@@ -225,3 +225,16 @@ def test_nothing_touches_global_state(sample: Path) -> None:
     before: dict[str, Any] = dict(matplotlib.rcParams)
     draw_plots(read_run(sample))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_confusion_matrix_has_a_cell_for_each_pair_of_classes(run_at: Callable[..., Path]) -> None:
+    directory = run_at()
+    summary = json.loads((directory / "summary.json").read_text())
+    assert "confusion" not in {plot.name for plot in draw_plots(read_run(directory))}
+    summary |= {"confusion_matrix": [[8, 2], [0, 0]], "classes": ["$well$", "ill <b>"]}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    (plot,) = (plot for plot in draw_plots(read_run(directory)) if plot.name == "confusion")
+    axes = plot.figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["8", "2", "0", "0"]
+    assert axes.images[0].get_array().tolist() == [[0.8, 0.2], [0.0, 0.0]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["?well?", "ill??b?"]

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
+
+from fedapp.data.source import Schema
 
 __all__ = ["Metric"]
 
@@ -21,6 +23,10 @@ class Metric(ABC):
     lowest: ClassVar[float] = 0.0
     highest: ClassVar[float] = 1.0
     name: str
+
+    def of(self, schema: Schema) -> Self:
+        """This metric for data of this form. Raises ConfigError where it cannot serve that."""
+        return self
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DataError
+from fedapp.data.source import Examples
 from fedapp.learning.losses import Loss
 from fedapp.learning.losses.classification import CrossEntropy
 from fedapp.learning.metrics import Metric
 from fedapp.learning.metrics.classification import Accuracy
-from fedapp.learning.task import Task
+from fedapp.learning.task import Task, outputs_of
 
 __all__ = ["Classification"]
 
@@ -40,6 +41,15 @@ class Classification(Task):
             raise DataError(f"{name}: labels have shape {tuple(targets.shape)}, one class index an example is needed")
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             raise DataError(f"{name}: a label index lies outside 0..{classes - 1}")
+
+    def details(self, model: nn.Module, examples: Examples) -> dict[str, Any]:
+        """`confusion_matrix`: a row for each true class, a column for each predicted one."""
+        if not len(examples):
+            return {}
+        size = len(self.schema.classes)
+        pairs = examples.targets.cpu() * size + outputs_of(model, examples).argmax(1)
+        counts = torch.bincount(pairs, minlength=size * size).view(size, size)
+        return {"confusion_matrix": counts.tolist(), "classes": list(self.schema.classes)}
 
     def lacking(self, targets: Tensor) -> str:
         absent = [repr(label) for index, label in enumerate(self.schema.classes) if not (targets == index).any()]
