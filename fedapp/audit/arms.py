@@ -73,8 +73,8 @@ def open_arm(setting: Setting) -> Arm:
     parts = build_parts(config)
     if parts.task.schema.vocabulary:
         raise ConfigError("data: its inputs are tokens, and an audit reconstructs inputs that are numbers")
-    if parts.task.schema.scaling.kind == "federated":
-        raise ConfigError("data.scaling=federated: nothing is agreed in an audit; use published, given or none")
+    for agreement in parts.task.agreements:
+        raise ConfigError(f"{agreement.setting}: nothing is agreed in an audit; use {agreement.remedy}")
     data = parts.source.pooled().train
     if parts.frozen is not None:
         data = features_of(parts.frozen, data)

@@ -79,22 +79,22 @@ class Site:
         """
         if self.shards.is_pooled:
             self.shards.load()
-        federated = self.task.schema.scaling.kind == "federated"
+        agreements = self.task.agreements
         counts, faults, rows = list[int](), list[str](), list[tuple[Tensor, ...]]()
         for client in clients:
             try:
                 train, fault = self.shards.of(client).train, ""
                 self.protection.check_work(len(train))
-                found = moments(train) if federated else None
+                found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
             except FedappError as error:
                 log.error("client %d takes no part: %s", client, error)
                 train, fault, found = None, told(error, self.on_device), None
             counts.append(0 if train is None else len(train))
             faults.append(fault)
-            zeros = torch.zeros(self.task.schema.input_shape[0])
+            zeros = torch.zeros(sum(agreement.width for agreement in agreements))
             rows.append((zeros,) * 3 if found is None else (found.count, found.mean, found.squares))
         columns: Mapping[str, Tensor] = {}
-        if federated and rows:
+        if agreements and rows:
             columns = {name: torch.stack([row[i].double() for row in rows]) for i, name in enumerate(MOMENTS)}
         return self.protection.preflight(
             PreflightReport(

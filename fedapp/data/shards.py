@@ -158,9 +158,9 @@ class Shards:
         return ClientData(pool.span(start, middle), pool.span(middle, end))
 
 
-def moments(examples: Examples) -> Moments:
-    """The moments of `examples.inputs` (n, features), for scaling constants agreed through the federation."""
-    values = examples.inputs.double()
+def moments(values: Tensor) -> Moments:
+    """The moments of `values` (n, features), for constants agreed through the federation."""
+    values = values.double()
     known = ~torch.isnan(values)
     count = known.sum(0).double()
     values = torch.where(known, values, 0.0)

@@ -130,7 +130,7 @@ def build_task(config: Config, schema: Schema) -> Task:
             f"task.loss={type(loss).__name__}: is a loss for {loss.serves}, this task is a {task.kind}. Choose"
             f" {' or '.join(f'task/loss={name}' for name in _losses(task.kind))}"
         )
-    return replace(task, criterion=loss, metrics=metrics)
+    return replace(task, criterion=loss.of(schema), metrics=metrics)
 
 
 def _losses(kind: str) -> list[str]:
@@ -143,8 +143,10 @@ def _losses(kind: str) -> list[str]:
 
 
 def build_model(node: dict[str, Any], task: Task) -> nn.Sequential:
-    """The network behind its input layer: (B, *input_shape) as stored to (B, *output_shape)."""
-    return assemble(instantiate("model", node, partial=True)(task.schema), task.input_layer())
+    """The network between its input layer and the task's output layer: (B, *input_shape) as stored to (B,
+    *output_shape)."""
+    net = instantiate("model", node, partial=True)(task.schema)
+    return assemble(net, task.input_layer(), task.output_layer())
 
 
 def check_optimizer(key: str, node: dict[str, Any]) -> None:

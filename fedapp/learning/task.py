@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.data.source import Examples, Schema
+from fedapp.learning.agreement import Agreement, of_inputs, of_targets
 from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import Metric
 from fedapp.models.input_layer import input_layer
+from fedapp.models.output_layer import OutputLayer
 
 __all__ = ["Evaluation", "Task", "outputs_of"]
 
@@ -55,6 +57,11 @@ class Task(ABC):
     def main(self) -> Metric:
         return self.metrics[self.main_metric]
 
+    @property
+    def unit(self) -> float:
+        """How large targets typically are, as far as the config says it: for what must bound a metric that has none."""
+        return 1.0
+
     # --- the data and the model ------------------------------------------------------------------------------------
 
     @property
@@ -65,6 +72,17 @@ class Task(ABC):
     def input_layer(self) -> nn.Module:
         """The first layer of every model, which takes inputs as they are stored."""
         return input_layer(self.schema)
+
+    def output_layer(self) -> OutputLayer | None:
+        """The last layer of every model, where the task has constants; always the same object."""
+        return self.criterion.layer
+
+    @property
+    def agreements(self) -> tuple[Agreement, ...]:
+        """What clients and server agree on in the preflight, in this order."""
+        features = [of_inputs(self.schema)] if self.schema.scaling.kind == "federated" else []
+        layer = self.output_layer()
+        return (*features, *([of_targets(layer)] if layer is not None and layer.width else []))
 
     def example_inputs(self, count: int) -> Tensor:
         """Valid inputs (count, *input_shape) for trials."""

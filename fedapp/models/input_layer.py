@@ -89,6 +89,8 @@ def input_layer(schema: Schema) -> InputLayer | TokenLayer:
     return TokenLayer(schema.vocabulary) if schema.vocabulary else InputLayer(schema)
 
 
-def assemble(net: nn.Module, layer: nn.Module) -> nn.Sequential:
-    """`net` behind its input layer: (B, *input_shape) as stored to what `net` gives."""
-    return nn.Sequential(OrderedDict(input=layer, net=net))
+def assemble(net: nn.Module, layer: nn.Module, output: nn.Module | None = None) -> nn.Sequential:
+    """`net` between its input layer and its output layer, if it has one: (B, *input_shape) as stored to what the last
+    one gives."""
+    ends = {} if output is None else {"output": output}
+    return nn.Sequential(OrderedDict(input=layer, net=net, **ends))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "always_shared",
     "frozen_state",
     "load_shared",
     "load_tensors",
@@ -15,11 +16,17 @@ __all__ = [
 ]
 
 MARK = "stays_with_the_client"
+TRAVELS = "always_travels"
 
 
 def make_personal(module: nn.Module) -> None:
     """Let `module` be each client's own: trained there, and never sent."""
     setattr(module, MARK, True)
+
+
+def always_shared(module: nn.Module) -> None:
+    """Let the buffers of `module` travel also where it has no parameter that is trained, and others are frozen."""
+    setattr(module, TRAVELS, True)
 
 
 def _personal_names(model: nn.Module) -> set[str]:
@@ -32,13 +39,15 @@ def _personal_names(model: nn.Module) -> set[str]:
 
 
 def _shared_names(model: nn.Module) -> list[str]:
-    """Everything where no parameter is frozen; else trainable parameters, and buffers of modules that have some."""
+    """Everything where no parameter is frozen; else trainable parameters, and buffers of modules that have some or are
+    marked as `always_shared`."""
     personal = _personal_names(model)
     names = [name for name in model.state_dict() if name not in personal]
     if all(parameter.requires_grad for parameter in model.parameters()):
         return names
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     owners = {name.rpartition(".")[0] for name in trained}
+    owners |= {name for name, module in model.named_modules() if getattr(module, TRAVELS, False)}
     buffers = {name for name, _ in model.named_buffers() if name.rpartition(".")[0] in owners}
     return [name for name in names if name in trained | buffers]
 

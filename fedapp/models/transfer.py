@@ -85,7 +85,9 @@ def split(whole: nn.Sequential) -> tuple[nn.Module | None, nn.Module]:
     net = whole.get_submodule("net")
     if not isinstance(net, OnFeatures):
         return None, whole
-    return nn.Sequential(whole.get_submodule("input"), net.body).eval(), net.head
+    rest = [module for name, module in whole.named_children() if name not in ("input", "net")]
+    trained = nn.Sequential(net.head, *rest) if rest else net.head
+    return nn.Sequential(whole.get_submodule("input"), net.body).eval(), trained
 
 
 def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:

@@ -63,10 +63,10 @@ class DpSgd(PrivacyOption):
             raise ConfigError(
                 "federation.final_evaluation=true: under privacy=dp_sgd no metric leaves a client; set it to false"
             )
-        if parts.task.schema.scaling.kind == "federated":
+        for agreement in parts.task.agreements:
             raise ConfigError(
-                "data.scaling=federated: under privacy=dp_sgd the means and deviations of clients' data must not leave"
-                " them; use public constants: data.scaling=published (data=breast_cancer), given or none (data=csv)"
+                f"{agreement.setting}: under privacy=dp_sgd {agreement.what} of clients' data must not leave them; use"
+                f" public constants: {agreement.remedy}"
             )
         if train.max_seconds is not None:
             raise ConfigError(

@@ -1,19 +1,17 @@
 """Synchronous rounds: this is where a round happens, from top to bottom."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
-from torch import nn
 
 from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
-from fedapp.data.source import Examples
 from fedapp.learning.task import Task
-from fedapp.models.shared_state import load_shared, shared_state
+from fedapp.models.shared_state import shared_state
+from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.clock import Clock
 from fedapp.server.exchange import Exchange, Late
 from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics
@@ -30,7 +28,7 @@ __all__ = ["SynchronousRounds"]
 class SynchronousRounds:
     """Rounds that wait for their cohort (the Procedure of a horizontal run).
 
-    `network` serves central evaluation on `test`, where the server has such data: what the network takes.
+    `central` evaluates on the server's data; its network holds the initial model.
     """
 
     def __init__(
@@ -39,15 +37,14 @@ class SynchronousRounds:
         attendance: Attendance,
         strategy: WeightedFedAvg,
         task: Task,
-        network: nn.Module,
-        test: Examples | None,
+        central: CentralEvaluation,
         *,
         round_timeout: float,
     ) -> None:
         self.exchange, self.attendance, self.strategy = exchange, attendance, strategy
-        self.task, self.network, self.test, self.round_timeout = task, network, test, round_timeout
+        self.task, self.central, self.round_timeout = task, central, round_timeout
         # A copy: evaluation loads whatever is judged into the network's own tensors.
-        self.model = GlobalModel({name: value.clone() for name, value in shared_state(network).items()})
+        self.model = GlobalModel({name: value.clone() for name, value in shared_state(central.network).items()})
 
     def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
         """Who is there, whom to ask, messages out and replies in, the next model, its evaluation."""
@@ -69,7 +66,7 @@ class SynchronousRounds:
         clock.lap("aggregate")
 
         self.model = changed or self.model
-        test = self._judge()
+        test = self.central.metrics(self.model.state)
         clock.lap("evaluate")
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted)
         return RoundOutcome(
@@ -82,7 +79,7 @@ class SynchronousRounds:
             excluded=excluded,
             left_out=left_out,
             scalars=aggregate.scalars,
-            warnings={**aggregate.warnings, **self._warnings(validation)},
+            warnings={**aggregate.warnings, **self.central.warnings(validation)},
         )
 
     @property
@@ -92,7 +89,7 @@ class SynchronousRounds:
         return bool(roster.declined) and len(roster.nodes.keys() - roster.declined) < self.strategy.min_clients
 
     def begin(self) -> Metrics:
-        return self._judge()
+        return self.central.metrics(self.model.state)
 
     def final(self, server_round: int, run: str, *, deliver: bool) -> RoundOutcome:
         """Federated evaluation of the final model, on every client that is there."""
@@ -109,44 +106,6 @@ class SynchronousRounds:
         validation = validation_metrics(replies, None, self.task, strategy.roster.counted)
         return RoundOutcome(server_round, {}, replies, validation=validation)
 
-    def _judge(self) -> Metrics:
-        """Central evaluation, as test_<name>; empty where the server has no test data."""
-        if self.test is None:
-            return {}
-        load_shared(self.network, self.model.state)
-        judged = self.task.evaluate(self.network, self.test)
-        if judged is None:
-            return {}
-        undefined = self._undefined_on_test
-        found = {f"test_{name}": None if name in undefined else value for name, value in judged.metrics.items()}
-        return {"test_loss": judged.loss, **found}
-
-    def details(self) -> dict[str, Any]:
-        """What else the task says of the model as it is now on the server's test data."""
-        if self.test is None:
-            return {}
-        load_shared(self.network, self.model.state)
-        return self.task.details(self.network, self.test)
-
-    @cached_property
-    def _undefined_on_test(self) -> dict[str, str]:
-        """Which metrics the server's test data does not define, whatever the model, and why."""
-        found = {
-            name: self.task.undefined(name, self.test.targets) for name in self.task.metrics if self.test is not None
-        }
-        return {name: why for name, why in found.items() if why}
-
-    def _warnings(self, validation: Metrics) -> dict[str, str]:
-        """By kind, which metrics are not defined on the data that there is."""
-        found = {
-            f"test_{name}": f"test_{name} is not defined on the server's test data: {why}"
-            for name, why in self._undefined_on_test.items()
-        }
-        for name in self.task.metrics if validation.get("val_loss") is not None else ():
-            if validation.get(f"val_{name}") is None:
-                found[f"val_{name}"] = f"val_{name} is not defined on the validation split of any client that replied"
-        return found
-
     # --- going on from a checkpoint ----------------------------------------------------------------------------
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -156,7 +115,7 @@ class SynchronousRounds:
         return {"roster": self.strategy.roster.state_dict()}
 
     def load(self, saved: Checkpoint) -> None:
-        model = {name: saved.model[name] for name in shared_state(self.network)}  # in the order of a new run
+        model = {name: saved.model[name] for name in shared_state(self.central.network)}  # in the order of a new run
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)

@@ -7,6 +7,7 @@ from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
@@ -17,9 +18,9 @@ from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
 from fedapp.flower.simulation import is_simulated
 from fedapp.learning.build import Parts
-from fedapp.models.input_layer import InputLayer
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy, load_initial, output_directory
+from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_config, checkpoint_of
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
@@ -83,7 +84,7 @@ def run_federation(
     for who, why in sorted(population.faults.items()):
         log(WARNING, "%s takes no part: %s", who, why)
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
-        agree_on_scaling(parts, population)
+        take_agreed(parts, population)
     check_cohort(checked, len(population.nodes))
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
@@ -108,7 +109,7 @@ def run_federation(
         )
         result = run.run(resumed)
         load_shared(parts.model, result.state)
-        summary = {**summarise(checked, roster, run, result), **rounds.details()}
+        summary = {**summarise(checked, roster, run, result), **rounds.central.details(result.state)}
         record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:
@@ -116,7 +117,7 @@ def run_federation(
 
 
 def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
-    federation, schema = config.federation, parts.task.schema
+    federation = config.federation
     return AdmissionRules(
         num_clients=federation.num_clients,
         min_clients=federation.min_clients,
@@ -124,7 +125,7 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         wait_timeout=federation.wait_timeout,
         reply_timeout=federation.round_timeout,
         backbone=parts.backbone,
-        features=schema.input_shape[0] if schema.scaling.kind == "federated" else 0,
+        features=sum(agreement.width for agreement in parts.task.agreements),
         weight_bound=config.strategy.weight_bound,
     )
 
@@ -145,13 +146,13 @@ def build_rounds(
     strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps)
     attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))
     test = checked.test
+    test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
     return SynchronousRounds(
         exchange,
         attendance,
         strategy,
         parts.task,
-        parts.model,
-        test if test is None or parts.frozen is None else features_of(parts.frozen, test),
+        CentralEvaluation(parts.task, parts.model, test),
         round_timeout=federation.round_timeout,
     )
 
@@ -168,8 +169,11 @@ def settled(config: Config, parts: Parts) -> Config:
     return replace(config, data={**config.data, **parts.source.settled()})
 
 
-def agree_on_scaling(parts: Parts, population: Population) -> None:
-    """Put the federation's scaling constants into the model's input layer; from there they travel with the model."""
-    layer = parts.whole.get_submodule("input")
-    if population.mean is not None and population.std is not None and isinstance(layer, InputLayer):
-        layer.set_statistics(population.mean, population.std)
+def take_agreed(parts: Parts, population: Population) -> None:
+    """Put the constants that the federation has agreed on into the model; from there they travel with it."""
+    if population.mean is None or population.std is None:
+        return
+    widths = [agreement.width for agreement in parts.task.agreements]
+    columns = zip(torch.split(population.mean, widths), torch.split(population.std, widths), strict=True)
+    for agreement, (mean, std) in zip(parts.task.agreements, columns, strict=True):
+        agreement.take(parts.whole, mean, std)

@@ -34,7 +34,9 @@ EXTRA = {
         ("strategy/krum", "strategy/median", "strategy/multi_krum", "strategy/trimmed_mean"), "federation.num_clients=5"
     ),
     "data/solar": "data.size=32 model=logistic_regression",
-    **dict.fromkeys(("task/kind/regression", "task/loss/huber", "task/loss/squared_error"), NUMBER),
+    **dict.fromkeys(
+        ("task/kind/regression", "task/loss/huber", "task/loss/quantile", "task/loss/squared_error"), NUMBER
+    ),
     **{f"metric/{name}": NUMBER for name in ("mae", "mape", "mase", "median_absolute_error", "mse", "r2", "rmse")},
     "data/synthetic": "data.num_examples=600 data.test_examples=60",
     "task/transfer": "data.size=32",

@@ -80,5 +80,6 @@ def test_a_run_trains_and_is_judged_by_the_chosen_loss(tmp_path: Path) -> None:
         found[loss] = json.loads((directory / "summary.json").read_text())
     assert found["auto"]["model_sha256"] == found["squared_error"]["model_sha256"]
     assert found["auto"]["model_sha256"] != found["huber"]["model_sha256"]
-    assert found["huber"]["test_loss"] < found["huber"]["test_mae"]  # as Huber's with delta 1 must be
-    assert found["auto"]["test_loss"] > found["auto"]["test_mae"]
+    assert (
+        found["huber"]["test_loss"] < 0.51 * found["auto"]["test_loss"]
+    )  # half a square at most

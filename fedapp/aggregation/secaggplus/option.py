@@ -71,11 +71,10 @@ class SecAggPlus(AggregationProtocol):
                 "federation.final_evaluation=true: under secure_aggregation=secaggplus no single client's metrics leave"
                 " it; set it to false"
             )
-        if parts.task.schema.scaling.kind == "federated":
+        for agreement in parts.task.agreements:
             raise ConfigError(
-                "data.scaling=federated: under secure_aggregation=secaggplus the means and deviations of single"
-                " clients' data must not leave them; use public constants: data.scaling=published"
-                " (data=breast_cancer), given or none (data=csv)"
+                f"{agreement.setting}: under secure_aggregation=secaggplus {agreement.what} of single clients' data"
+                f" must not leave them; use public constants: {agreement.remedy}"
             )
 
     def check_cohort(self, needed: int, asked: int) -> None:
@@ -125,6 +124,8 @@ class SecAggPlus(AggregationProtocol):
         lets no metric leave a client, there is only what follows from the update itself, which may."""
         if not privacy_of(config).discloses_metrics:
             return {"clipped": 1.0}
-        largest = {f"val_{name}": metric.largest for name, metric in parts.task.metrics.items()}
-        metrics = {name: value if math.isfinite(value) else LARGEST for name, value in largest.items()}
+        metrics = {
+            f"val_{name}": metric.largest if math.isfinite(metric.largest) else LARGEST * parts.task.unit**metric.power
+            for name, metric in parts.task.metrics.items()
+        }
         return {"train_loss": 64.0, "val_loss": 64.0, **metrics, "clipped": 1.0}

@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
+
+from fedapp.data.source import Schema
+from fedapp.models.output_layer import OutputLayer
 
 __all__ = ["Loss", "auto"]
 
@@ -16,6 +19,15 @@ class Loss(ABC):
 
     serves: ClassVar[str]
     lowest: ClassVar[float] = 0.0
+
+    @property
+    def layer(self) -> OutputLayer | None:
+        """The model's last layer, where the loss has constants that travel with the model."""
+        return None
+
+    def of(self, schema: Schema) -> Self:
+        """This loss for data of this form. Raises ConfigError where it cannot serve that."""
+        return self
 
     @abstractmethod
     def per_example(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -15,13 +15,15 @@ __all__ = ["Metric"]
 class Metric(ABC):
     """A metric for tasks of the kind `serves`. `name` is that of its file in conf/metric/.
 
-    No value lies outside `lowest`..`highest`: the server rejects what a client reports beyond them.
+    No value lies outside `lowest`..`highest`: the server rejects what a client reports beyond them. `power` of the unit
+    of the targets is that of the metric.
     """
 
     serves: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
     lowest: ClassVar[float] = 0.0
     highest: ClassVar[float] = 1.0
+    power: ClassVar[int] = 0
     name: str
 
     def of(self, schema: Schema) -> Self:

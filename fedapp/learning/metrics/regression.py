@@ -29,6 +29,8 @@ class UnboundedError(Metric):
 
 
 class MeanAbsoluteError(UnboundedError):
+    power: ClassVar[int] = 1
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.squeeze(1) - targets).abs().double().mean())
 
@@ -46,16 +48,22 @@ class R2(Metric):
 
 
 class MeanSquaredError(UnboundedError):
+    power: ClassVar[int] = 2
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.squeeze(1) - targets).double().square().mean())
 
 
 class RootMeanSquaredError(UnboundedError):
+    power: ClassVar[int] = 1
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.squeeze(1) - targets).double().square().mean().sqrt())
 
 
 class MedianAbsoluteError(UnboundedError):
+    power: ClassVar[int] = 1
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         from sklearn.metrics import median_absolute_error
 

@@ -29,7 +29,10 @@ from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.steps import steps_of
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
-PRICES = "partition=iid data=synthetic data.shape=[5] data.num_classes=null data.num_examples=600 data.separation=1e5"
+PRICES = (
+    "partition=iid data=synthetic data.shape=[5] data.num_classes=null data.num_examples=600 data.separation=1e5"
+    " task/kind=regression task.kind.scaling=none"
+)
 STAGES = ("keys", "shares", "masked", "unmask")
 
 
