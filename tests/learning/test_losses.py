@@ -34,8 +34,8 @@ def test_cross_entropy() -> None:
 def test_smoothed_labels_are_a_mixture_of_the_true_class_and_all() -> None:
     # -log p of the second example is (log 8 - log 6, log 8, log 8) over the classes.
     mixture = 0.7 * math.log(8) + 0.3 * (3 * math.log(8) - math.log(6)) / 3
-    assert float(CrossEntropy(0.3).per_example(LOGITS, LABELS)[1]) == pytest.approx(mixture)
-    assert float(CrossEntropy(0.3).mean(LOGITS[1:], LABELS[1:])) == pytest.approx(mixture)
+    assert float(CrossEntropy(label_smoothing=0.3).per_example(LOGITS, LABELS)[1]) == pytest.approx(mixture)
+    assert float(CrossEntropy(label_smoothing=0.3).mean(LOGITS[1:], LABELS[1:])) == pytest.approx(mixture)
 
 
 def test_squared_error() -> None:
@@ -50,7 +50,9 @@ def test_huber_is_a_parabola_that_goes_on_as_a_line() -> None:
     assert float(Huber(2.0).mean(VALUES, TARGETS)) == pytest.approx(6.125 / 3)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), SquaredError(), Huber(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), SquaredError(), Huber(0.5)], ids=str
+)
 def test_the_gradient_of_the_mean_is_the_mean_of_each_examples_gradient(loss: Loss) -> None:
     outputs, targets = (LOGITS, LABELS) if isinstance(loss, CrossEntropy) else (VALUES, TARGETS)
     alone = lambda output, target: loss.per_example(output[None], target[None]).sum()  # noqa: E731
@@ -67,7 +69,7 @@ def test_auto_takes_the_loss_of_the_kind() -> None:
 def test_a_loss_is_chosen_with_its_settings() -> None:
     assert chosen(NUMBER, "task/loss=huber", "task.loss.delta=3").criterion == Huber(3.0)
     smoothed = chosen(CLASSES, "task=transfer", "task/loss=cross_entropy", "task.loss.label_smoothing=0.1")
-    assert smoothed.criterion == CrossEntropy(0.1)
+    assert smoothed.criterion == CrossEntropy(label_smoothing=0.1)
     assert list(smoothed.metrics) == ["accuracy", "auc", "balanced_accuracy"]  # those of task=transfer
 
 
@@ -80,6 +82,4 @@ def test_a_run_trains_and_is_judged_by_the_chosen_loss(tmp_path: Path) -> None:
         found[loss] = json.loads((directory / "summary.json").read_text())
     assert found["auto"]["model_sha256"] == found["squared_error"]["model_sha256"]
     assert found["auto"]["model_sha256"] != found["huber"]["model_sha256"]
-    assert (
-        found["huber"]["test_loss"] < 0.51 * found["auto"]["test_loss"]
-    )  # half a square at most
+    assert found["huber"]["test_loss"] < 0.51 * found["auto"]["test_loss"]  # half a square at most
