@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 from flwr.app import RecordDict
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from fedapp.common.errors import DataError
 from fedapp.common.files import write_atomically
+from fedapp.common.tensor_file import tensor_file
 from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 __all__ = ["FolderHead", "Head", "Heads", "StateHead"]
@@ -51,7 +52,7 @@ class FolderHead:
     def keep(self, server_round: int, state: Mapping[str, Tensor]) -> None:
         self._before_keeping()
         self._folder.mkdir(parents=True, exist_ok=True)
-        content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+        content = tensor_file(state)
         # It follows from the client's data alone, as nobody has averaged it.
         write_atomically(self._folder / f"round-{server_round:05d}.safetensors", content, mode=0o600)
         files = self._files()

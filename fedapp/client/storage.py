@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.app import Context
-from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.client.heads import FolderHead, Heads, StateHead
@@ -22,6 +21,7 @@ from fedapp.client.step_states import StepStates
 from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.common.files import write_atomically
 from fedapp.common.run_paths import KEPT, run_directory
+from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.models.shared_state import personal_state
@@ -143,7 +143,7 @@ def _run_directory(config: Config) -> Path | None:
 def store_result(folder: Folder, config: Config, run: str, state: Mapping[str, Tensor]) -> Path:
     """Write the run's result, the whole network's state, beside the config that says what it is. Returns its folder;
     `latest` beside it leads to the newest one of a run in which this device has trained, if there is one."""
-    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    content = tensor_file(state)
     target = folder.runs.make_room("models", run, len(content) + CONFIG_BYTES)
     target.mkdir(parents=True, exist_ok=True)
     data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}

@@ -27,7 +27,7 @@ from fedapp.learning.metrics import choose
 from fedapp.learning.optimizer_step import make_optimizer
 from fedapp.learning.task import Task
 from fedapp.learning.training import LocalTraining
-from fedapp.models.fit import check_fits
+from fedapp.models.fit import check_fits, smallest_batch
 from fedapp.models.input_layer import assemble
 from fedapp.models.personal import Personal
 from fedapp.models.shared_state import frozen_state, personal_state
@@ -52,7 +52,7 @@ class Parts:
     """What server and clients both have: the data set, the task, and the model at its initial state.
 
     `whole` takes examples. `model` is the part of it that is trained: all, or what works on the output of `frozen`.
-    `personal` says what of that is the clients' own.
+    `personal` says what of that is the clients' own, `smallest_batch` how many examples a training step needs.
     """
 
     source: DataSource
@@ -61,6 +61,7 @@ class Parts:
     frozen: nn.Module | None
     model: nn.Module
     personal: Personal
+    smallest_batch: int = 1
 
     @property
     def backbone(self) -> str:
@@ -90,6 +91,12 @@ def build_parts(config: Config) -> Parts:
     with seeded(config.run.seed, "model"):
         whole = build_model(config.model, task)
     check_fits(whole, task.example_inputs, task.output_shape)
+    smallest = smallest_batch(whole, task.example_inputs)
+    if config.train.batch_size < smallest:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}: the model's BatchNorm trains on {smallest} examples or more;"
+            f" set it to at least {smallest}, or take a model with GroupNorm (such as model.norm=group)"
+        )
     augmentation(config.train.augmentation, schema)  # what is wrong with it is said now
     frozen, model = split(whole)
     if schema.scaling.kind == "federated" and not all(parameter.requires_grad for parameter in whole.parameters()):
@@ -99,7 +106,7 @@ def build_parts(config: Config) -> Parts:
     personal: Personal = instantiate("federation.personal", config.federation.personal)
     personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
-    return Parts(source, task, whole, frozen, model, personal)
+    return Parts(source, task, whole, frozen, model, personal, smallest)
 
 
 def build_source(node: dict[str, Any]) -> DataSource:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.raised_at import raised_at
 from fedapp.data.source import Schema
 
-__all__ = ["check_choice", "check_fits", "check_sizes", "image_shape"]
+__all__ = ["check_choice", "check_fits", "check_sizes", "image_shape", "smallest_batch"]
 
 
 def check_sizes(key: str, sizes: object) -> None:
@@ -48,7 +49,7 @@ def check_fits(model: nn.Module, inputs: Callable[[int], Tensor], output_shape: 
     try:
         outputs = _trial(model, examples)
     except Exception as error:  # whatever a network of the user's raises, the remedy is the same
-        reason = str(error).strip().split("\n")[0].rstrip(".!") or type(error).__name__
+        remedy, reason = _embedding_remedy(model, examples) or remedy, raised_at(error, passing=__file__).rstrip(".!")
         raise ConfigError(f"model: {name} cannot take examples of shape {shape}: {reason}. {remedy}") from error
     for output in outputs:
         if not isinstance(output, Tensor):
@@ -61,8 +62,30 @@ def check_fits(model: nn.Module, inputs: Callable[[int], Tensor], output_shape: 
             )
 
 
+def _embedding_remedy(model: nn.Module, examples: Tensor) -> str:
+    """What to do where numbers come to an embedding, which takes indices; "" where that is not what is wrong."""
+    if not examples.is_floating_point() or not any(isinstance(module, nn.Embedding) for module in model.modules()):
+        return ""
+    return (
+        "An nn.Embedding takes whole numbers, and this data's inputs are float32: give the schema of your data"
+        " vocabulary=<number of tokens>, which leaves them int64; or index a column of the table by x[:, i].long(),"
+        " with data.scaling=none"
+    )
+
+
+def smallest_batch(model: nn.Module, inputs: Callable[[int], Tensor]) -> int:
+    """How many examples a training step needs: 2 where BatchNorm cannot train on one, else 1."""
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return 1
+    try:
+        _trial(model, inputs(1))
+    except Exception:  # it takes two, as has been tried
+        return 2
+    return 1
+
+
 def _trial(model: nn.Module, inputs: Tensor) -> list[object]:
-    """The outputs in evaluation and in training mode, for two examples: BatchNorm trains on no fewer."""
+    """The outputs in evaluation and in training mode."""
     tensor = next(model.parameters(), torch.empty(0))
     inputs = inputs.to(tensor.device)
     generators = [tensor.device] if tensor.device.type == "cuda" else []

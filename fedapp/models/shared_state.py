@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "aliases",
     "always_shared",
     "frozen_state",
     "load_shared",
@@ -38,10 +39,20 @@ def _personal_names(model: nn.Module) -> set[str]:
     }
 
 
+def aliases(model: nn.Module) -> set[str]:
+    """Names in the state dict of tensors that have an earlier name there, such as tied weights, and those of
+    opacus.layers.DPLSTM: what is trained under one name must not be overwritten under another."""
+    found: set[str] = set()
+    for named in (model.named_parameters, model.named_buffers):
+        first = {name for name, _ in named()}
+        found |= {name for name, _ in named(remove_duplicate=False) if name not in first}
+    return found
+
+
 def _shared_names(model: nn.Module) -> list[str]:
     """Everything where no parameter is frozen; else trainable parameters, and buffers of modules that have some or are
     marked as `always_shared`."""
-    personal = _personal_names(model)
+    personal = _personal_names(model) | aliases(model)
     names = [name for name in model.state_dict() if name not in personal]
     if all(parameter.requires_grad for parameter in model.parameters()):
         return names
@@ -66,7 +77,7 @@ def personal_state(model: nn.Module) -> dict[str, Tensor]:
 
 def frozen_state(model: nn.Module) -> dict[str, Tensor]:
     """The rest of the state dict: the same on server and clients, or they could not average."""
-    others = {*_shared_names(model), *_personal_names(model)}
+    others = {*_shared_names(model), *_personal_names(model), *aliases(model)}
     return {name: value for name, value in model.state_dict().items() if name not in others}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fedapp.common.errors import FedappError, told
+from fedapp.common.raised_at import raised_at
 from fedapp.common.state_digest import State
 from fedapp.config import Config
 from fedapp.learning.build import Parts, build_training
@@ -36,7 +37,7 @@ class NoPrivacy(PrivacyOption):
 
 
 class Unprotected(Protection):
-    """Everything is said as it is, but for the text of unforeseen errors, which may hold data."""
+    """Everything is said as it is, but on devices the text of unforeseen errors, which may hold data."""
 
     discloses_metrics = True
     spends = False
@@ -68,5 +69,6 @@ class Unprotected(Protection):
     def failure(self, client: int, error: Exception) -> ClientReport:
         log.error("client %d failed", client, exc_info=error)
         if not isinstance(error, FedappError):
-            return ClientReport(client, rejected=f"{type(error).__name__} (see the client's log)")
+            kind = f"{type(error).__name__} (see the client's log)"
+            return ClientReport(client, rejected=kind if self._on_device else raised_at(error))
         return ClientReport(client, rejected=told(error, self._on_device))

@@ -1,6 +1,7 @@
 """What came of a round, as values that a run records, reports and stops by."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,15 @@ from fedapp.common.shown_figures import shown_figures
 from fedapp.learning.task import Task
 from fedapp.wire.reply import ClientReport
 
-__all__ = ["Metrics", "RoundOutcome", "federated_metrics", "mean_train_loss", "round_line", "validation_metrics"]
+__all__ = [
+    "Metrics",
+    "RoundOutcome",
+    "federated_metrics",
+    "mean_train_loss",
+    "most_said",
+    "round_line",
+    "validation_metrics",
+]
 
 Metrics = dict[str, float | int | None]
 
@@ -121,6 +130,15 @@ def _mean(pairs: Sequence[tuple[int, float]]) -> float | None:
     """Of values by their counts; None where there are none."""
     total = sum(count for count, _ in pairs)
     return math.fsum(count * value for count, value in pairs) / total if total else None
+
+
+def most_said(replies: ReplyLog) -> str:
+    """The most frequent reason why clients sent nothing, as an end of a message; "" where there is none."""
+    reasons = Counter(report.rejected for report in replies.reports.values() if report.rejected)
+    if not reasons:
+        return ""
+    ((reason, count),) = reasons.most_common(1)
+    return f". In the last round {count} of {len(replies.reports)} clients said: {reason}"
 
 
 def round_line(metrics: Mapping[str, float | int | None]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.server.clock import Clock
-from fedapp.server.outcome import Metrics, RoundOutcome, round_line
+from fedapp.server.outcome import Metrics, RoundOutcome, most_said, round_line
 from fedapp.server.procedure import Procedure
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.run_directory.checkpoint_writer import CheckpointWriter
@@ -70,6 +70,7 @@ class TrainingRun:
         self._on_round = on_round
         self._checkpoints = CheckpointWriter(record.directory / "checkpoint")
         self._name = secrets.token_hex(8)  # of this run, however often it is resumed
+        self._said = ""  # what most clients of the last round said that sent nothing
         self._test: Metrics = {}  # central evaluation of the model as it is now
         self._seconds_before = self._checkpoint_seconds = 0.0  # of running before this process; of the last checkpoint
 
@@ -90,7 +91,7 @@ class TrainingRun:
             while (reason := self.rules.reason()) is None:
                 self._round(self.rules.progress.round + 1)
         except FederationError as error:
-            reason = failed = str(error)
+            reason = failed = f"{error}{self._said}"
         done = self.rules.progress.round
         if done % self._checkpoint_every:
             self._save()
@@ -118,6 +119,7 @@ class TrainingRun:
             log(WARNING, "round %d: warning: %s", server_round, text)
         self._on_round(metrics)
         self._judge(outcome)
+        self._said = most_said(outcome.replies)
         if server_round % self._checkpoint_every == 0:
             self._save()
 

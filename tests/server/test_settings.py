@@ -120,6 +120,10 @@ def test_an_unforeseen_error_leaves_as_its_kind_only(monkeypatch: pytest.MonkeyP
     grid = InProcessGrid("model=logistic_regression federation.num_clients=4")
     site, state = site_of(grid)
     monkeypatch.setattr(site.shards, "of", fail)
+    (report,) = site.evaluate(Instruction(0, (0,)), state).reports  # in a simulation it is the person's own
+    assert str(report.rejected).startswith("KeyError: 'patient 4711' (tests/server/test_settings.py, line ")
+    assert str(report.rejected).endswith(", in fail)")
+    monkeypatch.setattr(site.protection, "_on_device", True)
     (report,) = site.evaluate(Instruction(0, (0,)), state).reports
     assert report.rejected == "KeyError (see the client's log)"
     assert site.train(0, Instruction(1, (0,), (1.0,)), state) == (ClientReport(0, rejected=report.rejected), {})

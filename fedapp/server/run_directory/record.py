@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.common.files import write_atomically
+from fedapp.common.tensor_file import tensor_file
 from fedapp.server.outcome import RoundOutcome
 from fedapp.server.run_directory.history import History, plain
 from fedapp.server.run_directory.warnings import Warnings
@@ -117,8 +117,7 @@ class RunRecord:
                 self._events.add_text("privacy", "  \n".join(f"{name}: {value}" for name, value in facts.items()))
             self._events.close()
         if state is not None:
-            content = save({name: value.contiguous() for name, value in state.items()})
-            write_atomically(self.directory / "model.safetensors", content)
+            write_atomically(self.directory / "model.safetensors", tensor_file(state))
         content = (json.dumps(plain(summary), indent=2) + "\n").encode()
         write_atomically(self.directory / "summary.json", content)
 
