@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=list(FORMATS), required=True)
     parser.add_argument("--output", type=Path, help="[<run_dir>/model.torchscript or model.onnx]")
     parser.add_argument("--check", type=Path, nargs="+", default=(), help="files to compare on, as for predict.py")
+    parser.add_argument("--best", action="store_true", help="the best model of the run's rounds, not its result")
     return parser.parse_args(arguments)
 
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     path = options.output or options.run_dir / f"model{FORMATS[options.format].suffix}"
     try:
-        saved = load_run(options.run_dir)
+        saved = load_run(options.run_dir, best=options.best)
         inputs, what = examples_to_check(saved, options.check)
         difference = export(saved, options.format, path, inputs)
     except (FedappError, OSError) as error:

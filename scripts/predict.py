@@ -31,6 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("files", type=Path, nargs="+", help="images or folders of images; or CSV files")
     parser.add_argument("--output", type=Path, help="write a CSV file, with the probability of every class")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... [auto]")
+    parser.add_argument("--best", action="store_true", help="the best model of the run's rounds, not its result")
     return parser.parse_args(arguments)
 
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.output is not None and not options.output.parent.is_dir():
             raise FedappError(f"--output {options.output}: there is no folder {options.output.parent}")
-        saved = load_run(options.run_dir, resolve_device(options.device, "--device"))
+        saved = load_run(options.run_dir, resolve_device(options.device, "--device"), best=options.best)
         predictions = predict(saved, options.files)
         if options.output is not None:
             write_atomically(options.output, predictions.to_csv())

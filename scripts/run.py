@@ -5,6 +5,7 @@
     python scripts/run.py data=breast_cancer model=mlp federation.num_rounds=10
     python scripts/run.py -m optimizer.lr=0.05,0.1 run.seed=0,1     a sweep, one run directory each
     python scripts/run.py data=csv data.path=t.csv data.label=y --check     say what is in the data, and stop there
+    python scripts/run.py --resume RUN_DIR                          go on with a run, by its own overrides
     python scripts/run.py --cfg job                                 show the config; --help shows the groups
 
 The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
@@ -27,6 +28,7 @@ from rich.console import Console
 
 from fedapp.common.errors import FedappError
 from fedapp.config import by_group, compose
+from fedapp.launch.resume_arguments import resumed_arguments
 from fedapp.launch.show import Finished, show_sweep
 from fedapp.launch.show_findings import check_only
 from fedapp.launch.simulate import Launcher
@@ -47,8 +49,9 @@ def job(_: DictConfig) -> None:
 def main() -> int:
     global only_check
     only_check = "--check" in sys.argv[1:]
-    arguments = sys.argv[1:] = by_group([argument for argument in sys.argv[1:] if argument != "--check"])
     try:
+        given = resumed_arguments([argument for argument in sys.argv[1:] if argument != "--check"])
+        arguments = sys.argv[1:] = by_group(given)
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):
             compose([argument for argument in arguments if not argument.startswith("hydra.")])

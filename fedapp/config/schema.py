@@ -47,6 +47,8 @@ class Federation:
     target_accuracy: float | None = bounded(gt=0, le=1)
     patience: int | None = bounded(ge=1)
     patience_metric: str = MISSING
+    min_delta: float = bounded(ge=0)
+    result: str = choice("last", "best")
     max_seconds: float | None = bounded(gt=0)
     final_evaluation: bool = MISSING
     personal: Any = MISSING

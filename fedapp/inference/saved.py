@@ -4,6 +4,7 @@ Neither the training data nor pretrained weights nor a network is needed, and no
 """
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,13 @@ class Saved:
         return torch.cat([self.predictor(chunk.to(device)).cpu() for chunk in torch.split(inputs, BATCH)])
 
 
-def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
-    """The model in `directory`. Raises ModelError or ConfigError, naming the file, for what is no finished run, a
-    model that does not fit its config.yaml or is not the one of its summary.json, and foreign code."""
-    config, weights = _files(directory)
+def load_run(directory: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Saved:
+    """The model in `directory`: its result, or with `best` the best one of its rounds.
+
+    Raises ModelError or ConfigError, naming the file, for what is no finished run, a model that does not fit its
+    config.yaml or is not the one of its summary.json, and foreign code.
+    """
+    config, weights = _files(directory, "best.safetensors" if best else "model.safetensors")
     found = read_saved(config)
     whole = found.personal is None or instantiate("federation.personal", found.personal).whole
     if not whole and (directory / "summary.json").exists():
@@ -79,22 +83,27 @@ def load_run(directory: Path, device: torch.device | str = "cpu") -> Saved:
         raise ModelError(f"{config}: {error}") from None
     load_into(model, read_weights(weights, key="model"), f"model={weights}")
     sha256 = state_sha256(model.state_dict())
-    _check_same(directory / "summary.json", weights, sha256)
+    if not best:
+        _check_same(directory / "summary.json", weights, sha256)
     predictor = Predictor(model, task.predictions)
     return Saved(source, task, predictor.eval().requires_grad_(False).to(device), sha256)
 
 
-def _files(directory: Path) -> tuple[Path, Path]:
+def _files(directory: Path, name: str) -> tuple[Path, Path]:
     if not directory.is_dir():
         what = "a file" if directory.exists() else "no such folder"
         raise ModelError(f"{directory}: {what}; give the run directory that a run prints at its end")
-    config, weights = directory / "config.yaml", directory / "model.safetensors"
+    config, weights = directory / "config.yaml", directory / name
     if not config.is_file():
         raise ModelError(f"{directory}: holds no run, there is no config.yaml; give the directory that a run prints")
+    if not weights.is_file() and (directory / "model.safetensors").is_file():
+        raise ModelError(
+            f"{directory}: has no {name}: nobody had data to tell which of its models is the best; take its result"
+        )
     if not weights.is_file():
         raise ModelError(
             f"{directory}: has no model.safetensors, since its run has not ended. Go on with it: python scripts/run.py"
-            f" <its overrides> run.resume={directory.resolve()}"
+            f" --resume {shlex.quote(str(directory.resolve()))}"
         )
     return config, weights
 

@@ -1,6 +1,7 @@
 """Follow a run at a terminal: a progress bar, a summary at its end, and how to resume it."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,19 +30,26 @@ class Attended(Protocol):
 
 
 def attend(
-    console: Console, run: Attended, follow: Follow, overrides: Sequence[str], directory: Path, *, num_rounds: int
+    console: Console,
+    run: Attended,
+    follow: Follow,
+    overrides: Sequence[str],
+    directory: Path,
+    *,
+    num_rounds: int,
+    command: str = "",
 ) -> Finished:
     """Start `run` by `follow`, whose results go to `directory`, and follow it to its end. A failed run is shown, not
-    raised."""
+    raised. `command`: what takes `--resume <run directory>`."""
     console.print(f"run directory  {directory}", soft_wrap=True, highlight=False)
     try:
         with RoundBar(console, num_rounds) as bar:
             status = follow(bar.update)
     except KeyboardInterrupt:
-        console.print(f"stopped{_how_to_go_on(directory)}", style="bold red", soft_wrap=True, highlight=False)
+        console.print(f"stopped{_how_to_go_on(directory, command)}", style="bold red", soft_wrap=True, highlight=False)
         raise
     except FederationError as gone:  # the SuperLink has
-        raise FederationError(f"{gone}{_how_to_go_on(directory)}") from None
+        raise FederationError(f"{gone}{_how_to_go_on(directory, command)}") from None
     if (found := run.run_directory) is not None and found != str(directory):
         console.print(f"on the SuperLink's machine: {found}", soft_wrap=True, highlight=False)
         directory = Path(found)
@@ -50,15 +58,17 @@ def attend(
         show_summary(console, summary, directory)
     if status.completed:
         return Finished(overrides, directory, summary, None)
-    error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory)}"
+    error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory, command)}"
     say_error(console, error)
     return Finished(overrides, directory, summary, error)
 
 
-def _how_to_go_on(directory: Path) -> str:
+def _how_to_go_on(directory: Path, command: str) -> str:
     """A hint, where there is a checkpoint."""
     if not checkpoint_files(directory / "checkpoint"):
         return ""
+    if command:
+        return f"\nTo go on with it: {command} --resume {shlex.quote(str(directory))}"
     return f"\nTo go on with it, add run.resume={directory} to the same overrides"
 
 

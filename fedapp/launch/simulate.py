@@ -114,7 +114,8 @@ class Launcher:
             self._console.print(run.about, highlight=False)
             rounds = config.federation.num_rounds
             follow = partial(run.follow, ready)
-            return attend(self._console, run, follow, overrides, directory, num_rounds=rounds)
+            command = "python scripts/run.py"
+            return attend(self._console, run, follow, overrides, directory, num_rounds=rounds, command=command)
         finally:
             run.end()
 

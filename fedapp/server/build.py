@@ -148,6 +148,7 @@ def stop_rules(config: Config, parts: Parts, test: Examples | None) -> StopRules
         target_accuracy=federation.target_accuracy,
         patience=federation.patience,
         patience_metric=metric,
+        min_delta=federation.min_delta,
         lower_is_better=metric not in parts.task.metrics or parts.task.metrics[metric].lower_is_better,
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,

@@ -22,6 +22,7 @@ from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_config, checkpoint_of
+from fedapp.server.ending import Ending
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.population.joining import AdmissionRules
@@ -33,7 +34,7 @@ from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_form
 from fedapp.server.summary import show, summarise
-from fedapp.server.training_run import Ending, OnRound, TrainingRun
+from fedapp.server.training_run import OnRound, TrainingRun
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -101,13 +102,16 @@ def run_federation(
             rounds,
             record,
             checked.rules,
-            Ending(config.federation.final_evaluation, config.federation.deliver),
+            Ending(config.federation.final_evaluation, config.federation.deliver, config.federation.result == "best"),
             checkpoint_every=config.run.checkpoint_every,
             about={"config": as_json(config), "overrides": list(overrides)},
             start=start,
             on_round=on_round,
         )
         result = run.run(resumed)
+        if result.best is not None:
+            load_shared(parts.model, result.best)
+            record.keep_best(parts.whole.state_dict())
         load_shared(parts.model, result.state)
         summary = {**summarise(checked, roster, run, result), **rounds.central.details(result.state)}
         record.finish(summary, parts.whole.state_dict())

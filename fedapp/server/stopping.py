@@ -27,14 +27,16 @@ class Progress:
 
 @dataclass
 class StopRules:
-    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant;
-    `min_clients`, for messages, how many good replies a round needs."""
+    """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant,
+    `min_delta` by how much a value must be better to count; `min_clients`, for messages, how many good replies a round
+    needs."""
 
     num_rounds: int
     target_accuracy: float | None = None
     patience: int | None = None
     patience_metric: str = "loss"
     lower_is_better: bool = True
+    min_delta: float = 0.0
     max_seconds: float | None = None
     max_failed_rounds: int = 3
     min_clients: int = 1
@@ -48,11 +50,14 @@ class StopRules:
         judged: float | None,
         seconds: float,
         budget_spent: bool = False,
-    ) -> None:
+        of_before: bool = False,
+    ) -> bool:
         """Count one more round. `accuracy` and `judged` (the patience metric) are the global model's; None where nobody
         has data for them, or they are not defined on it: such a round is neither better nor worse than the best.
 
-        `seconds`: how long the run has been running. `budget_spent`: too few clients have privacy budget left.
+        `of_before`: `judged` is of the model that the round began with, as validation splits have it. Returns whether
+        that model is the best so far. `seconds`: how long the run has been running. `budget_spent`: too few clients
+        have privacy budget left.
         """
         now = self.progress
         now.round, now.seconds = now.round + 1, seconds
@@ -65,7 +70,9 @@ class StopRules:
         if judged is not None:
             now.stale_rounds += 1
             if self._better(judged):
-                now.best, now.best_round, now.stale_rounds = judged, now.round, 0
+                now.best, now.best_round, now.stale_rounds = judged, now.round - of_before, 0
+                return True
+        return False
 
     def reason(self) -> str | None:
         """Why the run ends here, or None.
@@ -94,7 +101,8 @@ class StopRules:
         if self._on_target():
             return f"target accuracy {self.target_accuracy:g} reached"
         if self.patience is not None and now.stale_rounds >= self.patience:
-            return f"no better {self.patience_metric} in {now.stale_rounds} rounds (patience)"
+            best = "" if now.best is None else f"; the best model is that of round {now.best_round}"
+            return f"no better {self.patience_metric} in {now.stale_rounds} rounds (patience){best}"
         if self.max_seconds is not None and now.seconds >= self.max_seconds:
             return f"{self.max_seconds:g} s are over (federation.max_seconds)"
         return "all rounds done" if now.round >= self.num_rounds else None
@@ -108,7 +116,8 @@ class StopRules:
         best = self.progress.best
         if best is None:
             return value == value
-        return value < best if self.lower_is_better else value > best
+        gain = best - value if self.lower_is_better else value - best
+        return gain > self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON holds it."""

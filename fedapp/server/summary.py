@@ -8,9 +8,10 @@ from typing import Any
 from fedapp.common.logger import log
 from fedapp.common.state_digest import state_sha256
 from fedapp.server.check_config import Checked
+from fedapp.server.ending import Result
 from fedapp.server.population.roster import Roster
 from fedapp.server.run_directory.versions import versions
-from fedapp.server.training_run import Result, TrainingRun
+from fedapp.server.training_run import TrainingRun
 
 __all__ = ["said", "show", "summarise"]
 
@@ -28,6 +29,7 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
         "rounds_to_target": progress.rounds_to_target,
         f"best_{run.rules.patience_metric}": progress.best,
         "best_round": progress.best_round,
+        "result": config.federation.result,
         **({"test_loss": None, f"test_{parts.task.main_metric}": None} | result.test),
         **result.final,
         "clients": len(roster.nodes),

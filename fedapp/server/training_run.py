@@ -3,7 +3,6 @@
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
@@ -12,40 +11,18 @@ from torch import Tensor
 from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.server.clock import Clock
+from fedapp.server.ending import Ending, Result
 from fedapp.server.outcome import Metrics, RoundOutcome, most_said, round_line
 from fedapp.server.procedure import Procedure
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.run_directory.checkpoint_writer import CheckpointWriter
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.stopping import StopRules
+from fedapp.wire.model import GlobalModel
 
-__all__ = ["Ending", "OnRound", "Result", "TrainingRun"]
+__all__ = ["OnRound", "TrainingRun"]
 
 OnRound = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What happens after the last round: every client evaluates the model (`evaluate`), or stores it (`deliver`)."""
-
-    evaluate: bool = True
-    deliver: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """`failed` is None for a run that came to its end, else why it did not; `state` is the last good model.
-
-    `test` and `final`: its metrics on the server's data, and on the clients. `delivered`: how many clients store it.
-    """
-
-    state: Mapping[str, Tensor]
-    rounds: int
-    stop_reason: str
-    failed: str | None
-    test: Metrics
-    final: Metrics
-    delivered: int = 0
 
 
 class TrainingRun:
@@ -70,6 +47,7 @@ class TrainingRun:
         self._on_round = on_round
         self._checkpoints = CheckpointWriter(record.directory / "checkpoint")
         self._name = secrets.token_hex(8)  # of this run, however often it is resumed
+        self._best: Mapping[str, Tensor] | None = None  # the best model so far
         self._said = ""  # what most clients of the last round said that sent nothing
         self._test: Metrics = {}  # central evaluation of the model as it is now
         self._seconds_before = self._checkpoint_seconds = 0.0  # of running before this process; of the last checkpoint
@@ -96,8 +74,11 @@ class TrainingRun:
         if done % self._checkpoint_every:
             self._save()
         self._checkpoints.finish()  # before clients store a result that the server could lose
+        if self.ending.best and self._best is not None and failed is None:
+            self.procedure.model = GlobalModel(self._best)
+            self._test = self.procedure.begin()
         final, delivered = self._end(done) if failed is None else ({}, 0)
-        return Result(self.procedure.model.state, done, reason, failed, self._test, final, delivered)
+        return Result(self.procedure.model.state, done, reason, failed, self._test, final, delivered, self._best)
 
     @property
     def seconds(self) -> float:
@@ -109,6 +90,7 @@ class TrainingRun:
         clock = Clock(self._checkpoint_seconds)
         self._checkpoint_seconds = 0.0
         self._checkpoints.check()
+        before = self.procedure.model.state
         outcome = self.procedure.round(server_round, self._name, clock)
         self._test = outcome.test
         times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
@@ -117,20 +99,25 @@ class TrainingRun:
         log(INFO, "round %d/%d  %s", server_round, self.rules.num_rounds, round_line(metrics))
         for text in outcome.warnings.values():
             log(WARNING, "round %d: warning: %s", server_round, text)
-        self._on_round(metrics)
-        self._judge(outcome)
+        self._on_round({**metrics, "warnings": dict(outcome.warnings)})
+        self._judge(outcome, before)
         self._said = most_said(outcome.replies)
         if server_round % self._checkpoint_every == 0:
             self._save()
 
-    def _judge(self, outcome: RoundOutcome) -> None:
-        self.rules.update(
+    def _judge(self, outcome: RoundOutcome, before: Mapping[str, Tensor]) -> None:
+        """Into the stop rules. `before`: the model that the round began with, which validation splits have judged."""
+        of_before = f"test_{self.rules.patience_metric}" not in outcome.test
+        is_best = self.rules.update(
             changed=outcome.changed,
             accuracy=outcome.judged("accuracy"),
             judged=outcome.judged(self.rules.patience_metric),
             seconds=self.seconds,
             budget_spent=self.procedure.exhausted,
+            of_before=of_before,
         )
+        if is_best:
+            self._best = before if of_before else self.procedure.model.state
 
     def _end(self, done: int) -> tuple[Metrics, int]:
         """Federated evaluation of the final model, if it is wanted, and how many clients store it."""
@@ -169,6 +156,7 @@ class TrainingRun:
                 optimizer=self.procedure.optimizer_state(),
                 values=values,
                 config=self._about["config"],
+                best=self._best if self._best is not None and self._best is not self.procedure.model.state else {},
             )
         )
         self._checkpoint_seconds = time.perf_counter() - start
@@ -177,5 +165,7 @@ class TrainingRun:
         self._name, self._test = saved.values["name"], saved.values["test"]
         self.rules.load_state_dict(saved.values["rules"])
         self.procedure.load(saved)
+        if self.rules.progress.best is not None:
+            self._best = saved.best or self.procedure.model.state
         self._seconds_before = self.rules.progress.seconds
         log(INFO, "going on after round %d", saved.server_round)

@@ -72,7 +72,7 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(engine: str, place: Path) ->
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "stopped" in output
-    assert "To go on with it, add run.resume=" in output
+    assert "To go on with it: python scripts/run.py --resume /" in output
     names = {name for name, _ in children}
     assert ({"raylet", "gcs_server"} <= names) == (engine == "flower")
     assert not psutil.wait_procs([child for _, child in children], timeout=10)[1]

@@ -190,9 +190,7 @@ def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
     )
     assert "a file; give" in refusal(run / "config.yaml")
     (run / "model.safetensors").unlink()
-    assert refusal(run).endswith(
-        f"has not ended. Go on with it: python scripts/run.py <its overrides> run.resume={run}"
-    )
+    assert refusal(run).endswith(f"has not ended. Go on with it: python scripts/run.py --resume {run}")
     (run / "config.yaml").write_text("- 1\n")
     (run / "model.safetensors").write_bytes(b"")
     assert "no config of a run; data with its _target_ is missing" in refusal(run)

@@ -34,6 +34,22 @@ def test_not_a_number_is_never_better() -> None:
     assert rules.progress.best is None
 
 
+@pytest.mark.parametrize(("lower", "values"), [(True, [1.0, 0.95, 0.91, 0.9]), (False, [0.1, 0.15, 0.19, 0.2])])
+def test_less_than_min_delta_is_no_better(lower: bool, values: list[float]) -> None:
+    rules = StopRules(100, patience=3, min_delta=0.1, lower_is_better=lower)
+    best = [rules.update(changed=True, accuracy=None, judged=value, seconds=0) for value in values]
+    assert best == [True, False, False, False]
+    assert "the best model is that of round 1" in str(rules.reason())
+    assert rules.update(changed=True, accuracy=None, judged=values[0] - 0.2 if lower else 0.3, seconds=0)
+
+
+def test_validation_splits_judge_the_model_that_a_round_began_with() -> None:
+    rules = StopRules(100)
+    assert rules.update(changed=True, accuracy=None, judged=1.0, seconds=0, of_before=True)
+    assert rules.update(changed=True, accuracy=None, judged=0.5, seconds=0, of_before=True)
+    assert rules.progress.best_round == 1
+
+
 def test_a_metric_that_is_not_known_is_neither_better_nor_worse() -> None:
     rules = StopRules(100, patience=2)
     assert after(rules, None, None, None, 1.0, None, 1.1, None, None) is None

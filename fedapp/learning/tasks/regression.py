@@ -46,7 +46,7 @@ class Regression(Task):
                 f"task.kind.mean={self.mean}, task.kind.deviation={self.deviation}: both are needed with"
                 f" task.kind.scaling=given, and have no effect with another; it is {self.scaling}"
             )
-        if self.scaling != "none" and self.layer is None:
+        if self.scaling in ("federated", "given") and self.layer is None:
             constants = (self.mean or 0.0, self.deviation or 1.0)
             object.__setattr__(self, "layer", TargetScale(*constants, federated=self.scaling == "federated"))
 

@@ -1,15 +1,15 @@
 """Checkpoints: the whole server state after a round in one file, written whole or not at all.
 
-A file is a safetensors archive `checkpoint/round-00012.safetensors`: the global model under `model/`, the server
-optimizer's tensors under `optimizer/`, and all else as JSON in the header, with a SHA-256 over everything. Nothing in
-it is executed on loading.
+A file is a safetensors archive `checkpoint/round-00012.safetensors`: the global model under `model/`, the best one so
+far under `best/` where it is another, the server optimizer's tensors under `optimizer/`, and all else as JSON in the
+header, with a SHA-256 over everything. Nothing in it is executed on loading.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,21 @@ from fedapp.common.state_digest import state_sha256
 
 __all__ = ["Checkpoint", "checkpoint_files", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = 3
+FORMAT = 4
 NAME = re.compile(r"round-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The server after `server_round`. `optimizer` is a torch state dict, `values` and `config` are JSON."""
+    """The server after `server_round`. `optimizer` is a torch state dict, `values` and `config` are JSON. `best`: the
+    best model so far; empty where it is `model`, or there is none."""
 
     server_round: int
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     values: Mapping[str, Any]
     config: Mapping[str, Any]
+    best: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
@@ -45,6 +47,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tensors, slots = _optimizer_tensors(checkpoint.optimizer)
     tensors |= {f"model/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.model.items()}
+    tensors |= {f"best/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.best.items()}
     header = json.dumps(
         {
             "format": FORMAT,
@@ -94,6 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizer=_optimizer_state(found["optimizer"], tensors),
         values=found["values"],
         config=found["config"],
+        best={name.removeprefix("best/"): v for name, v in tensors.items() if name.startswith("best/")},
     )
 
 

@@ -88,7 +88,7 @@ class RunRecord:
             self.warnings.add(warnings)
             line["warnings"] = dict(warnings)
         if outcome is not None:
-            for stale in ("summary.json", "report.html"):  # of a run that had ended and goes on
+            for stale in ("summary.json", "report.html", "best.safetensors"):  # of a run that had ended and goes on
                 (self.directory / stale).unlink(missing_ok=True)
             self._count(outcome)
             self._history.append("clients.jsonl", self._rows(outcome))
@@ -108,6 +108,10 @@ class RunRecord:
         ]
         rows += _stray_rows(outcome)
         self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
+
+    def keep_best(self, state: Mapping[str, Tensor]) -> None:
+        """best.safetensors: the best model of the run."""
+        write_atomically(self.directory / "best.safetensors", tensor_file(state))
 
     def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
         """model.safetensors (where there is a model) and summary.json, each whole or not at all."""
