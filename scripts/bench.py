@@ -2,6 +2,7 @@
 """Benchmarks: figures of this machine, each a ratio to a reference that was measured in the same run.
 
 python scripts/bench.py simulation    a simulated round against a plain loop, Flower's own way, and pfl
+python scripts/bench.py command       the whole default run and a sweep: seconds beyond the rounds' own
 python scripts/bench.py scale         100 to 10,000 virtual clients, cohorts of 10 to 1,000: seconds, memory, bytes
 python scripts/bench.py aggregation   averaging of updates against Flower's own: speed and memory
 python scripts/bench.py deployment    a round with two SuperNodes on this machine against a stock Flower app
@@ -9,7 +10,7 @@ python scripts/bench.py dp-sgd        DP-SGD in each of Opacus's modes against p
 python scripts/bench.py ledger        what bookkeeping costs of a client's round under DP-SGD
 python scripts/bench.py features      a round of task=transfer, with features computed and kept
 python scripts/bench.py secure-aggregation    bytes, and seconds of client and server, by the size of the cohort
-python scripts/bench.py all           the first four, with their defaults, as in docs/speed.md
+python scripts/bench.py all           the first five, with their defaults, as in docs/speed.md
 python scripts/bench.py dp-sgd --repetitions 3 --steps 5 --json figures.json --plot figures.png
 
 The arms of a comparison take turns. Shown are medians and ranges of all repetitions.

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from in_process import InProcessGrid, run_in_process
 
@@ -217,6 +218,50 @@ def test_memory_is_booked_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.peak["workers"] == 0
 
 
+def test_memory_of_the_local_engine_is_booked_by_the_names_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch)
+    import time
+
+    from benchmarks.memory import MemoryWatch
+
+    worker = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'fedapp-worker'); held = bytearray(b'x' * (64 << 20))"
+    worker += "; time.sleep(60)"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with MemoryWatch() as memory, subprocess.Popen([sys.executable, "-c", program]) as process:
+        memory(process.pid)
+        deadline = time.monotonic() + 30
+        while memory.peak["workers"] < 64 << 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+    assert 64 << 20 <= memory.peak["workers"] < 256 << 20
+    assert 1 << 20 <= memory.peak["server"] < 64 << 20
+
+
+def test_a_command_is_told_by_what_it_takes_beyond_its_rounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With calls that are made up: 5 s to start, 1.5 s a run beyond its rounds, 0.1 s a round."""
+    program = command(monkeypatch)
+    from benchmarks import command as benchmark
+
+    def made_up(place: Path, home: Path, *arguments: str) -> tuple[float, float]:
+        seeds = next((argument for argument in arguments if argument.startswith("run.seed=")), "0")
+        rounds = 10 if "federation.num_rounds=10" in arguments else 60
+        runs = seeds.count(",") + 1
+        return 5.0 + runs * (1.5 + 0.1 * rounds), runs * 0.1 * rounds
+
+    monkeypatch.setattr(benchmark, "timed", made_up)
+    options = ["--engines", "local", "--repetitions", "1", "--json", str(tmp_path / "f.json"), "--markdown"]
+    assert program.main(["command", *options]) == 0
+    (row,) = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert (row["command"], row["rounds"]) == (12.5, 6.0)
+    assert abs(row["further"] - 1.5) < 1e-9
+    shown = capsys.readouterr().out
+    assert "| each further run of a sweep, seconds beyond its rounds | <= 0.5 | 1.50 |" in shown
+    assert "| the default run, command to last line / its rounds | <= 2.0 | 2.08 |" in shown
+
+
 def test_a_workplace_ends_what_was_started_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     command(monkeypatch)
     from benchmarks.arms import environment, workplace
@@ -246,20 +291,28 @@ def test_ratios_are_told_from_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         for arm, value in seconds.items()
     ]
     scale = [
-        {"clients": clients, "cohort": cohort, "rounds": [each * cohort], "peak_bytes": {"server": memory}}
+        {
+            "clients": clients,
+            "cohort": cohort,
+            "rounds": [each * cohort],
+            "peak_bytes": {"server": memory, "workers": 7},
+        }
         for clients, cohort, each, memory in ((100, 100, 0.2, 5), (10_000, 100, 0.22, 5), (10_000, 10, 0.2, 100))
     ]
-    scale.append({"clients": 10_000, "cohort": 1000, "rounds": [1.0], "peak_bytes": {"server": 105}})
+    scale.append({"clients": 10_000, "cohort": 1000, "rounds": [1.0], "peak_bytes": {"server": 105, "workers": 7}})
     rates = {"fedapp": 2.0, "flower": 2.5}
     aggregation = [{"cohort": 10, "arm": arm, "gigabytes_a_second": rate} for arm, rate in rates.items()]
     deployment = [{"arm": "stock", "to_stock": 1.0}, {"arm": "fedapp, warm", "to_stock": 0.1}]
-    rows = {"simulation": simulation, "scale": scale, "aggregation": aggregation, "deployment": deployment}
+    calls = [{"engine": "local", "command": 12.0, "rounds": 6.0, "further": 0.4}, {"engine": "flower"}]
+    rows = {"simulation": simulation, "command": calls, "scale": scale}
+    rows |= {"aggregation": aggregation, "deployment": deployment}
     found = bars(rows).rows
-    assert [row[2] for row in found] == ["1.20", "2.50", "2.50", "1.50", "1.05", "1.10", "0.80", "0.10"]
+    expected = ["1.20", "2.50", "2.50", "1.50", "0.67", "2.00", "0.40", "1.05", "1.00", "1.10", "0.80", "0.10"]
+    assert [row[2] for row in found] == expected
     assert not bars({"ledger": []}).rows
 
 
-def test_all_asks_for_four_benchmarks_with_files_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_asks_for_five_benchmarks_with_files_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command(monkeypatch)
     from benchmarks.options import ALL, parse
 
@@ -272,14 +325,15 @@ def test_all_asks_for_four_benchmarks_with_files_of_their_own(monkeypatch: pytes
 def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
     """Small, with Flower's own processes for the stock app; what is started is ended."""
     line = [sys.executable, str(SCRIPTS / "bench.py"), "simulation", "--quick", "--model", "2nn", "--cohort", "10"]
-    line += ["--arms", "ideal", "stock", "--json", "figures.json"]
+    line += ["--arms", "ideal", "fedapp", "stock", "--json", "figures.json"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert [row["arm"] for row in rows] == ["ideal", "stock"]
-    assert rows[1]["steps"] == [[100, 100, 100]]
-    assert rows[1]["to_ideal"] > 0
-    assert rows[1]["first"][0] > 0
+    assert [row["arm"] for row in rows] == ["ideal", "fedapp", "stock"]
+    for row in rows[1:]:
+        assert row["steps"] == [[100, 100, 100]]
+        assert row["to_ideal"] > 0
+        assert row["first"][0] > 0
 
 
 def test_deployment_compares_with_the_stock_app(

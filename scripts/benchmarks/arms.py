@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -91,10 +92,13 @@ def fedapp(work: Work, place: Path, home: Path) -> Trace:
     return run_fedapp(work, place, home)
 
 
-def run_fedapp(work: Work, place: Path, home: Path, watch: Callable[[int], None] | None = None) -> Trace:
+def run_fedapp(
+    work: Work, place: Path, home: Path, watch: Callable[[int], None] | None = None, *, engine: str = "local"
+) -> Trace:
     """`watch` is given the command's process id."""
     run = place / "run"
     arguments = [sys.executable, str(SCRIPTS / "run.py"), *work.overrides, f"run.output_dir={run}"]
+    arguments.append(f"run.engine={engine}")
     start = command(arguments, home, place / "fedapp.log", watch)
     return fedapp_trace(start, run)
 
@@ -123,4 +127,10 @@ def pfl(work: Work, place: Path, home: Path, python: str = sys.executable) -> Tr
     return read_trace(start, lines_of(place / "pfl.jsonl"))
 
 
-ARMS: Mapping[str, Callable[[Work, Path, Path], Trace]] = {"ideal": ideal, "fedapp": fedapp, "stock": stock, "pfl": pfl}
+ARMS: Mapping[str, Callable[[Work, Path, Path], Trace]] = {
+    "ideal": ideal,
+    "fedapp": fedapp,
+    "fedapp-flower": partial(run_fedapp, engine="flower"),
+    "stock": stock,
+    "pfl": pfl,
+}

@@ -12,11 +12,23 @@ from benchmarks.result import Result
 __all__ = ["parse"]
 
 Run = Callable[[argparse.Namespace], Result]
-MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "stock", "pfl")
-LEAST = {"repetitions": 1, "steps": 1, "threads": 1, "cohort": 2, "clients": 2, "parameters": 10, "rounds": 2}
-ALL = ("simulation", "scale", "aggregation", "deployment")
+MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "fedapp-flower", "stock", "pfl")
+USUAL = tuple(arm for arm in ARMS if arm != "fedapp-flower")
+ENGINES = ("local", "flower")
+LEAST = {
+    "runs": 2,
+    "repetitions": 1,
+    "steps": 1,
+    "threads": 1,
+    "cohort": 2,
+    "clients": 2,
+    "parameters": 10,
+    "rounds": 2,
+}
+ALL = ("simulation", "command", "scale", "aggregation", "deployment")
 QUICK: dict[str, dict[str, Any]] = {
     "simulation": {"repetitions": 1},
+    "command": {"repetitions": 1, "runs": 2},
     "scale": {"repetitions": 1, "clients": [100, 1000], "cohort": [10, 100], "rounds": 3},
     "aggregation": {"repetitions": 1, "parameters": 1_000_000},
     "deployment": {"repetitions": 1, "rounds": 3},
@@ -65,10 +77,11 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=shape)
     commands = parser.add_subparsers(dest="benchmark", required=True)
     _simulation(commands.add_parser("simulation", help="a simulated round"))
+    _command(commands.add_parser("command", help="the whole default run, and a sweep"))
     _scale(commands.add_parser("scale", help="many virtual clients, large cohorts: seconds, memory, bytes"))
     _aggregation(commands.add_parser("aggregation", help="updates a second and peak memory of averaging"))
     _deployment(commands.add_parser("deployment", help="a round with two SuperNodes, against the stock app"))
-    commands.add_parser("all", help="these four")
+    commands.add_parser("all", help="these five")
     _in_process(commands.add_parser("dp-sgd", help="DP-SGD in each mode of Opacus"))
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
@@ -102,8 +115,16 @@ def _simulation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=2, help="runs of every arm, in turn [2]")
     parser.add_argument("--model", nargs="+", choices=MODELS, help="[both, but the CNN only with cohort 10]")
     parser.add_argument("--cohort", nargs="+", type=int, choices=COHORTS, help="[10 100]")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="[all]")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=[arm for arm in ARMS if arm != "fedapp-flower"], help="[all but one]"
+    )
     parser.add_argument("--pfl-python", default=sys.executable, help="a Python that has pfl, torch and safetensors")
+
+
+def _command(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=3, help="of each command, in turn [3]")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="[both]")
+    parser.add_argument("--runs", type=int, default=12, help="of the sweep, 10 rounds each [12]")
 
 
 def _scale(parser: argparse.ArgumentParser) -> None:

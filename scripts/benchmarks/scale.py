@@ -12,7 +12,7 @@ from fedapp.common.errors import ConfigError
 
 __all__ = ["run"]
 
-EXAMPLES = 20  # of each client: 2 steps. 10,000 clients' examples, 627 MB, lie in every worker
+EXAMPLES = 20  # of each client: 2 steps. 10,000 clients' examples are 627 MB
 MEBI = 1 << 20
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 __all__ = ["can_fork", "fork", "is_single_threaded", "write_output_to"]
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
 def can_fork() -> bool:
@@ -26,9 +26,10 @@ def is_single_threaded() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def fork(work: Callable[[socket.socket], None]) -> socket.socket:
+def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
     """Begin `work` in a new process, which is given one end of a pair of sockets; the other end is returned. The
-    process ends with `work`, and is killed when this one ends. Nobody waits for it.
+    process ends with `work`, and is killed when this one ends. Nobody waits for it. `name`: what `top` calls it, 15
+    characters at most.
 
     It must be called from the process's first thread.
     """
@@ -41,7 +42,7 @@ def fork(work: Callable[[socket.socket], None]) -> socket.socket:
     status = 1
     try:
         ours.close()
-        _end_with(parent)
+        _begin(name, parent)
         for number, action in (
             (signal.SIGINT, signal.SIG_IGN),  # Ctrl-C at the terminal reaches all; the program decides
             (signal.SIGTERM, signal.SIG_DFL),
@@ -61,8 +62,9 @@ def fork(work: Callable[[socket.socket], None]) -> socket.socket:
         os._exit(status)  # what the parent would do at its end is not for this process
 
 
-def _end_with(parent: int) -> None:
+def _begin(name: str, parent: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_NAME, name.encode())
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before it could be asked for
         os._exit(1)

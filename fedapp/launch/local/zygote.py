@@ -19,7 +19,7 @@ class Zygote:
     have. `run` and `reporter` give the socket of a new child; Raises EOFError or OSError where the zygote has gone."""
 
     def __init__(self) -> None:
-        self._connection = fork(_serve)
+        self._connection = fork("fedapp-zygote", _serve)
 
     def run(self, settings: dict[str, object]) -> socket.socket:
         return self._new({"what": "run", **settings})
@@ -38,16 +38,17 @@ class Zygote:
 
 
 def _serve(connection: socket.socket) -> None:
-    kinds = {"run": _be_parent, "reporter": _report}
+    kinds = {"run": ("fedapp-run", _be_parent), "reporter": ("fedapp-report", _report)}
     while True:
         header, _ = receive(connection)
-        begin = partial(kinds[header.pop("what")], settings=header)
+        name, task = kinds[header.pop("what")]
+        begin = partial(task, settings=header)
 
         def child(own: socket.socket, begin: Callable[[socket.socket], None] = begin) -> None:
             connection.close()
             begin(own)
 
-        with fork(child) as other:
+        with fork(name, child) as other:
             send(connection, {}, [other.fileno()])
 
 
@@ -66,7 +67,7 @@ def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
             connection.close()
             work(own, prepared)
 
-        with fork(worker) as other:
+        with fork("fedapp-worker", worker) as other:
             send(connection, {}, [other.fileno()])
 
 
