@@ -14,6 +14,7 @@ The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedapp.common.errors import FedappError
+from fedapp.common.errors import ConfigError, FedappError
 from fedapp.config import by_group, compose
 from fedapp.launch.resume_arguments import resumed_arguments
 from fedapp.launch.show import Finished, show_sweep
@@ -36,6 +37,7 @@ from fedapp.launch.simulate import Launcher
 console = Console(stderr=False)
 finished: list[Finished] = []
 only_check = False
+NO_RUN = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")  # they write nothing
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -44,6 +46,20 @@ def job(_: DictConfig) -> None:
     directory = Path(settings.runtime.output_dir)
     run = partial(check_only, console) if only_check else launcher.run
     finished.append(run(list(settings.overrides.task), directory))
+
+
+def check_outputs(arguments: Sequence[str]) -> None:
+    """Hydra makes a folder for each run below ./outputs; what keeps it from that it tells by a traceback."""
+    if any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=", *NO_RUN)) for argument in arguments):
+        return
+    folder = Path("outputs")
+    made = folder if folder.exists() else Path()
+    if not made.is_dir() or not os.access(made, os.W_OK | os.X_OK):
+        why = "is a file" if made.is_file() else "is not yours to write"
+        raise ConfigError(
+            f"{made.absolute()}: {why}, and there the run's output would go; start from a folder of your own, or set"
+            " hydra.run.dir=/a/folder/of/your/own"
+        )
 
 
 def main() -> int:
@@ -55,6 +71,7 @@ def main() -> int:
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):
             compose([argument for argument in arguments if not argument.startswith("hydra.")])
+        check_outputs(arguments)
         job()
     except FedappError as error:
         console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from fedapp.common.errors import FederationError
 from fedapp.launch.follow import RunStatus
 from fedapp.launch.show import Finished, RoundBar, say_error, show_summary
 from fedapp.server.run_directory.checkpoint import checkpoint_files
+from fedapp.server.run_directory.lock import is_held
 
 __all__ = ["Attended", "attend"]
 
@@ -65,7 +66,7 @@ def attend(
 
 def _how_to_go_on(directory: Path, command: str) -> str:
     """A hint, where there is a checkpoint."""
-    if not checkpoint_files(directory / "checkpoint"):
+    if not checkpoint_files(directory / "checkpoint") or is_held(directory):  # another run's
         return ""
     if command:
         return f"\nTo go on with it: {command} --resume {shlex.quote(str(directory))}"

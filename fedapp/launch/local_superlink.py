@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from fedapp.common.errors import FederationError
 from fedapp.common.files import write_atomically
+from fedapp.common.loopback import past_proxies
 from fedapp.data.splits import SPLITS
 from fedapp.flower.superlink_settings import IN_MEMORY, TASK_POLL_INTERVAL
 from fedapp.launch.guard import Guard, end_family
@@ -48,7 +49,7 @@ RAY_SETTINGS = {  # unless the person's environment has others
 def flower_environment(home: Path) -> dict[str, str]:
     """The environment for Flower's commands: this Python's programs first, nothing sent or fetched unasked."""
     return {
-        **os.environ,
+        **past_proxies(os.environ),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",

@@ -29,7 +29,7 @@ from fedapp.server.population.joining import AdmissionRules
 from fedapp.server.population.preflight import Population, preflight
 from fedapp.server.population.roster import Roster
 from fedapp.server.rounds import SynchronousRounds
-from fedapp.server.run_directory.claim import claim
+from fedapp.server.run_directory.claim import claim, writing
 from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_form
@@ -89,7 +89,8 @@ def run_federation(
     check_cohort(checked, len(population.nodes))
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
-    with only_writer(directory):
+    with only_writer(directory), writing(directory):
+        claim(directory, resume=config.run.resume is not None)  # another may have had it until now
         resumed = checkpoint_of(checked, directory)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))

@@ -1,11 +1,17 @@
 """Whether a directory can be a run's own."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.server.run_directory.checkpoint import checkpoint_files
 
-__all__ = ["claim"]
+__all__ = ["claim", "writing"]
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def claim(directory: Path, *, resume: bool = False) -> None:
@@ -25,3 +31,18 @@ def claim(directory: Path, *, resume: bool = False) -> None:
         raise ConfigError(
             f"run.output_dir={directory}: cannot be written ({why}); choose a directory of your own"
         ) from None
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """A full disk, or a directory that can no longer be written, ends a run with a message and not with a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM | NOT_ALLOWED:
+            raise
+        remedy = "make room" if error.errno in NO_ROOM else "let this user write there"
+        where = error.filename or directory
+        raise FederationError(
+            f"{where}: cannot be written ({error.strerror}); {remedy}, then go on from the last checkpoint"
+        ) from error
