@@ -100,7 +100,7 @@ def test_overrides_cannot_choose_code_or_read_the_environment(override: str) -> 
         (["data=breast_cancer"], ["model=cnn", "model=mlp"]),
         (["model=torchvision", "model.name=resnet81"], ["model.name", "resnet81", "resnet18"]),
         (["task.metrics=[accurracy]"], ["task.metrics", "accurracy", "balanced_accuracy"]),
-        (["task.metrics=[../task/horizontal]"], ["task.metrics=['../task/horizontal']", "auc, balanced_accuracy"]),
+        (["task.metrics=[../task/horizontal]"], ["task.metrics=['../task/horizontal']", "auc, ", "balanced_accuracy"]),
         (["task/loss=huber"], ["task.loss=Huber", "classification", "task/loss=auto or task/loss=cross_entropy"]),
         (["task/loss=huber", "task.loss.delta=0"], ["task.loss.delta=0", "greater than 0"]),
         (["task/loss=huber", "+task.loss.slope=1"], ["task.loss.slope", "no such argument"]),
