@@ -81,6 +81,7 @@ class Site:
             self.shards.load()
         agreements = self.task.agreements
         counts, faults, rows = list[int](), list[str](), list[tuple[Tensor, ...]]()
+        digests = list[str]()
         for client in clients:
             try:
                 train, fault = self.shards.of(client).train, ""
@@ -97,6 +98,7 @@ class Site:
                 train, fault, found = None, told(error, self.on_device), None
             counts.append(0 if train is None else len(train))
             faults.append(fault)
+            digests.append("" if train is None or self.on_device else self.shards.of(client).sha256())
             zeros = torch.zeros(sum(agreement.width for agreement in agreements))
             rows.append((zeros,) * 3 if found is None else (found.count, found.mean, found.squares))
         columns: Mapping[str, Tensor] = {}
@@ -111,6 +113,7 @@ class Site:
                 tuple(faults),
                 moments=columns,
                 backbone=self.backbone,
+                data=() if self.on_device else tuple(digests),
             )
         )
 

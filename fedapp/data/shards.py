@@ -32,6 +32,9 @@ class ClientData:
     train: Examples
     validation: Examples
 
+    def sha256(self) -> str:
+        return sha256(f"{self.train.sha256()}{self.validation.sha256()}".encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Moments:

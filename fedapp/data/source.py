@@ -4,6 +4,7 @@ A new data set is one file beside this one with one subclass of `DataSource`, an
 `conf/data/` whose `_target_` names it.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,14 @@ class Examples:
 
     def to(self, device: torch.device) -> "Examples":
         return Examples(self.inputs.to(device), self.targets.to(device))
+
+    def sha256(self) -> str:
+        """Of all bytes of inputs and targets, on the CPU."""
+        digest = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     @property
     def nbytes(self) -> int:

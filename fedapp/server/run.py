@@ -32,7 +32,7 @@ from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.run_directory.claim import claim, writing
 from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
-from fedapp.server.run_directory.resume import check_same_form
+from fedapp.server.run_directory.resume import check_same_data, check_same_form
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
 
@@ -94,9 +94,17 @@ def run_federation(
         resumed = checkpoint_of(checked, directory)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))
+        data = {f"client {client}": said for client, said in sorted(population.data.items())}
+        data |= {"the server's test": checked.test.sha256()} if checked.test is not None else {}
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
         record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved)
+        if resumed is not None:
+            warnings = check_same_data(resumed, data, refuse=bool(population.partitions))
+            record.warnings.add(warnings)
+            for text in warnings.values():
+                log(WARNING, "%s", text)
+            data = resumed.values["data"] | data
         log(INFO, "run directory: %s", directory)
         rounds.strategy.summary()
         run = TrainingRun(
@@ -105,7 +113,7 @@ def run_federation(
             checked.rules,
             Ending(config.federation.final_evaluation, config.federation.deliver, config.federation.result == "best"),
             checkpoint_every=config.run.checkpoint_every,
-            about={"config": as_json(config), "overrides": list(overrides)},
+            about={"config": as_json(config), "overrides": list(overrides), "data": data},
             start=start,
             on_round=on_round,
         )

@@ -27,8 +27,8 @@ OnRound = Callable[[dict[str, Any]], None]
 
 class TrainingRun:
     """A checkpoint is written every `checkpoint_every` rounds and at the end. `about` goes into each: `config`, as
-    JSON, and `overrides`. `start`: of this process's part of the run, by `time.perf_counter`. `on_round` is called with
-    what was written of each round."""
+    JSON, `overrides`, and `data`. `start`: of this process's part of the run, by `time.perf_counter`. `on_round` is
+    called with what was written of each round."""
 
     def __init__(
         self,
@@ -148,6 +148,7 @@ class TrainingRun:
             "rules": self.rules.state_dict(),
             "test": self._test,
             "overrides": self._about["overrides"],
+            "data": self._about["data"],
         }
         self._checkpoints.write(
             Checkpoint(

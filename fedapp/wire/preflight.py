@@ -26,6 +26,7 @@ class PreflightReport:
     deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`. `num_partitions` is
     how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own. `backbone`: the
     digest of what of the model is frozen, and so never sent. `site`: what its operator calls it, "" for nothing.
+    `data`: of simulations only, by client the digest of its examples; a device tells nothing of the kind.
     """
 
     code: str
@@ -38,6 +39,7 @@ class PreflightReport:
     num_partitions: int = 0
     backbone: str = ""
     site: str = ""
+    data: tuple[str, ...] = ()
 
 
 def pack_preflight(report: PreflightReport) -> RecordDict:
@@ -51,6 +53,7 @@ def pack_preflight(report: PreflightReport) -> RecordDict:
             "num-partitions": report.num_partitions,
             "backbone": report.backbone,
             "site": report.site,
+            "data": list(report.data),
         }
     )
     metrics = MetricRecord({"num-examples": list(report.num_examples)})
@@ -65,6 +68,9 @@ def unpack_preflight(content: RecordDict) -> PreflightReport:
     config = content.config_records[CONFIG]
     clients, faults = numbers(config["clients"]), config["faults"]
     counts = numbers(content.metric_records[METRICS]["num-examples"])
+    digests = config["data"]
+    if not isinstance(digests, list) or len(digests) not in (0, len(clients)):
+        raise ValueError("the lists of a preflight report differ in length")
     if not isinstance(faults, list) or not len(clients) == len(faults) == len(counts):
         raise ValueError("the lists of a preflight report differ in length")
     moments = arrays_to_state(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
@@ -79,6 +85,7 @@ def unpack_preflight(content: RecordDict) -> PreflightReport:
         num_partitions=count(config["num-partitions"]),
         backbone=text(config["backbone"]),
         site=text(config["site"])[:LONGEST_NAME],
+        data=tuple(text(digest)[:LONGEST_NAME] for digest in digests),
     )
 
 

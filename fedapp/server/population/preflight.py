@@ -32,7 +32,8 @@ class Population:
     `supernodes` are all that were asked; in a simulation they share the data in `partitions` parts. `mean` and `std`
     are the features' scaling constants over all clients, where the schema asks for them. `bound`: what a client's
     count may weigh. `bounded`: by client, what of its report was bounded. `names`: what log and summary call a client,
-    where its operator has named its site.
+    where its operator has named its site. `data`: by client, what shows whether its data is the same as before: the
+    number of its examples, and of simulations their digest.
     """
 
     nodes: Mapping[int, int]
@@ -45,6 +46,7 @@ class Population:
     bound: CountBound | None = None
     bounded: Mapping[int, str] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    data: Mapping[int, str] = field(default_factory=dict)
 
 
 def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
@@ -111,6 +113,7 @@ def _population(
     num_examples: dict[int, int] = {}
     moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     called: dict[int, str] = {}
+    data: dict[int, str] = {}
     twice = claimed_twice(reports)
     for client, claimants in twice.items():
         said = " and ".join(map(str, claimants))
@@ -126,6 +129,7 @@ def _population(
             elif client not in twice:
                 nodes[client], num_examples[client] = node, count
                 called[client] = who(f"client {client}", report)
+                data[client] = f"{count} {report.data[position] if report.data else ''}".strip()
                 if report.moments and rules.features:
                     count_, mean, squares = (report.moments[name][position] for name in MOMENTS)
                     moments[client] = count_, mean, squares
@@ -135,7 +139,7 @@ def _population(
             f"{len(nodes)} clients can take part, federation.min_clients={rules.min_clients} are needed{reasons}"
         )
     bound = count_bound(rules.weight_bound, num_examples.values(), devices=devices)
-    found = Population(nodes, num_examples, faults, bound=bound, names=called)
+    found = Population(nodes, num_examples, faults, bound=bound, names=called, data=data)
     if not moments:
         return found
     if not devices:  # the data is the server's own, and may be as unevenly spread as the partition has it

@@ -25,7 +25,7 @@ from fedapp.common.state_digest import state_sha256
 
 __all__ = ["Checkpoint", "checkpoint_files", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = 4
+FORMAT = 5
 NAME = re.compile(r"round-(\d+)\.safetensors")
 
 

@@ -12,7 +12,7 @@ from fedapp.common.logger import log
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
 
-__all__ = ["check_same_form", "find_checkpoint"]
+__all__ = ["check_same_data", "check_same_form", "find_checkpoint"]
 
 # Keys that do not change what a round computes. `num_rounds` and the stop rules say only when the run ends.
 FREE = frozenset(
@@ -110,6 +110,23 @@ def check_same_form(found: Checkpoint, model: Mapping[str, Tensor]) -> None:
             f"the checkpoint's model differs in {', '.join(names[:5])} from the one that this code makes of the same"
             " config; go on with the code that began the run, or start a new one"
         )
+
+
+def check_same_data(found: Checkpoint, data: Mapping[str, str], *, refuse: bool) -> dict[str, str]:
+    """By kind, a warning where data is not as it was when the run began; a ConfigError if `refuse`. `data`: by whose it
+    is, what shows that."""
+    before = found.values["data"]
+    changed = [who for who, now in data.items() if before.get(who, now) != now]
+    if not changed:
+        return {}
+    named = f"{', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}"
+    said = f"the data of {named} is not what it was when this run began"
+    if refuse:
+        raise ConfigError(
+            f"{said}, so it would end with another model: restore the data, or begin a new run from its model by"
+            " run.initial_model=<this run's directory>"
+        )
+    return {"data changed": f"{said}; it goes on with what they have now"}
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
