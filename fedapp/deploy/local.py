@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.deploy import terminal
-from fedapp.deploy.folders import make_private_folder, read_operator, read_site, read_superlink
+from fedapp.deploy.folders import SiteFolder, make_private_folder, read_operator, read_site, read_superlink
 from fedapp.deploy.register import Register
 from fedapp.deploy.run import prepare, run_prepared
 from fedapp.deploy.superlink import DeployedSuperLink
@@ -53,9 +53,9 @@ class LocalFederation:
         )
         self._supernodes = [
             SuperNode(
-                read_site(federation.root / name),
+                site := read_site(federation.root / name),
                 make_private_folder(home / name),
-                config,
+                _with_own_files(config, site, home / name),
                 warm=warm,
                 say=self._say(name),
             )
@@ -92,6 +92,13 @@ class LocalFederation:
         if self._thread.is_alive():
             self._thread.join()
         self._superlink.close()
+
+
+def _with_own_files(config: NodeConfig, site: SiteFolder, home: Path) -> NodeConfig:
+    """With the site's key and, where it has data of its own, a folder for what it stores, as scripts/deploy/supernode
+    has them."""
+    own = {"signing-key": str(site.key.absolute())}
+    return {**config, **own, **({"keep-path": str(home / "keep")} if "data-path" in config else {})}
 
 
 def site_data(root: Path, name: str) -> Path:

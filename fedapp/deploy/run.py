@@ -1,5 +1,6 @@
 """scripts/deploy/run: a run on a deployed federation, checked before and followed to its end."""
 
+import secrets
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -8,8 +9,10 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
+from fedapp.common.errors import ConfigError
 from fedapp.config import compose
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import Operator, read_operator
@@ -21,7 +24,7 @@ from fedapp.launch.show import Finished
 from fedapp.server.build import output_directory
 from fedapp.server.check_config import check_config, check_directory
 
-__all__ = ["Prepared", "main", "prepare", "run_prepared"]
+__all__ = ["Prepared", "main", "prepare", "run_prepared", "with_seed"]
 
 EXAMPLE = """Example:
   scripts/deploy/run --folder federation/operator data=csv data.label=outcome ... federation.num_rounds=20
@@ -48,6 +51,22 @@ class Prepared:
     num_rounds: int
     done: int = -1
     here: bool = True
+
+
+def with_seed(overrides: Sequence[str], *, remote: bool = False) -> list[str]:
+    """`overrides` with a seed: the one they give, that of the run they go on with, or a new one. Runs on devices must
+    not begin with the same model: what they reveal of it together would be more than a sum. Raises ConfigError."""
+    found = list(overrides)
+    if any(item.lstrip("+").startswith("run.seed=") for item in found):
+        return found
+    config = compose(overrides)
+    if config.run.resume is not None:
+        if remote:
+            raise ConfigError("run.seed: to go on with a run that is elsewhere, give its seed; its config.yaml has it")
+        saved = output_directory(config, default_directory()) / "config.yaml"
+        if saved.exists():
+            return [*found, f"run.seed={int(yaml.safe_load(saved.read_text(encoding='utf-8'))['run']['seed'])}"]
+    return [*found, f"run.seed={secrets.randbelow(1 << 31)}"]
 
 
 def prepare(overrides: Sequence[str], *, remote: bool = False) -> Prepared:
@@ -83,7 +102,7 @@ def parser() -> ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     given = parser().parse_intermixed_args(arguments)
     operator = read_operator(given.folder.absolute())
-    prepared = prepare(given.overrides, remote=given.remote)
+    prepared = prepare(with_seed(given.overrides, remote=given.remote), remote=given.remote)
     with tempfile.TemporaryDirectory(prefix="fedapp-operator-") as home:
         run = run_prepared(Console(), operator, Path(home), prepared)
     terminal.say(f"run_dir={run.directory}")

@@ -25,7 +25,7 @@ class OwnLimits:
     takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
     folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
-    large a model it loads."""
+    large a model it loads. `keep`: the folder in which it stores what lasts."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -38,6 +38,7 @@ class OwnLimits:
     weights: Path | None = None
     max_steps: int | None = None
     max_model_mb: int | None = None
+    keep: Path | None = None
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
@@ -72,6 +73,7 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         signing_key=_absolute(node_config, "signing-key"),
         peers=_absolute(node_config, "peers"),
         weights=_absolute(node_config, "weights-dir"),
+        keep=_absolute(node_config, "keep-path"),
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
     )

@@ -29,7 +29,7 @@ TASK = (
     "data=csv data.label=ill data.numeric=[age,dose] data.categorical={sex:[f,m]} data.classes=[no,yes]"
     " model=logistic_regression"
 )
-RUN = f"{TASK} federation.fraction_train=1 federation.min_clients=2"
+RUN = f"{TASK} federation.fraction_train=1 federation.min_clients=2 run.seed=0"
 
 
 def write_table(path: Path, seed: int, *, header: str = "age,dose,sex,ill") -> Path:

@@ -31,6 +31,7 @@ from fedapp.aggregation.secaggplus.messages import (
 from fedapp.aggregation.secaggplus.metrics import encode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import pack, quantise
+from fedapp.aggregation.secaggplus.repetition import Repetitions
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys, sign_list
 from fedapp.aggregation.secaggplus.state import (
@@ -60,7 +61,7 @@ class SecAggClient:
     `config_sha256`: of the config as this client has resolved it.
 
     `least`: what is asked of the sum, below which nothing is sent. `identity` signs keys and the list of survivors of a
-    round; with `peers` all of a cohort must be theirs.
+    round; with `peers` all of a cohort must be theirs. `repetitions`: for which models shares were revealed.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class SecAggClient:
         least: LeastSum = ANY,
         identity: Identity | None = None,
         peers: Peers | None = None,
+        repetitions: Repetitions | None = None,
     ) -> None:
         self.settings, self.metrics, self.seed, self.config_sha256 = settings, metrics, seed, config_sha256
-        self.least, self.identity, self.peers = least, identity, peers
+        self.least, self.identity, self.peers, self.repetitions = least, identity, peers, repetitions
 
     @property
     def stages(self) -> Mapping[str, Handler]:
@@ -141,6 +143,8 @@ class SecAggClient:
                 _expect_stage(header, "masked")
                 view = view or self._view_of(header, instruction, model, state)
                 secrets = take_secrets(state, client)
+                if self.repetitions is not None:
+                    self.repetitions.check(view, present)
                 ready[client] = protocol.receive(secrets, view, present, sealed[client], least=self.least)
             except ProtocolError as error:
                 log.error("client %d sends nothing: %s", client, error)
@@ -190,7 +194,10 @@ class SecAggClient:
 
             def answer(client: int) -> Entries:
                 secrets = take_secrets(state, client)
-                return revealed_answers(unmask(secrets, view, survivors, dropped, signatures, least=self.least))
+                revealed = unmask(secrets, view, survivors, dropped, signatures, least=self.least)
+                if self.repetitions is not None:
+                    self.repetitions.note(view, survivors)
+                return revealed_answers(revealed)
 
             return _answered(header, answer)
         except ProtocolError as error:

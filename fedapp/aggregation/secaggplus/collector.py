@@ -64,6 +64,7 @@ class Collector:
         self.view: CohortView
         self.present: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
+        self.revealing: tuple[int, ...] = ()  # the survivors, once devices were asked to reveal shares
 
     @property
     def heard(self) -> set[int]:

@@ -11,12 +11,14 @@ from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.secaggplus.client import SecAggClient
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.metrics import LARGEST
+from fedapp.aggregation.secaggplus.repetition import Repetitions
 from fedapp.aggregation.secaggplus.server import SecAggServer
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Timeouts
 from fedapp.common.device_keys import read_identity, read_peers
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, config_sha256, instantiate
+from fedapp.config import Config, instantiate
+from fedapp.config.same_maths import maths_sha256
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
@@ -91,7 +93,7 @@ class SecAggPlus(AggregationProtocol):
             self.consistency_timeout,
             self.unmask_timeout,
         )
-        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts), config_sha256(config))
+        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts), self._maths(config))
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
         """Two clients at least are a cohort. On a device, and where others are pinned, the server may lie."""
@@ -101,6 +103,11 @@ class SecAggPlus(AggregationProtocol):
             raise ConfigError(
                 "signing-key: under secure aggregation a device signs, and its node-config must name the file of its"
                 " own key (scripts/deploy/supernode does)"
+            )
+        if limits.of_device and limits.keep is None:
+            raise ConfigError(
+                "keep-path: under secure aggregation a device notes for which models it has revealed shares, and its"
+                " node-config must name a folder for it (scripts/deploy/supernode does)"
             )
         if signed and peers is None:
             log.warning(
@@ -113,11 +120,15 @@ class SecAggPlus(AggregationProtocol):
             self.settings,
             self._metric_ranges(config, parts),
             seed=config.run.seed,
-            config_sha256=config_sha256(config),
+            config_sha256=self._maths(config),
             least=LeastSum(max(2, limits.min_cohort or 0), signed=signed),
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
             peers=peers,
+            repetitions=Repetitions(limits.keep) if limits.of_device and limits.keep is not None else None,
         )
+
+    def _maths(self, config: Config) -> str:
+        return maths_sha256(config, {f"secure_aggregation.{key}" for key in self.free_keys})
 
     def _metric_ranges(self, config: Config, parts: Parts) -> dict[str, float]:
         """By name, the largest value of each metric that is aggregated along with an update. Where the privacy option

@@ -7,7 +7,8 @@ __all__ = ["ProtocolError"]
 
 class ProtocolError(FederationError):
     """`kind` names what is wrong: "forged", "replayed", "truncated", "wrong stage", "wrong round", "wrong run",
-    "wrong cohort", "duplicate share", "too few", "both secrets". Holds no data, so its text may leave a client."""
+    "wrong cohort", "duplicate share", "too few", "both secrets", "repetition". Holds no data, so its text may
+    leave a client."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}")

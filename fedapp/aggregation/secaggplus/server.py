@@ -7,6 +7,7 @@ enough of them are left; otherwise the round changes nothing and says why.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from logging import INFO, WARNING
 
 import numpy as np
@@ -75,7 +76,7 @@ class SecAggServer:
             _nothing(collector, replies, str(error))
             found = Aggregate(None, 0.0, (), replies)
         replies.close(enough=cohort.has_enough(replies))
-        return found
+        return replace(found, revealed=collector.revealing)
 
     def _aggregate(self, unmasked: Unmasked, collector: Collector, model: GlobalModel, replies: ReplyLog) -> Aggregate:
         members = [collector.view.by_client[client] for client in unmasked.survivors]

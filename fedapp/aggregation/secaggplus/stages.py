@@ -135,6 +135,7 @@ class Stages:
         without = set(collector.signers) - collector.signatures.keys()  # they would reveal nothing
         asked = set(collector.survivors) - without
         silent = set(collector.survivors)
+        collector.revealing = collector.survivors if collector.signers else ()
 
         def question(header: Header) -> RecordDict:
             content = self._lists(header)

@@ -9,27 +9,11 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.logger import log
+from fedapp.config.same_maths import FREE
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
 
 __all__ = ["check_same_data", "check_same_form", "find_checkpoint"]
-
-# Keys that do not change what a round computes. `num_rounds` and the stop rules say only when the run ends.
-FREE = frozenset(
-    {
-        *("federation.num_rounds", "federation.target_accuracy", "federation.patience", "federation.max_seconds"),
-        *(
-            "federation.max_failed_rounds",
-            "federation.final_evaluation",
-            "federation.deliver",
-            "federation.min_supernodes",
-        ),
-        *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
-        *("federation.min_delta", "federation.result"),
-        *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
-        "run.engine",
-    }
-)
 
 
 def find_checkpoint(
