@@ -12,6 +12,7 @@ from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
+from fedapp.aggregation.secaggplus.member import Sealed
 from fedapp.aggregation.secaggplus.quantise import pack, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import sign_keys
@@ -25,7 +26,7 @@ def mask(
     secrets: Secrets,
     view: CohortView,
     present: Collection[int],
-    sealed: Mapping[int, bytes],
+    sealed: Mapping[int, Sealed],
     vector: NDArray[np.int64],
     *,
     least: LeastSum = ANY,

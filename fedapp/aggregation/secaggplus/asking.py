@@ -1,6 +1,6 @@
 """A stage of a round, on the server: messages out, replies in, and whose fault is what."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 
@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from fedapp.aggregation.protocol import Ask, Cohort, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
-from fedapp.aggregation.secaggplus.messages import Header, unpack_answers, unpack_header
+from fedapp.aggregation.secaggplus.messages import Header, unpack_accused, unpack_answers, unpack_header
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.common.logger import log
 from fedapp.wire.instruction import with_stage
@@ -18,6 +18,7 @@ __all__ = ["Asking"]
 
 Take = Callable[[Header, RecordDict], None]
 Add = Callable[[int, ConfigRecord], None]
+Named = Callable[[int, Collection[int]], object]
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,15 @@ class Asking:
             else:
                 self.replies.reject(client, why)
 
-    def each(self, add: Add) -> Take:
-        """Take each client's answer by `add`, or reject that client."""
+    def each(self, add: Add, named: Named = lambda client, accused: False) -> Take:
+        """Take each client's answer by `add`, or reject that client; `named` may say that others are to blame."""
 
         def take(header: Header, content: RecordDict) -> None:
             answers, refused = unpack_answers(content, header.clients)
+            accused = unpack_accused(content, refused)
             for client, why in refused.items():
                 self.replies.reject(client, f"{header.stage}: {why}")
+                named(client, accused.get(client, ()))
             for client, record in answers.items():
                 try:
                     add(client, record)

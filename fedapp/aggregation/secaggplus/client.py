@@ -107,7 +107,7 @@ class SecAggClient:
             _expect_stage(header, "keys")
             begin_round(state, header.run, header.server_round)
         except ProtocolError as error:
-            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+            return pack_answers(header, {}, dict.fromkeys(header.clients, error))
         return _answered(header, answer)
 
     def shares(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
@@ -126,7 +126,7 @@ class SecAggClient:
             if self.least.signed:
                 check_signed_keys(view, self.peers)
         except ProtocolError as error:
-            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+            return pack_answers(header, {}, dict.fromkeys(header.clients, error))
         reply = _answered(header, answer)
         keep_view(state, view)
         return reply
@@ -137,6 +137,7 @@ class SecAggClient:
         instruction, model, present, sealed = unpack_masked(content)
         ready: dict[int, Secrets] = {}
         reports: list[ClientReport] = []
+        accused: dict[int, tuple[int, ...]] = {}
         view: CohortView | None = None
         for client in instruction.clients:  # before any of them trains, and pays for it
             try:
@@ -149,6 +150,8 @@ class SecAggClient:
             except ProtocolError as error:
                 log.error("client %d sends nothing: %s", client, error)
                 reports.append(ClientReport(client, rejected=str(error)))
+                if error.accused:
+                    accused[client] = error.accused
         total: NDArray[np.unsignedinteger] | None = None
         for client, secrets in ready.items():
             assert view is not None
@@ -160,7 +163,8 @@ class SecAggClient:
             total = masked if total is None else total + masked
             keep_secrets(state, secrets)
         packed = torch.from_numpy(pack(total, self.settings)) if total is not None else None
-        return pack_masked_reply(header, Reply(tuple(sorted(reports, key=lambda report: report.client))), packed)
+        reply = Reply(tuple(sorted(reports, key=lambda report: report.client)))
+        return pack_masked_reply(header, reply, packed, accused)
 
     def consistency(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
         """Each client's signature of the list of survivors: the only one for which it will reveal anything."""
@@ -179,7 +183,7 @@ class SecAggClient:
             view = kept_view(state, self.settings)
             _expect_view(header, view)
         except ProtocolError as error:
-            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+            return pack_answers(header, {}, dict.fromkeys(header.clients, error))
         return _answered(header, answer)
 
     def unmask(self, content: RecordDict, state: RecordDict, _: Train) -> RecordDict:
@@ -201,7 +205,7 @@ class SecAggClient:
 
             return _answered(header, answer)
         except ProtocolError as error:
-            return pack_answers(header, {}, dict.fromkeys(header.clients, str(error)))
+            return pack_answers(header, {}, dict.fromkeys(header.clients, error))
         finally:
             forget(state)
 
@@ -252,13 +256,13 @@ class SecAggClient:
 def _answered(header: Header, answer: Callable[[int], Entries]) -> RecordDict:
     """Every client's answer, or why it does not answer; it concerns that client alone."""
     answers: dict[int, Entries] = {}
-    refused: dict[int, str] = {}
+    refused: dict[int, ProtocolError] = {}
     for client in header.clients:
         try:
             answers[client] = answer(client)
         except ProtocolError as why:
             log.error("client %d does not answer: %s", client, why)
-            refused[client] = str(why)
+            refused[client] = why
     return pack_answers(header, answers, refused)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES, KeyPair, commitment
 from fedapp.aggregation.secaggplus.masks import add_mask
-from fedapp.aggregation.secaggplus.member import Shared, mask_key, self_key
+from fedapp.aggregation.secaggplus.member import Sealed, Shared, mask_key, self_key
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.quantise import signed
 from fedapp.aggregation.secaggplus.settings import Settings
@@ -129,10 +129,11 @@ class Collector:
         self._stage = "masked"
         return self.present
 
-    def sealed_for(self, client: int) -> dict[int, bytes]:
+    def sealed_for(self, client: int) -> dict[int, Sealed]:
         """By sender, the shares that are for `client`."""
         senders = (other for other in self.view.neighbours(client) if other in self.present)
-        return {sender: self._shared[sender].sealed[client] for sender in senders}
+        found = ((sender, self._shared[sender]) for sender in senders)
+        return {sender: Sealed(shared.sealed[client], *shared.shares[client]) for sender, shared in found}
 
     # --- masked vectors -----------------------------------------------------------------------------------------
 
@@ -203,10 +204,12 @@ class Collector:
         pairs = {client: KeyPair(self._rebuilt(client, self._key)) for client in self.dropped}
         for client, seed in seeds.items():
             if commitment(seed, self.view.digest, "seed", client) != self._shared[client].seed:
-                raise ProtocolError("forged", f"the shares that client {client} made do not give its self-mask seed")
+                why = f"the shares that client {client} made do not give its self-mask seed"
+                raise ProtocolError("forged", why, accused=[client])
         for client, pair in pairs.items():
             if pair.public != self.view.by_client[client].mask_key:
-                raise ProtocolError("forged", f"the shares that client {client} made do not give its mask key")
+                why = f"the shares that client {client} made do not give its mask key"
+                raise ProtocolError("forged", why, accused=[client])
         self._stage = "unmasked"
         for client, seed in seeds.items():
             add_mask(self._total, self_key(seed, self.view, client), negative=True)

@@ -1,11 +1,12 @@
 """The messages of the stage masked, in which clients train."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from fedapp.aggregation.secaggplus.messages import CLIENT, HEADER, Header, header_record
+from fedapp.aggregation.secaggplus.member import Sealed
+from fedapp.aggregation.secaggplus.messages import ACCUSED, CLIENT, HEADER, Header, header_record
 from fedapp.aggregation.secaggplus.record_values import by_client, clients_of, many_bytes
 from fedapp.common.state_digest import State
 from fedapp.wire.instruction import Instruction, pack_instruction, unpack_instruction
@@ -15,6 +16,7 @@ from fedapp.wire.reply import Reply, pack_reply, unpack_reply
 __all__ = ["pack_masked", "pack_masked_reply", "unpack_masked", "unpack_masked_reply"]
 
 MASKED = "masked"
+COLUMNS = (("sealed", "content"), ("self-commitments", "of_self"), ("key-commitments", "of_key"))
 
 
 def pack_masked(
@@ -22,7 +24,7 @@ def pack_masked(
     instruction: Instruction,
     model: GlobalModel,
     present: Iterable[int],
-    sealed: Mapping[int, Mapping[int, bytes]],
+    sealed: Mapping[int, Mapping[int, Sealed]],
 ) -> RecordDict:
     """The instruction to train, with the shares for each client, by sender."""
     content = pack_instruction(instruction, model)
@@ -30,12 +32,12 @@ def pack_masked(
     for client, shares in sealed.items():
         senders = sorted(shares)
         content[f"{CLIENT}-{client}"] = ConfigRecord(
-            {"from": senders, "sealed": [shares[sender] for sender in senders]}
+            {"from": senders, **{name: [getattr(shares[sender], key) for sender in senders] for name, key in COLUMNS}}
         )
     return content
 
 
-Masked = tuple[Instruction, State, tuple[int, ...], dict[int, dict[int, bytes]]]
+Masked = tuple[Instruction, State, tuple[int, ...], dict[int, dict[int, Sealed]]]
 
 
 def unpack_masked(content: RecordDict) -> Masked:
@@ -45,14 +47,20 @@ def unpack_masked(content: RecordDict) -> Masked:
     sealed = {}
     for client in instruction.clients:
         record = content.config_records[f"{CLIENT}-{client}"]
-        sealed[client] = by_client(record["from"], many_bytes(record["sealed"]))
+        columns = (many_bytes(record[name]) for name, _ in COLUMNS)
+        sealed[client] = by_client(record["from"], [Sealed(*row) for row in zip(*columns, strict=True)])
     return instruction, state, present, sealed
 
 
-def pack_masked_reply(header: Header, reply: Reply, packed: torch.Tensor | None) -> RecordDict:
-    """`packed`: the sum of the masked vectors of the clients that are neither rejected nor have declined; uint8."""
+def pack_masked_reply(
+    header: Header, reply: Reply, packed: torch.Tensor | None, accused: Mapping[int, Sequence[int]] | None = None
+) -> RecordDict:
+    """`packed`: the sum of the masked vectors of the clients that are neither rejected nor have declined; uint8.
+    `accused`: by client that is rejected, whose fault it says that is."""
     content = pack_reply(Reply(reply.reports, {}, {MASKED: packed} if packed is not None else {}))
     content[HEADER] = header_record(header)
+    for client, named in (accused or {}).items():
+        content[f"{CLIENT}-{client}"] = ConfigRecord({ACCUSED: list(named)})
     return content
 
 

@@ -10,7 +10,7 @@ import hashlib
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, split
 from fedapp.flower.secagg_crypto import share_keys_plaintext_concat, share_keys_plaintext_separate
 
-__all__ = ["Shared", "advertise", "apply_masks", "mask_key", "receive", "self_key", "share"]
+__all__ = ["Sealed", "Shared", "advertise", "apply_masks", "mask_key", "receive", "self_key", "share"]
 
 SHARE_BYTES = SECRET_BYTES
 
@@ -37,6 +37,14 @@ class Shared:
     sealed: Mapping[int, bytes]
     seed: bytes
     shares: Mapping[int, tuple[bytes, bytes]]
+
+
+class Sealed(NamedTuple):
+    """What a client gets of a neighbour's: two shares, sealed, and the sender's commitments to them."""
+
+    content: bytes
+    of_self: bytes
+    of_key: bytes
 
 
 def advertise(run: str, server_round: int, client: int) -> tuple[Secrets, bytes, bytes]:
@@ -79,12 +87,13 @@ def receive(
     secrets: Secrets,
     view: CohortView,
     present: Collection[int],
-    sealed: Mapping[int, bytes],
+    sealed: Mapping[int, Sealed],
     *,
     least: LeastSum = ANY,
 ) -> Secrets:
     """To be done before training: open and check the others' shares. `present`: who has shared; `sealed`: by sender,
-    the shares that are for this client. Raises ProtocolError for shares that are forged, missing, or come twice."""
+    the shares that are for this client. Raises ProtocolError for shares that are forged, missing, or come twice; it
+    names all senders of forged ones."""
     expect(secrets, "shares", view.run, view.server_round, view.digest)
     found = subset(view, present, secrets.client, "who has shared")
     least.check(view, secrets.client, found)
@@ -94,9 +103,16 @@ def receive(
         raise ProtocolError("forged", "the shares are not those of the neighbours who have shared")
     pair = KeyPair(secrets.cipher_seed)
     held = dict(secrets.held)
+    forged: dict[int, str] = {}
     for sender in neighbours:
         key = _sealing_key(pair, view, sender, secrets.client, view.by_client[sender].cipher_key)
-        held[sender] = _opened(key, sealed[sender], sender, secrets.client)
+        try:
+            held[sender] = _opened(key, sealed[sender], view, sender, secrets.client)
+        except ValueError as error:
+            forged[sender] = str(error)
+    if forged:
+        first, why = next(iter(forged.items()))
+        raise ProtocolError("forged", f"the share from client {first} {why}", accused=forged)
     return replace(secrets, stage="masked", held=held, present=tuple(sorted(found)))
 
 
@@ -132,11 +148,18 @@ def _sealing_key(pair: KeyPair, view: CohortView, sender: int, receiver: int, pu
     return pair.agree(public, view.digest, "shares", sender, receiver)
 
 
-def _opened(key: bytes, sealed: bytes, sender: int, receiver: int) -> tuple[bytes, bytes]:
-    content = open_sealed(key, sealed)
+def _opened(key: bytes, sealed: Sealed, view: CohortView, sender: int, receiver: int) -> tuple[bytes, bytes]:
+    """Raises ValueError for what the sender did not make for this client, or not as it has committed itself."""
+    content = open_sealed(key, sealed.content)
     if content is None:
-        raise ProtocolError("forged", f"the share from client {sender} was not made for this client in this round")
-    source, target, of_self, of_key = share_keys_plaintext_separate(content)
+        raise ValueError("was not made for this client in this round")
+    try:
+        source, target, of_self, of_key = share_keys_plaintext_separate(content)
+    except (ValueError, IndexError, struct.error):
+        raise ValueError("is malformed") from None
     if (source, target) != (sender, receiver) or (len(of_self), len(of_key)) != (SHARE_BYTES, SHARE_BYTES):
-        raise ProtocolError("forged", f"the share from client {sender} is malformed")
+        raise ValueError("is malformed")
+    told = (("self", of_self, sealed.of_self), ("key", of_key, sealed.of_key))
+    if any(commitment(piece, view.digest, kind, sender, receiver) != known for kind, piece, known in told):
+        raise ValueError("is not the one that it has committed itself to")
     return of_self, of_key

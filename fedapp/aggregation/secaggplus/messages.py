@@ -23,6 +23,7 @@ from fedapp.aggregation.secaggplus.record_values import by_client, bytes_of, cli
 from fedapp.wire.records import text, whole
 
 __all__ = [
+    "ACCUSED",
     "CLIENT",
     "HEADER",
     "Entries",
@@ -31,13 +32,14 @@ __all__ = [
     "pack_answers",
     "pack_question",
     "pack_signatures",
+    "unpack_accused",
     "unpack_answers",
     "unpack_header",
     "unpack_signatures",
     "unpack_survivors",
 ]
 
-HEADER, CLIENT, SIGNATURES = "secure", "client", "signatures"
+HEADER, CLIENT, SIGNATURES, ACCUSED = "secure", "client", "signatures", "accused"
 Entries = dict[str, int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]]
 
 
@@ -92,13 +94,13 @@ def unpack_header(content: RecordDict) -> Header:
     )
 
 
-def pack_answers(header: Header, answers: Mapping[int, Entries], refused: Mapping[int, str]) -> RecordDict:
+def pack_answers(header: Header, answers: Mapping[int, Entries], refused: Mapping[int, ProtocolError]) -> RecordDict:
     """`refused`: by client, why it does not answer."""
     content = RecordDict({HEADER: header_record(header)})
     for client, entries in answers.items():
         content[f"{CLIENT}-{client}"] = ConfigRecord(entries)
     for client, why in refused.items():
-        content[f"{CLIENT}-{client}"] = ConfigRecord({"refused": why})
+        content[f"{CLIENT}-{client}"] = ConfigRecord({"refused": str(why), ACCUSED: list(why.accused)})
     return content
 
 
@@ -112,6 +114,13 @@ def unpack_answers(content: RecordDict, clients: Iterable[int]) -> tuple[dict[in
         else:
             answers[client] = record
     return answers, refused
+
+
+def unpack_accused(content: RecordDict, clients: Iterable[int]) -> dict[int, tuple[int, ...]]:
+    """By client, whose fault it says that it does not answer."""
+    nothing = ConfigRecord()
+    found = {client: content.config_records.get(f"{CLIENT}-{client}", nothing) for client in clients}
+    return {client: clients_of(record[ACCUSED]) for client, record in found.items() if ACCUSED in record}
 
 
 def unpack_survivors(content: RecordDict) -> tuple[tuple[int, ...], tuple[int, ...]]:

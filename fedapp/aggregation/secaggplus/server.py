@@ -73,6 +73,8 @@ class SecAggServer:
             unmasked = Stages(collector, model, Asking(instruction.run, cohort, ask, replies), self._timeouts)()
             found = self._aggregate(unmasked, collector, model, replies)
         except ProtocolError as error:
+            for client in error.accused:
+                replies.reject(client, str(error))
             _nothing(collector, replies, str(error))
             found = Aggregate(None, 0.0, (), replies)
         replies.close(enough=cohort.has_enough(replies))

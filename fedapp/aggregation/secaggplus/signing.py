@@ -28,6 +28,7 @@ def check_signed_keys(view: CohortView, peers: Peers | None) -> None:
     """Raises ProtocolError unless each client's keys are signed by the device that is pinned for it; where nobody is
     pinned, by any device, each by another one."""
     used: set[bytes] = set()
+    faults: dict[int, str] = {}
     for member in view.members:
         told = _told(view.run, view.server_round, member)
         if peers is not None:
@@ -38,7 +39,10 @@ def check_signed_keys(view: CohortView, peers: Peers | None) -> None:
             fault = None if is_signed(member.signature, ROUND_KEYS, *told) else "signed by no device"
         used.add(signer(member.signature))
         if fault is not None:
-            raise ProtocolError("forged", f"the keys of client {member.client}: {fault}")
+            faults[member.client] = fault
+    if faults:
+        first, fault = next(iter(faults.items()))
+        raise ProtocolError("forged", f"the keys of client {first}: {fault}", accused=faults)
 
 
 def sign_list(identity: Identity, view: CohortView, client: int, survivors: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The stages of a round of secure aggregation, on the server: messages out, and replies in."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from logging import INFO
 
 from flwr.app import ConfigRecord, RecordDict
@@ -9,13 +9,10 @@ from flwr.app import ConfigRecord, RecordDict
 from fedapp.aggregation.reply_log import SURPLUS
 from fedapp.aggregation.secaggplus.answers import unpack_keys, unpack_revealed, unpack_shared, unpack_signed
 from fedapp.aggregation.secaggplus.asking import Asking, Take
+from fedapp.aggregation.secaggplus.blame import Accusations
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, unpack_masked_reply
-from fedapp.aggregation.secaggplus.messages import (
-    Header,
-    pack_question,
-    pack_signatures,
-)
+from fedapp.aggregation.secaggplus.messages import Header, pack_question, pack_signatures, unpack_accused
 from fedapp.aggregation.secaggplus.quantise import unpack
 from fedapp.aggregation.secaggplus.view_record import pack_view
 from fedapp.common.logger import log
@@ -44,6 +41,7 @@ class Stages:
     model: GlobalModel
     asking: Asking
     timeouts: Timeouts
+    accusations: Accusations = field(default_factory=Accusations)
 
     def __call__(self) -> Unmasked:
         """All of them. Raises ProtocolError where nothing can be unmasked."""
@@ -79,7 +77,11 @@ class Stages:
         def add(client: int, record: ConfigRecord) -> None:
             self.collector.add_shares(client, unpack_shared(record))
 
-        self._stage("shares", view.by_client, question, self.asking.each(add), self.timeouts.shares)
+        def named(client: int, accused: Collection[int]) -> None:
+            self.accusations.add(view, client, accused)
+
+        self._stage("shares", view.by_client, question, self.asking.each(add, named), self.timeouts.shares)
+        self.accusations.settle(view, self.asking.replies)
         present = self.collector.close_shares()
         for client in view.by_client:
             if client not in present and client not in self.asking.replies.reports:
@@ -96,6 +98,7 @@ class Stages:
             return pack_masked(header, instruction, self.model, collector.present, sealed)
 
         self._stage("masked", collector.present, question, self._take_masked, self.timeouts.masked)
+        self.accusations.settle(collector.view, self.asking.replies)
         collector.close_masked()
 
     def _take_masked(self, header: Header, content: RecordDict) -> None:
@@ -109,9 +112,11 @@ class Stages:
             vector = unpack(packed.numpy(), self.collector.settings, self.collector.length)
             self.collector.add_masked(good, vector)
         # What a single client says of its training is not asked for, and not kept.
-        self.asking.replies.add(
-            ClientReport(r.client, r.rejected, r.declined, privacy=r.privacy) for r in reply.reports
-        )
+        told = (ClientReport(r.client, r.rejected, r.declined, privacy=r.privacy) for r in reply.reports)
+        self.asking.replies.add(told)
+        for client, accused in unpack_accused(content, header.clients).items():
+            if client not in good:
+                self.accusations.add(self.collector.view, client, accused)
 
     def consistency(self) -> None:
         """Among devices: everyone's signature of who is in the sum. Nothing is revealed where too few sign."""

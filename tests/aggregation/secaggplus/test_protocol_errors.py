@@ -139,8 +139,9 @@ def test_forged_missing_and_foreign_shares_are_refused(shares: Played) -> None:
     sealed = shares.server.sealed_for(0)
     refused("forged", do_mask, shares, 0, sealed=sealed | {1: sealed[2]})  # another's
     refused("forged", do_mask, shares, 0, sealed=sealed | {1: shares.server.sealed_for(2)[1]})  # for another
-    refused("forged", do_mask, shares, 0, sealed=sealed | {1: sealed[1][:-10]})
-    refused("forged", do_mask, shares, 0, sealed=sealed | {1: b""})
+    refused("forged", do_mask, shares, 0, sealed=sealed | {1: sealed[1]._replace(content=sealed[1].content[:-10])})
+    refused("forged", do_mask, shares, 0, sealed=sealed | {1: sealed[1]._replace(content=b"")})
+    refused("forged", do_mask, shares, 0, sealed=sealed | {1: sealed[1]._replace(of_key=sealed[2].of_key)})
     refused("forged", do_mask, shares, 0, sealed={c: s for c, s in sealed.items() if c != 1})
     refused("forged", do_mask, shares, 0, sealed=sealed | {0: sealed[1]})
     earlier = play(5, SETTINGS, upto="shares").server
