@@ -1,7 +1,6 @@
 """Synchronous rounds: this is where a round happens, from top to bottom."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from logging import WARNING
 from typing import Any
 
@@ -20,7 +19,6 @@ from fedapp.server.population.attendance import Attendance
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.strategy import WeightedFedAvg
 from fedapp.server.threads import one_thread
-from fedapp.wire.instruction import Instruction
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text
 
@@ -114,24 +112,14 @@ class SynchronousRounds:
         return self.strategy.server_optimizer.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        repeated = self.strategy.repeated
-        return {
-            "roster": self.strategy.roster.state_dict(),
-            "repeated": None if repeated is None else asdict(repeated),
-        }
+        return {"roster": self.strategy.roster.state_dict(), "repeated": self.strategy.repeated.state_dict()}
 
     def load(self, saved: Checkpoint) -> None:
         model = {name: saved.model[name] for name in shared_state(self.central.network)}  # in the order of a new run
         self.strategy.roster.load_state_dict(saved.values["roster"])
-        self.strategy.repeated = _instruction(saved.values.get("repeated"))
+        self.strategy.repeated.load_state_dict(saved.values.get("repeated"))
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)
-
-
-def _instruction(saved: Mapping[str, Any] | None) -> Instruction | None:
-    if saved is None:
-        return None
-    return Instruction(**{**saved, "clients": tuple(saved["clients"]), "weights": tuple(saved["weights"])})
 
 
 def _add_late(replies: ReplyLog, late: Iterable[Late]) -> None:

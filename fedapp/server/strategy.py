@@ -15,16 +15,16 @@ from flwr.serverapp.strategy import Strategy
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
-from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.learning.task import Task
 from fedapp.server.outcome import federated_metrics, mean_train_loss
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
+from fedapp.server.repeated import RepeatedRound
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
-from fedapp.wire.instruction import Instruction, pack_instruction, restricted
+from fedapp.wire.instruction import Instruction, pack_instruction
 from fedapp.wire.model import GlobalModel
 
 __all__ = ["WeightedFedAvg"]
@@ -57,7 +57,7 @@ class WeightedFedAvg(Strategy):
         self.server_optimizer = server_optimizer
         self.client_lr, self.server_lr = client_lr, server_lr
         self.message_ttl, self.task = message_ttl, task
-        self.repeated: Instruction | None = None  # of a round that changed nothing and must be repeated as it was
+        self.repeated = RepeatedRound()
 
     @property
     def min_clients(self) -> int:
@@ -77,8 +77,9 @@ class WeightedFedAvg(Strategy):
 
     def choose(self, server_round: int, run: str) -> Cohort:
         """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name."""
-        if self.repeated is not None:
-            return self._again(replace(self.repeated, server_round=server_round))
+        if (again := self.repeated.ask(server_round, self.roster.reachable())) is not None:
+            hosts = self.roster.hosts(again.clients)
+            return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl)
         needed = self.cohorts.needed(len(self.roster.reachable()))
         free = self.roster.available(server_round, self.min_clients)
         clients = self.cohorts.sample(free, self.cohorts.asked(needed, len(free)), server_round)
@@ -93,28 +94,10 @@ class WeightedFedAvg(Strategy):
         )
         return Cohort(instruction, self.roster.hosts(weights), needed, self.min_clients, self.message_ttl)
 
-    def _again(self, instruction: Instruction) -> Cohort:
-        """The same clients with the same work: devices have revealed shares for this model, and do so again only for
-        the same sum. Raises FederationError where one of them is not there."""
-        clients = instruction.clients
-        if missing := sorted(set(clients) - set(self.roster.reachable())):
-            raise FederationError(
-                "devices have revealed shares for this model, which the round did not change, and do so again only if"
-                f" clients {list(clients)[:20]} all take part; {missing[:20]} are not there. Start a new run, or go on"
-                " with run.resume once they are"
-            )
-        hosts = self.roster.hosts(clients)
-        return Cohort(instruction, hosts, len(clients), self.min_clients, self.message_ttl)
-
     def train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
         """The next global model, or None where too few updates were good; and what came of the cohort."""
         changed, aggregate = self._train(cohort, model, ask)
-        revealing = aggregate.revealed or self.repeated is not None
-        same = changed is None or (revealing and changed.sha256 == model.sha256)
-        if not same:
-            self.repeated = None
-        elif self.repeated is None and aggregate.revealed:
-            self.repeated = restricted(cohort.instruction, aggregate.revealed)
+        self.repeated.note(cohort, model, changed, aggregate)
         return changed, aggregate
 
     def _train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:

@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -12,7 +12,7 @@ from fedapp.common.state_digest import State
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, CONFIG, arrays_to_state, number, numbers, text, whole
 
-__all__ = ["Instruction", "Params", "pack_instruction", "restricted", "stage_of", "unpack_instruction", "with_stage"]
+__all__ = ["Instruction", "Params", "pack_instruction", "stage_of", "unpack_instruction", "with_stage"]
 
 Params = Mapping[str, str | int | float | bool]  # public values of an update step in one round
 PROTOCOL, STAGE, PLAN = "protocol", "stage", "plan"
@@ -35,14 +35,6 @@ class Instruction:
     run: str = ""
     deliver: bool = False
     plan: Mapping[str, Params] = field(default_factory=dict)
-
-
-def restricted(instruction: Instruction, clients: Collection[int]) -> Instruction:
-    """The same for these of its clients only."""
-    rows = [row for row in zip(instruction.clients, instruction.weights, strict=True) if row[0] in clients]
-    return replace(
-        instruction, clients=tuple(client for client, _ in rows), weights=tuple(weight for _, weight in rows)
-    )
 
 
 def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict:
