@@ -200,7 +200,7 @@ class SecAggClient:
                 secrets = take_secrets(state, client)
                 revealed = unmask(secrets, view, survivors, dropped, signatures, least=self.least)
                 if self.repetitions is not None:
-                    self.repetitions.note(view, survivors)
+                    self.repetitions.note(view, view.component(client, survivors))
                 return revealed_answers(revealed)
 
             return _answered(header, answer)

@@ -45,7 +45,8 @@ class Repetitions:
                     raise _repetition(noted)
 
     def note(self, view: CohortView, survivors: Collection[int]) -> None:
-        """Before shares are revealed. Once this returns, it is on the disk."""
+        """Before shares are revealed; `survivors`: those in the sum whom masks connect with this client, since the sum
+        over them can be unmasked alone. Once this returns, it is on the disk."""
         found, total = sorted(survivors), math.fsum(view.by_client[client].weight for client in survivors)
         weights = [view.by_client[client].weight / total if total else 0.0 for client in found]
         with self._file() as file:

@@ -14,6 +14,8 @@ from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys
 from fedapp.common.device_keys import Identity, Peers, read_identity, read_peers
+from fedapp.common.errors import NodeConfigError
+from fedapp.privacy.limits import own_limits
 
 
 @pytest.fixture
@@ -73,6 +75,18 @@ def test_two_devices_cannot_change_places(identities: list[Identity], peers: Pee
         check_signed_keys(signed(view, swapped), peers)
 
 
+def test_without_pins_each_client_still_needs_a_device_of_its_own(identities: list[Identity]) -> None:
+    """A server that invents no device cannot have one of them stand for two clients."""
+    view = play(4, Settings(bits=12), upto="keys").server.close_keys()
+    check_signed_keys(signed(view, identities), None)
+    with pytest.raises(ProtocolError, match="client 1: signed by the device of another client") as caught:
+        check_signed_keys(signed(view, [identities[0], identities[0], *identities[2:]]), None)
+    assert caught.value.accused == (1,)
+    with pytest.raises(ProtocolError, match="client 0: signed by no device") as caught:
+        check_signed_keys(view, None)
+    assert 0 in caught.value.accused
+
+
 def test_a_run_among_pinned_devices(devices: Path, tmp_path: Path) -> None:
     """Device 3 is known to nobody: whoever pins the others does not go on in a cohort with it."""
     overrides = (
@@ -90,6 +104,13 @@ def test_a_run_among_pinned_devices(devices: Path, tmp_path: Path) -> None:
         "the keys of client 3: no device is pinned here for this client"
         in (tmp_path / "bad" / "clients.jsonl").read_text()
     )
+
+
+def test_a_min_cohort_without_peers_is_refused(devices: Path) -> None:
+    """A server could invent the rest of the cohort."""
+    with pytest.raises(NodeConfigError, match="min-cohort: needs peers"):
+        own_limits({"min-cohort": 3})
+    assert own_limits({"min-cohort": 3, "peers": str(devices / "keys")}).min_cohort == 3
 
 
 @pytest.mark.parametrize("key", ["signing-key", "peers"])

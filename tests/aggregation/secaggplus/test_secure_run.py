@@ -282,13 +282,6 @@ def test_min_cohort_admits_no_run_without_secure_aggregation(tmp_path: Path) -> 
     assert any("min-cohort" in fault for fault in summary(directory)["faults"].values())
 
 
-def test_min_cohort_needs_peers(tmp_path: Path) -> None:
-    """A server could invent the rest of the cohort."""
-    configs: list[dict[str, Any]] = [{"partition-id": 0, "num-partitions": 1, "min-cohort": 3}]
-    with pytest.raises(FederationError, match="min-cohort: needs peers"):
-        run_in_process(tmp_path / "run", SMALL, node_configs=configs)
-
-
 @pytest.mark.parametrize("value", [1, 0, -3, 2.5, "many"])
 def test_a_min_cohort_that_is_none_is_named(tmp_path: Path, value: object) -> None:
     configs: list[dict[str, Any]] = [{"partition-id": 0, "num-partitions": 1, "min-cohort": value}]
