@@ -13,13 +13,20 @@ from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
 from fedapp.client.site import Site
-from fedapp.client.storage import Folder, check_disk, open_account, open_storage, storage_folder, store_result
+from fedapp.client.storage import (
+    Folder,
+    check_disk,
+    device_ledger,
+    open_account,
+    open_storage,
+    storage_folder,
+    store_result,
+)
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
-from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.option import PrivacyOption, privacy_of
 from fedapp.wire.instruction import Instruction, unpack_instruction
@@ -87,7 +94,7 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         run = open_run(context)
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
         check_disk(context, run.config, run.site)
-        _check_ledger(own_limits(context.node_config).ledger)
+        _check_ledger(context)
         clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
         report = replace(run.site.preflight(clients), num_partitions=num_partitions(context.node_config))
     except FedappError as error:
@@ -129,11 +136,12 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     return pack_reply(reply)
 
 
-def _check_ledger(path: Path | None) -> None:
+def _check_ledger(context: Context) -> None:
     """Raises ConfigError for a device's ledger into which no training could be written. Why stays in its log."""
+    path = own_limits(context.node_config).ledger
     try:
         if path is not None:
-            FileLedger(path).check()
+            device_ledger(context.node_config, path).check()
     except (OSError, FederationError) as error:
         log.error("node-config ledger-path: %s", error)
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None

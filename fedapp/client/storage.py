@@ -29,7 +29,7 @@ from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import own_limits, whole_limit
 from fedapp.privacy.protection import Account
 
-__all__ = ["Folder", "check_disk", "open_account", "open_storage", "storage_folder", "store_result"]
+__all__ = ["Folder", "check_disk", "device_ledger", "open_account", "open_storage", "storage_folder", "store_result"]
 
 log = logging.getLogger("flwr")
 
@@ -110,11 +110,17 @@ def open_account(context: Context, config: Config, site: Site) -> Account | None
                 "ledger-path: in a run that spends of a privacy budget a device's node-config must name a file for its"
                 " ledger (privacy=dp_sgd)"
             )
-        ledger = FileLedger(limits.ledger)
+        ledger = device_ledger(context.node_config, limits.ledger)
         return Account(str(context.run_id), lambda client: ledger)
     if (known := _run_directory(config)) is None:
         return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
     return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
+
+
+def device_ledger(node_config: NodeConfig, path: Path) -> FileLedger:
+    """A device's, of which its own folder, where it has one, remembers how long it was."""
+    folder = storage_folder(node_config)
+    return FileLedger(path, second_head=folder.path / "ledger.head" if folder else None, makes_folder=False)
 
 
 def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads:

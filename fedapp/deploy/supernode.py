@@ -115,6 +115,11 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
             raise ConfigError(f"--weights {given.weights}: no such folder")
         found["weights-dir"] = str(given.weights.expanduser().absolute())
     if given.ledger is not None:
+        if not given.ledger.expanduser().absolute().parent.is_dir():
+            raise ConfigError(
+                f"--ledger {given.ledger}: its folder is not there. If it is lost, put it back from its newest copy;"
+                " make it for a site that has spent nothing yet"
+            )
         found["ledger-path"] = str(given.ledger.expanduser().absolute())
     for option in ("max_epsilon", "max_seconds", "max_steps", "max_model_mb", "max_disk_mb", "min_cohort"):
         if (value := getattr(given, option)) is not None:

@@ -2,7 +2,8 @@
 
 Lines are only ever added, each bound to those before it by a hash. A line is on the disk before the training that it
 pays for begins, so a crash can overstate but never understate what was spent. A file beside it holds the number of
-lines and the last hash, so that a ledger that was lost, cut or put back from an old copy is noticed.
+lines and the last hash, so that a ledger that was lost, cut or put back from an old copy is noticed. A device writes a
+second one into another folder, for the day when a whole folder is lost or a disk is not mounted.
 """
 
 import fcntl
@@ -51,11 +52,15 @@ class FileLedger:
 
     A last line that ends in its middle was torn while being written: what it was to pay for had not begun, and it is
     cut off by the next one.
+
+    `second_head`: a file in another folder that holds the same as the one beside the ledger. `makes_folder`: whether a
+    folder that is not there is made. Where it may be a lost one, it is not: its owner knows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, second_head: Path | None = None, makes_folder: bool = True) -> None:
         self._path = path.resolve()  # by whatever link it is reached, it has one lock
-        self._head = self._path.with_name(self._path.name + ".head")
+        self._heads = [self._path.with_name(self._path.name + ".head")] + ([second_head] if second_head else [])
+        self._makes_folder = makes_folder
 
     def entries(self) -> list[Entry]:
         return self._read()[1]
@@ -68,13 +73,13 @@ class FileLedger:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._find_folder()
         with self._path.with_name(self._path.name + ".lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def append(self, entry: Entry) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._find_folder()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             lines, _ = self._read()
@@ -88,7 +93,18 @@ class FileLedger:
         if not lines:
             sync_folder(self._path.parent)
         # Not synced, which would cost as much again: an old or empty one says no more than that the ledger was shorter.
-        write_atomically(self._head, f"{len(lines) + 1} {_chain_of(added)}".encode(), mode=0o600, synced=False)
+        for head in self._heads:
+            head.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(head, f"{len(lines) + 1} {_chain_of(added)}".encode(), mode=0o600, synced=False)
+
+    def _find_folder(self) -> None:
+        if self._makes_folder:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        elif not self._path.parent.is_dir():
+            raise FederationError(
+                f"ledger {self._path}: its folder is not there. If it is lost, put it back from its newest copy;"
+                " make it anew only for a device that has spent nothing yet"
+            )
 
     def _read(self) -> tuple[list[str], list[Entry]]:
         """All whole lines, and what they say."""
@@ -97,11 +113,11 @@ class FileLedger:
         if last.endswith("}"):  # whole if its hash is right, even where its newline was lost
             lines.append(last)
         entries = _parse(lines, str(self._path))
-        if head := _text(self._head):
-            count, _, chain = head.partition(" ")
+        for head in self._heads:
+            count, _, chain = _text(head).partition(" ")
             last_known = lines[int(count) - 1 : int(count)] if count.isdecimal() else []
-            if [_chain_of(line) for line in last_known] != [chain]:
-                why = f"the ledger ends here, but there were {count} lines ({self._head.name} beside it knows)"
+            if count and [_chain_of(line) for line in last_known] != [chain]:
+                why = f"the ledger ends here, but there were {count} lines ({head} knows)"
                 raise _damaged(str(self._path), len(lines), why)
         return lines, entries
 

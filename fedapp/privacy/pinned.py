@@ -17,12 +17,11 @@ log = logging.getLogger("flwr")
 
 def pin(path: Path, settings: Mapping[str, Any]) -> None:
     """Write `settings` to `path` if the file does not exist. Raises ConfigError if it allows only others; the operator
-    can add a line for each that is allowed."""
+    can add a line for each that is allowed. A folder that is not there is not made: it may be lost (OSError)."""
     line = json.dumps(settings, sort_keys=True)
     try:
         allowed = path.read_text().splitlines()
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, f"{line}\n".encode(), mode=0o600)
         return
     if line not in allowed:

@@ -298,6 +298,38 @@ def test_a_ledger_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
     assert not path.exists() or not path.read_bytes()
 
 
+@pytest.mark.parametrize("lost", ["the folder", "all that is in it", "the ledger and its head", "the newest lines"])
+def test_a_lost_folder_is_noticed_by_another_one(tmp_path: Path, lost: str) -> None:
+    folder, second = tmp_path / "disk", tmp_path / "keep" / "ledger.head"
+    folder.mkdir()
+    ledger = FileLedger(folder / "ledger", second_head=second, makes_folder=False)
+    for number in (1, 2):
+        budget().pay(ledger, "run", number, 50)
+        old = old if number == 2 else {path: path.read_bytes() for path in folder.iterdir()}  # noqa: F821
+    for path in folder.iterdir() if lost != "the ledger and its head" else (ledger._path, ledger._heads[0]):
+        path.unlink()
+    if lost == "the folder":
+        folder.rmdir()
+    if lost == "the newest lines":
+        for path, content in old.items():
+            path.write_bytes(content)
+    for action in (ledger.check, lambda: budget().pay(ledger, "run", 3, 50)):
+        with pytest.raises(FederationError, match=r"there were 2 lines|its folder is not there"):
+            action()
+    assert not folder.exists() or not list(folder.glob("ledger")) or lost == "the newest lines"
+    assert second.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_may_be_lost_is_not_made(tmp_path: Path) -> None:
+    ledger = FileLedger(tmp_path / "disk" / "ledger", makes_folder=False)
+    for action in (ledger.check, lambda: budget().pay(ledger, "run", 1, 50)):
+        with pytest.raises(FederationError, match=r"its folder is not there.*has spent nothing yet"):
+            action()
+    assert not (tmp_path / "disk").exists()
+    (tmp_path / "disk").mkdir()
+    budget().pay(ledger, "run", 1, 50)
+
+
 def test_a_ledger_put_back_from_an_old_copy_is_noticed(tmp_path: Path) -> None:
     path = written(tmp_path)
     copy = path.read_bytes()

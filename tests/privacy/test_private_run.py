@@ -189,7 +189,7 @@ def test_a_second_run_finds_what_the_first_one_spent(tmp_path: Path) -> None:
     assert (second["rounds"], second["declined"]) == (2, 3)
 
 
-@pytest.mark.parametrize("kind", ["damaged", "a folder", "below a file"])
+@pytest.mark.parametrize("kind", ["damaged", "a folder", "below a file", "in a folder that is gone", "lost, but known"])
 def test_a_ledger_that_fails_stops_its_client_before_round_1(tmp_path: Path, kind: str) -> None:
     """Its operator is told why; the server is not."""
     configs = devices(tmp_path)
@@ -198,6 +198,13 @@ def test_a_ledger_that_fails_stops_its_client_before_round_1(tmp_path: Path, kin
         path.write_text("rubbish\n")
     elif kind == "a folder":
         path.mkdir()
+    elif kind == "in a folder that is gone":
+        configs[1]["ledger-path"] = str(tmp_path / "disk" / "ledger")
+    elif kind == "lost, but known":
+        configs[1]["keep-path"] = str(tmp_path / "keep")
+        run_in_process(tmp_path / "before", f"{TABLES} federation.num_rounds=1", node_configs=configs)
+        for file in tmp_path.glob("ledger-1*"):
+            file.unlink()
     else:
         path.write_text("")
         configs[1]["ledger-path"] = str(path / "ledger")
@@ -206,6 +213,7 @@ def test_a_ledger_that_fails_stops_its_client_before_round_1(tmp_path: Path, kin
     fault = "ledger-path: the ledger cannot be read or written (see the client's log)"
     assert summary(directory)["faults"] == {"SuperNode 101": fault}
     assert kind != "damaged" or path.read_text() == "rubbish\n"
+    assert not (tmp_path / "disk").exists()
 
 
 def test_a_ledger_that_is_damaged_in_mid_run_stops_its_client_only(tmp_path: Path) -> None:
