@@ -14,6 +14,7 @@ from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.option import PrivacyOption
 from fedapp.privacy.pinned import pin
 from fedapp.privacy.protection import Protection
+from fedapp.privacy.server_accounts import ServerAccounts
 
 if TYPE_CHECKING:
     from fedapp.privacy.plan import Plan
@@ -110,6 +111,9 @@ class DpSgd(PrivacyOption):
 
         log.info("DP-SGD with per-example gradients by %s: %s", plan.mode, plan.reason)
         return DpSgdProtection(plan.training, budget)
+
+    def server_accounts(self, config: Config, parts: Parts, num_examples: Mapping[int, int]) -> ServerAccounts:
+        return ServerAccounts(self.plan(config, parts, OwnLimits()).budget, num_examples)
 
     def summary(self, config: Config, parts: Parts) -> dict[str, Any]:
         plan = self.plan(config, parts, OwnLimits())

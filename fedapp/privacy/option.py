@@ -9,6 +9,7 @@ from fedapp.config import Config, instantiate
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.protection import Protection
+from fedapp.privacy.server_accounts import ServerAccounts
 
 __all__ = ["PrivacyOption", "privacy_of"]
 
@@ -30,6 +31,10 @@ class PrivacyOption(ABC):
     @abstractmethod
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
         """How this SuperNode's clients train. `on_device`: their data is real. Raises ConfigError."""
+
+    def server_accounts(self, config: Config, parts: Parts, num_examples: Mapping[int, int]) -> ServerAccounts | None:
+        """The server's own count of what clients spend; None where they spend nothing."""
+        return None
 
     def summary(self, config: Config, parts: Parts) -> dict[str, Any] | None:
         """What summary.json says of it."""

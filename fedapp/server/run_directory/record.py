@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedapp.common.files import write_atomically
 from fedapp.common.tensor_file import tensor_file
+from fedapp.privacy.server_accounts import ServerAccounts, Spent
 from fedapp.server.outcome import RoundOutcome
 from fedapp.server.run_directory.history import History, plain
 from fedapp.server.run_directory.warnings import Warnings
@@ -35,11 +36,13 @@ class RunRecord:
         num_examples: Mapping[int, int],
         metrics: Iterable[str],
         saved: Mapping[str, Any] | None = None,
+        accounts: ServerAccounts | None = None,
     ) -> None:
         """With `saved`, a `state_dict` of an earlier process, go on from there."""
         self.directory, self._num_examples, self._metrics = directory, num_examples, tuple(metrics)
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.largest_delta: float | None = None
+        self._accounts = accounts
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
         self.warnings = Warnings()
         self._resume_at: int | None = None
@@ -47,6 +50,8 @@ class RunRecord:
             self.totals |= saved["totals"]
             self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
             self.largest_delta = saved["largest_delta"]
+            if accounts is not None:
+                accounts.trained.update({int(client): rounds for client, rounds in saved.get("trained", {}).items()})
             self.warnings = Warnings(saved["warnings"])
             self._resume_at = saved["round"] + 1
         self._history = History(directory, None if saved is None else saved["history"])
@@ -60,13 +65,16 @@ class RunRecord:
             "totals": self.totals,
             "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
             "largest_delta": self.largest_delta,
+            "trained": {str(c): rounds for c, rounds in sorted(self._accounts.trained.items())}
+            if self._accounts
+            else {},
             "warnings": self.warnings.state_dict(),
             "history": self._history.position(),
         }
 
     def epsilon_metrics(self, outcome: RoundOutcome) -> dict[str, float]:
         """Largest and median epsilon that clients have spent once this round is counted; nothing without privacy."""
-        now = {r.client: r.privacy.epsilon for r in outcome.replies.reports.values() if r.privacy is not None}
+        now = {client: found.spent.epsilon for client, found in self._spent(outcome).items()}
         spent = sorted((self._epsilon | now).values())
         return {"epsilon_max": spent[-1], "epsilon_median": spent[len(spent) // 2]} if spent else {}
 
@@ -133,17 +141,23 @@ class RunRecord:
 
     def _rows(self, outcome: RoundOutcome) -> list[dict[str, Any]]:
         """One for every client asked, with why it is `unused` and until when it is `excluded` where that holds."""
-        rows = []
+        rows, spent = [], self._spent(outcome)
         for client, weight in sorted(outcome.weights.items()):
             row = self._row(outcome.server_round, outcome.replies.reports.get(client, ClientReport(client)), weight)
             row |= {"unused": outcome.replies.unused[client]} if client in outcome.replies.unused else {}
-            if (spent := row_privacy(outcome.replies.reports.get(client))) is not None:
-                row |= spent
-                self._epsilon[client] = spent["epsilon"]
-                self.largest_delta = max(self.largest_delta or 0.0, spent["delta"])
+            if (found := spent.get(client)) is not None:
+                row |= asdict(found.spent) | ({"epsilon_disputed": found.disputed} if found.disputed else {})
+                self._epsilon[client] = found.spent.epsilon
+                self.largest_delta = max(self.largest_delta or 0.0, found.spent.delta)
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
+        if self._accounts is not None:
+            self._accounts.book(spent)
         return rows + _stray_rows(outcome)
+
+    def _spent(self, outcome: RoundOutcome) -> dict[int, Spent]:
+        """By client that trained in this round, what it has spent with it."""
+        return self._accounts.examine(outcome.replies.reports.values()) if self._accounts is not None else {}
 
     def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
         return {
@@ -159,10 +173,6 @@ class RunRecord:
             "val_loss": report.val_loss,
             **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
         }
-
-
-def row_privacy(report: ClientReport | None) -> dict[str, float] | None:
-    return asdict(report.privacy) if report is not None and report.privacy is not None else None
 
 
 def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:
