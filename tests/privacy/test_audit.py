@@ -245,7 +245,7 @@ def test_at_epsilon_1_loss_threshold_and_lira_hardly_beat_chance_and_nothing_bea
     assert len(found.attacks) == len(ATTACKS)
     named = [f for f in found.attacks if f.attack.startswith(("loss threshold", "LiRA"))]
     assert len(named) == 4
-    # Over twelve other choices of keys the loss threshold on updates had 0.50 to 0.57, with intervals from 0.46 to 0.53.
+    # Over twelve choices of keys the loss threshold on updates had 0.50 to 0.57, with intervals from 0.46 to 0.53.
     assert all(f.area.low <= 0.55 for f in named), named
     assert all(f.area.value < 0.6 < found.largest_area for f in found.attacks), found.attacks
     assert all(f.epsilon_bound <= found.epsilon for f in found.attacks)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.common.seeding import seeded
+from fedapp.privacy import opacus_internals
 from fedapp.privacy.clipping import clipped_sums
 from fedapp.privacy.opacus_internals import (
     ATTRIBUTES,
@@ -117,6 +118,15 @@ def test_steps_at_one_rate_are_computed_once() -> None:
     assert 0 < first < second
     assert cost.cache_info().misses == computed > 0
     assert cost.cache_info().hits >= computed
+
+
+@pytest.mark.parametrize("alpha", [1.1, 1.9, 2.5, 7.3, 10.9])
+def test_near_one_half_fractional_orders_are_bounded_by_whole_ones(alpha: float) -> None:
+    """No less than Opacus's series, which takes minutes in all for much noise, and hardly more."""
+    exact = opacus_internals._compute_rdp(0.5, 2.0, alpha)
+    assert exact <= opacus_internals._rdp_of_step(0.5, 2.0, alpha) <= 2 * exact
+    assert opacus_internals._rdp_of_step(0.3, 2.0, alpha) == opacus_internals._compute_rdp(0.3, 2.0, alpha)
+    assert 0 < opacus_internals._rdp_of_step(0.5, 1e4, alpha) < 1e-7
 
 
 @pytest.mark.parametrize("module", ["accounting", "budget", "ledger", "limits", "noise", "pinned"])

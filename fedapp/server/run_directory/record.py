@@ -74,8 +74,7 @@ class RunRecord:
 
     def epsilon_metrics(self, outcome: RoundOutcome) -> dict[str, float]:
         """Largest and median epsilon that clients have spent once this round is counted; nothing without privacy."""
-        now = {client: found.spent.epsilon for client, found in self._spent(outcome).items()}
-        spent = sorted((self._epsilon | now).values())
+        spent = sorted((self._epsilon | {c: now.spent.epsilon for c, now in self._spent(outcome).items()}).values())
         return {"epsilon_max": spent[-1], "epsilon_median": spent[len(spent) // 2]} if spent else {}
 
     @property
@@ -156,7 +155,6 @@ class RunRecord:
         return rows + _stray_rows(outcome)
 
     def _spent(self, outcome: RoundOutcome) -> dict[int, Spent]:
-        """By client that trained in this round, what it has spent with it."""
         return self._accounts.examine(outcome.replies.reports.values()) if self._accounts is not None else {}
 
     def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
