@@ -47,7 +47,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tensors, slots = _optimizer_tensors(checkpoint.optimizer)
     tensors |= {f"model/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.model.items()}
-    tensors |= {f"best/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.best.items()}
+    # Copies: what no round has changed, such as a count of batches, is one tensor in both models.
+    tensors |= {f"best/{name}": value.detach().cpu().clone().contiguous() for name, value in checkpoint.best.items()}
     header = json.dumps(
         {
             "format": FORMAT,
