@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.checks import known
-from fedapp.data.source import Pooled
+from fedapp.data.source import Examples, Pooled
+from fedapp.data.whole_groups import group_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
@@ -43,21 +44,52 @@ def partition(pooled: Pooled, partitioner: "Partitioner", num_clients: int, seed
 
     The partitioner sees the rows in an order that `seed` shuffles, and may split by the columns `label` (`target`
     for regression), `row`, and those of `pooled.columns`. If it makes more partitions than `num_clients`, as a
-    natural one may, the first ones are used. Raises ConfigError where the split cannot be made.
+    natural one may, the first ones are used. Examples of one group go to one client. Raises ConfigError where the split
+    cannot be made.
     """
+    if pooled.train.groups is not None:
+        return _whole(pooled, partitioner, num_clients, seed)
     num_rows = len(pooled.train)
     if num_clients < 1:
         raise ConfigError(f"federation.num_clients={num_clients}: must be at least 1")
     if num_clients > num_rows:
         raise ConfigError(
-            f"federation.num_clients={num_clients}: there are only {num_rows} training examples, and each client needs"
-            f" one. Set federation.num_clients={num_rows} or less, or give more data"
+            f"federation.num_clients={num_clients}: there are only {num_rows} training examples or groups, and each"
+            f" client needs one. Set federation.num_clients={num_rows} or less, or give more data"
         )
     order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
     columns = {name: values[order] for name, values in columns_of(pooled).items()}
     owned = _load_partitions(partitioner, columns, num_clients)
     _check_owners(owned, num_rows, type(partitioner).__name__)
     return [torch.from_numpy(np.sort(rows)) for rows in owned]
+
+
+def _whole(pooled: Pooled, partitioner: "Partitioner", num_clients: int, seed: int) -> list[Tensor]:
+    """The groups split as if each were one example, of the class of most of its examples."""
+    rows = group_rows(pooled.train)
+    first = torch.stack([group[0] for group in rows])
+    targets = pooled.train.targets[first]
+    if not targets.is_floating_point() and targets.dim() == 1:
+        targets = torch.stack([torch.mode(pooled.train.targets[group]).values for group in rows])
+    columns: dict[str, list[Any]] = {}
+    for name, values in pooled.columns.items():
+        columns[name] = [values[int(group[0])] for group in rows]
+        if getattr(partitioner, "_partition_by", None) == name:
+            _check_undivided(name, values, rows)
+    owned = partition(
+        Pooled(Examples(pooled.train.inputs[first], targets), None, columns), partitioner, num_clients, seed
+    )
+    return [torch.cat([rows[group] for group in groups.tolist()]).sort().values for groups in owned]
+
+
+def _check_undivided(name: str, values: Sequence[object], rows: Sequence[Tensor]) -> None:
+    for group in rows:
+        found = sorted({str(values[row]) for row in group.tolist()})
+        if len(found) > 1:
+            raise ConfigError(
+                f"data.split_by: a group has examples of {known(found)} in the column {name!r}, by which clients are"
+                " split. Correct the data, or set data.split_by=null or another partition"
+            )
 
 
 def columns_of(pooled: Pooled) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fedapp.common.errors import DataError
 from fedapp.common.seeding import derive_seed
 from fedapp.data.partition import holdout
 from fedapp.data.source import DataSource, Examples, Pooled
+from fedapp.data.whole_groups import split_whole
 
 __all__ = [
     "ClientData",
@@ -135,11 +136,15 @@ class Shards:
         self._check(examples, name)
         order, start = [], 0
         for number, rows in enumerate(owners):
-            train, validation = holdout(len(rows), self._val_fraction, derive_seed(self._seed, "validation", number))
+            seed = derive_seed(self._seed, "validation", number)
+            if self._val_fraction and (examples.groups is not None or examples.times is not None):
+                train, validation = split_whole(examples.take(rows), self._val_fraction, seed)
+            else:
+                train, validation = holdout(len(rows), self._val_fraction, seed)
             order += [rows[train], rows[validation]]
             self._spans.append((start, start + len(train), start + len(rows)))
             start += len(rows)
-        self._pool = examples.take(torch.cat(order))
+        self._pool = Examples(examples.inputs, examples.targets).take(torch.cat(order))
 
     def loaded(self) -> tuple[Examples, list[tuple[int, int, int]]]:
         """All examples in the order of their owners, and of each client where its training rows start, where these end

@@ -6,7 +6,7 @@ A new data set is one file beside this one with one subclass of `DataSource`, an
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -86,21 +86,27 @@ def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
 @dataclass(frozen=True)
 class Examples:
     """n examples: `inputs` (n, *input_shape) float32 or uint8, or int64 for tokens; `targets` as the task says, such as
-    (n,) int64 for classes and (n,) float32 for numbers."""
+    (n,) int64 for classes and (n,) float32 for numbers.
+
+    Where there are `groups` (n,) int64, such as a number for each patient, no split separates examples of one; where
+    there are `times` (n,) float64, what is held out comes last.
+    """
 
     inputs: Tensor
     targets: Tensor
+    groups: Tensor | None = None
+    times: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.targets.shape[0])
 
     def take(self, indices: Sequence[int] | Tensor) -> "Examples":
         index = torch.as_tensor(indices, dtype=torch.int64)
-        return Examples(self.inputs[index], self.targets[index])
+        return self._each(lambda values: values[index])
 
     def span(self, start: int, end: int) -> "Examples":
         """Rows start..end-1 as a view; nothing is copied."""
-        return Examples(self.inputs[start:end], self.targets[start:end])
+        return self._each(lambda values: values[start:end])
 
     def to(self, device: torch.device) -> "Examples":
         return Examples(self.inputs.to(device), self.targets.to(device))
@@ -112,6 +118,10 @@ class Examples:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def _each(self, of: Callable[[Tensor], Tensor]) -> "Examples":
+        groups, times = (None if values is None else of(values) for values in (self.groups, self.times))
+        return Examples(of(self.inputs), of(self.targets), groups, times)
 
     @property
     def nbytes(self) -> int:

@@ -235,7 +235,8 @@ def build_shards(config: Config, parts: Parts, path: Path | None = None, *, spli
 
         settings = {"partition": config.partition, "num_clients": num_clients, "seed": seed}
         folder = splits or splits_folder()
-        owners = kept_split(folder, split_key(settings, columns_of(pooled)), make) if folder is not None else make()
+        seen = columns_of(pooled) | {"\0groups": [] if pooled.train.groups is None else pooled.train.groups.numpy()}
+        owners = kept_split(folder, split_key(settings, seen), make) if folder is not None else make()
         return [torch.from_numpy(rows) for rows in owners]
 
     fraction = config.train.val_fraction

@@ -1,11 +1,13 @@
 """A table as a CSV or Parquet file: one that a simulation splits over its clients, or one on each device."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
@@ -34,8 +36,9 @@ class CsvTable(DataSource):
     `path`). A device names its own file in its node-config. `numeric`, `dates`, `categorical` (column to categories)
     and `classes` are inferred from `path` where they are None; on devices all must be given, but for `dates`.
     `as_category` names columns whose values are categories even if they look like numbers. `group` names a column
-    that is no feature but can split a simulation's table, such as the hospital. `missing` says what becomes of
-    a missing value: an error; the row is dropped; or NaN for the model to replace by the federated mean
+    that is no feature but can split a simulation's table, such as the hospital. `split_by` names one whose rows no
+    split separates, such as the patient, `split_time` a time or date: what is held out comes last. `missing` says
+    what becomes of a missing value: an error; the row is dropped; or NaN for the model to replace by the federated mean
     (a missing category then belongs to no category). `delimiter`, `decimal`, `thousands`, `encoding` and `day_first`
     say how cells are written; None: as each file shows. Raises ConfigError for settings that contradict each other.
     """
@@ -49,6 +52,8 @@ class CsvTable(DataSource):
     as_category: Sequence[str] = ()
     ignore: Sequence[str] = ()
     group: str | None = None
+    split_by: str | None = None
+    split_time: str | None = None
     missing: Missing = "error"
     missing_values: Sequence[str | int | float] = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A", "<NA>")
     more_missing_values: Sequence[str | int | float] = ()
@@ -84,7 +89,7 @@ class CsvTable(DataSource):
         check_roles(
             [
                 ("data.label", [self._label]),
-                ("data.group", self._groups),
+                ("data.group, data.split_by, data.split_time", self._groups),
                 ("data.numeric", named.numeric or ()),
                 ("data.dates", named.dates or ()),
                 ("data.categorical", list(named.categorical or {})),
@@ -153,7 +158,7 @@ class CsvTable(DataSource):
         table = self._whole
         table.check(*self._groups, *self._ignored)
         examples, table = self._encoded(table, *self._groups)
-        columns = {group: table.column(group).values() for group in self._groups}
+        columns = {} if self.group is None else {clean(self.group): table.column(clean(self.group)).values()}
         if self.test_path is not None:
             return Pooled(examples, self._encoded(self._read(self.test_path))[0], columns)
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name=self.path, columns=columns)
@@ -185,10 +190,15 @@ class CsvTable(DataSource):
         return self.pooled().test if self.path is not None else None
 
     def _encoded(self, table: DataTable, *groups: str) -> tuple[Examples, DataTable]:
-        """The rows as examples, and the table without the rows that were dropped."""
+        """The rows as examples, and the table without the rows that were dropped. The `groups` must be filled, too."""
+        by, time = (None if name is None else clean(name) for name in (self.split_by, self.split_time))
+        groups = tuple(dict.fromkeys((*groups, *(name for name in (by, time) if name is not None))))
         table.check(*self._columns.used, *groups)
         table = self._columns.complete(table, *groups)
-        return self._columns.encode(table, *groups), table
+        examples = self._columns.encode(table, *groups)
+        codes = None if by is None else torch.from_numpy(table.column(by).codes.astype(np.int64))
+        times = None if time is None else torch.from_numpy(self._columns.times(table, time))
+        return replace(examples, groups=codes, times=times), table
 
     def _read(self, file: str | Path, *expected: str) -> DataTable:
         """`expected` are columns that must be there: the label, unless some are named."""
@@ -215,7 +225,9 @@ class CsvTable(DataSource):
 
     @property
     def _groups(self) -> tuple[str, ...]:
-        return () if self.group is None else (clean(self.group),)
+        """Columns that are no features, and by which clients, test or validation data are split."""
+        named = [clean(name) for name in (self.group, self.split_by, self.split_time) if name is not None]
+        return tuple(dict.fromkeys(named))
 
     @property
     def _ignored(self) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ class Hub(DataSource):
     `dataset` and `subset` are as on the Hub; a local folder of Parquet files or images will do for `dataset`.
     `test_split` None: `test_fraction` of the training split is held out. `classes` are given here, so that devices
     and server know them without a download: in the order of the data set's own label numbers, or, where it names
-    its labels, in any order; None: regression. `group` names a column to split clients by, such as the writer.
+    its labels, in any order; None: regression. `group` names a column to split clients by, such as the writer,
+    `split_by` one whose examples no split separates, such as the patient.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class Hub(DataSource):
     features: Sequence[str] | None = None
     classes: Sequence[str | int] | None = None
     group: str | None = None
+    split_by: str | None = None
     subset: str | None = None
     train_split: str = "train"
     test_split: str | None = "test"
@@ -121,7 +123,10 @@ class Hub(DataSource):
         else:
             inputs = _images(split, str(self.image), name, self.size, self.channels)
         targets = _class_indices(split, self.label, name, classes) if classes else _floats(split, self.label, name)
-        return Examples(inputs, targets)
+        if self.split_by is None:
+            return Examples(inputs, targets)
+        groups = np.unique(np.array(_column(split, self.split_by, name), dtype=str), return_inverse=True)[1]
+        return Examples(inputs, targets, torch.from_numpy(groups.astype(np.int64)))
 
 
 def _column(split: "Dataset", column: str, name: str) -> list[Any]:

@@ -129,6 +129,14 @@ class Columns:
         table.refuse(np.isinf(floats), column, "is infinite or too large for a float32. Correct the cell")
         return floats
 
+    def times(self, table: DataTable, column: str) -> NDArray[np.float64]:
+        """A column of numbers or dates, for the order of rows."""
+        values = table.numbers(column)
+        if np.isnan(values).all():
+            values = table.dates(column)
+        table.refuse(~np.isfinite(values), column, "is neither a number nor a date as the others are. Correct the cell")
+        return values
+
     def _check_filled(self, table: DataTable, column: str, remedy: str = "") -> None:
         remedy = remedy or "Fill it in, or set data.missing=drop (leave such rows out) or data.missing=mean"
         table.refuse(self._blank(table, column), column, f"is a missing value. {remedy}")

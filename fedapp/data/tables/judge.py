@@ -116,7 +116,7 @@ def _warnings(table: DataTable, columns: Columns, groups: Sequence[str]) -> list
 
 def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[str]:
     features, numeric = {*columns.numeric, *columns.categorical}, set(columns.numeric)
-    single, codes = [], []
+    single, repeated, codes = [], [], []
     for name in table.names:
         if name == columns.label or name in groups:
             continue
@@ -124,6 +124,8 @@ def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> li
         named, count = IDENTITY.search(name) is not None, len(texts)
         if count == len(table) and len(table) >= FEW and name in features and (named or _counts_up(table, name)):
             single.append(name)
+        elif named and 2 < count < len(table) and count > len(table) / 50:
+            repeated.append((name, count))
         elif name in numeric and re.search(r"^0\d+$", "\n".join(texts), re.MULTILINE):
             codes.append(name)
     warnings = []
@@ -137,6 +139,11 @@ def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> li
         warnings.append(
             f"column {name!r}: numbers with leading zeros look like codes. To take them for categories, set"
             f" {pasted('data.as_category', [name])}"
+        )
+    for name, count in [] if groups else repeated:
+        warnings.append(
+            f"column {name!r} has {count} values in {len(table)} rows: rows of one of them may be in training and in"
+            f" test, and make the test look too good. To keep them together, set {pasted('data.split_by', name)}"
         )
     return warnings
 
