@@ -1,7 +1,7 @@
 """Data sets of images or of numbers from the Hugging Face Hub, through Flower Datasets."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
+from fedapp.common.override_text import pasted
 from fedapp.data.checks import check_fraction, check_size, known, names
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.data.tables.columns import Columns
-from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.match import Blanks, Matcher
 from fedapp.data.tables.table_file import read_numbers
+from fedapp.data.tables.text import value_of
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
@@ -32,9 +34,9 @@ class Hub(DataSource):
 
     `dataset` and `subset` are as on the Hub; a local folder of Parquet files or images will do for `dataset`.
     `test_split` None: `test_fraction` of the training split is held out. `classes` are given here, so that devices
-    and server know them without a download: in the order of the data set's own label numbers, or, where it names
-    its labels, in any order; None: regression. `group` names a column to split clients by, such as the writer,
-    `split_by` one whose examples no split separates, such as the patient.
+    and server know them without a download: in any order where the data set names its labels or they are its label
+    numbers, else in the order of numbers that begin with 0; None: regression. `group` names a column to split clients
+    by, such as the writer, `split_by` one whose examples no split separates, such as the patient.
     """
 
     dataset: str
@@ -114,6 +116,9 @@ class Hub(DataSource):
                 " data.train_split and data.test_split against its page on huggingface.co/datasets"
             ) from error
 
+    def _training_labels(self) -> set[object]:
+        return set(_column(self._split(self.train_split), self.label, self._name(self.train_split)))
+
     def _examples(self, split: "Dataset", split_name: str) -> Examples:
         name, classes = self._name(split_name), self._class_names()
         if not len(split):
@@ -122,7 +127,10 @@ class Hub(DataSource):
             inputs = torch.stack([_floats(split, column, name) for column in self.features], dim=1)
         else:
             inputs = _images(split, str(self.image), name, self.size, self.channels)
-        targets = _class_indices(split, self.label, name, classes) if classes else _floats(split, self.label, name)
+        if classes:
+            targets = _class_indices(split, self.label, name, classes, self._training_labels)
+        else:
+            targets = _floats(split, self.label, name)
         if self.split_by is None:
             return Examples(inputs, targets)
         groups = np.unique(np.array(_column(split, self.split_by, name), dtype=str), return_inverse=True)[1]
@@ -178,21 +186,38 @@ def _floats(split: "Dataset", column: str, name: str) -> Tensor:
     return torch.from_numpy(floats)
 
 
-def _class_indices(split: "Dataset", column: str, name: str, classes: Sequence[str]) -> Tensor:
-    """(n,) int64: by name where the data set names its labels, else its label numbers as they are."""
+def _class_indices(
+    split: "Dataset", column: str, name: str, classes: Sequence[str], all_labels: Callable[[], Iterable[object]]
+) -> Tensor:
+    """(n,) int64: by name where the data set names its labels, or by value. Label numbers that are in neither way among
+    `classes` are places in that list only where 0 is one of `all_labels`, those of the training split: else they may as
+    well count from 1. Raises DataError."""
     values = _column(split, column, name)
-    own_names = getattr(split.features[column], "names", None) or classes
-    codes: dict[Any, int] = {text: index for index, text in enumerate(classes)}
-    codes |= {number: codes.get(text, -1) for number, text in enumerate(own_names)}
-    targets = [codes.get(value, -1) for value in values]
-    if -1 in targets:
-        at = targets.index(-1)
-        value = own_names[values[at]] if isinstance(values[at], int) and values[at] in codes else values[at]
+    own_names = getattr(split.features[column], "names", None)
+    if own_names is not None:
+        texts = [own_names[value] if value is not None and 0 <= value < len(own_names) else value for value in values]
+    else:
+        texts = values
+    matcher, placed = Matcher(classes), set[int]()
+    found = [matcher.index(str(value)) for value in texts]
+    if own_names is None and not all(value_of(text) is not None for text in classes):
+        for at, value in enumerate(texts):
+            if found[at] < 0 and type(value) is int and 0 <= value < len(classes):
+                found[at] = value
+                placed.add(value)
+    if -1 in found:
+        at = found.index(-1)
         raise DataError(
-            f"{name}: column {column!r}, example {at}: {value!r} is no known label; known: {known(classes)}."
+            f"{name}: column {column!r}, example {at}: {texts[at]!r} is no known label; known: {known(classes)}."
             " Correct data.classes, or choose a split with labels"
         )
-    return torch.tensor(targets, dtype=torch.int64)
+    if placed and 0 not in all_labels():
+        numbers = sorted(placed)
+        raise DataError(
+            f"{name}: column {column!r} holds the label numbers {known(numbers)} without names, and never 0: they may"
+            f" count from 0 or from 1. List the numbers themselves, such as {pasted('data.classes', numbers)}"
+        )
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _first_line(error: Exception) -> str:

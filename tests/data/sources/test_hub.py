@@ -121,6 +121,50 @@ def test_numbered_labels_are_indices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "classes", "targets"),
+    [
+        ([1, 2, 3, 1], ["1", "2", "3", "4"], [0, 1, 2, 0]),  # the top class is absent
+        ([2, 4], [4, 2], [1, 0]),
+        ([1.0, 0.0], ["0", "1"], [1, 0]),
+        (["1", "2.0"], ["1", "2"], [0, 1]),
+        ([0, 1, 0], ["u", "v", "w"], [0, 1, 0]),
+        ([True, False], ["True", "False"], [0, 1]),
+    ],
+)
+def test_labels_are_matched_by_value(tmp_path: Path, labels: list[Any], classes: list[Any], targets: list[int]) -> None:
+    path = write_table(tmp_path / "set", {"a": [1.0] * len(labels), "y": labels})
+    source = Hub(dataset=path, label="y", features=["a"], classes=classes, test_split=None, test_fraction=0.0)
+    assert source.pooled().train.targets.tolist() == targets
+
+
+@pytest.mark.parametrize(("labels", "refused"), [([1, 2, 1], "never 0"), ([1, 2, 3], "3 is no known label")])
+def test_numbers_that_may_count_from_one_are_refused(tmp_path: Path, labels: list[int], refused: str) -> None:
+    path = write_table(tmp_path / "set", {"a": [1.0] * 3, "y": labels})
+    told = failure(Hub(dataset=path, label="y", features=["a"], classes=["u", "v", "w"], test_split=None))
+    assert told.startswith(f"{path} (train): column 'y'")
+    assert refused in told
+    assert refused != "never 0" or "data.classes=[1,2]" in told
+
+
+def test_a_test_split_may_lack_the_first_class(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "set", {"a": [1.0, 2.0], "y": [0, 1]})
+    write_table(tmp_path / "set", {"a": [3.0], "y": [1]}, "test")
+    test = Hub(dataset=path, label="y", features=["a"], classes=["u", "v"]).test()
+    assert test is not None
+    assert test.targets.tolist() == [1]
+
+
+def test_groups_stay_whole(tmp_path: Path) -> None:
+    path = write_table(
+        tmp_path / "set",
+        {"a": [float(i // 5) for i in range(40)], "y": [0, 1] * 20, "who": [i // 5 for i in range(40)]},
+    )
+    pooled = Hub(dataset=path, label="y", features=["a"], classes=["0", "1"], test_split=None, split_by="who").pooled()
+    assert pooled.test is not None
+    assert not set(pooled.train.inputs.flatten().tolist()) & set(pooled.test.inputs.flatten().tolist())
+
+
+@pytest.mark.parametrize(
     ("fields", "expected"),
     [
         ({"label": "z"}, "no column 'z'; it has 'a', 'gap', 'text', 'y', 'unlabelled'"),
