@@ -6,6 +6,7 @@
     python scripts/run.py -m optimizer.lr=0.05,0.1 run.seed=0,1     a sweep, one run directory each
     python scripts/run.py data=csv data.path=t.csv data.label=y --check     say what is in the data, and stop there
     python scripts/run.py --resume RUN_DIR                          go on with a run, by its own overrides
+    python scripts/run.py --config my.yaml federation.num_rounds=9  settings from a file of your own, then others
     python scripts/run.py --cfg job                                 show the config; --help shows the groups
 
 The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if every run finished.
@@ -14,6 +15,7 @@ The last line printed is `run_dir=<absolute path>`. The exit status is 0 only if
 import os
 import signal
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fedapp.common.errors import ConfigError, FedappError
-from fedapp.config import by_group, compose
+from fedapp.config import as_typed, by_group, compose, file_overrides
 from fedapp.launch.resume_arguments import resumed_arguments
 from fedapp.launch.show import Finished, show_sweep
 from fedapp.launch.show_findings import check_only
@@ -62,12 +64,21 @@ def check_outputs(arguments: Sequence[str]) -> None:
         )
 
 
+def own_options(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether to check only, and the arguments with the settings of --config FILE before all others."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, usage="python scripts/run.py [--config FILE] ...")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--config", type=Path, action="append", default=[])
+    given, rest = parser.parse_known_args(arguments)
+    return given.check, [*(one for path in given.config for one in file_overrides(path)), *rest]
+
+
 def main() -> int:
     global only_check
-    only_check = "--check" in sys.argv[1:]
     try:
-        given = resumed_arguments([argument for argument in sys.argv[1:] if argument != "--check"])
-        arguments = sys.argv[1:] = by_group(given)
+        only_check, given = own_options(sys.argv[1:])
+        sweeps = not {"-m", "--multirun"}.isdisjoint(given)
+        arguments = sys.argv[1:] = by_group(as_typed(resumed_arguments(given), sweeps=sweeps))
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):
             compose([argument for argument in arguments if not argument.startswith("hydra.")])

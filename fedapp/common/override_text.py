@@ -4,11 +4,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-__all__ = ["decoded_keys", "override", "pasted", "quoted"]
+__all__ = ["Written", "decoded_keys", "override", "pasted", "quoted"]
 
 PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf", "none"}  # that are no text in Hydra's grammar, or none in YAML's
 ENCODED = re.compile(r"\$([0-9a-f]{2,6})\$")
+
+
+class Written(str):
+    """A value that is written as it is to be read."""
 
 
 def quoted(text: object) -> str:
@@ -39,7 +43,7 @@ def _written(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(_written, value)) + "]"
     text = str(value)
-    if PLAIN.fullmatch(text) and text.casefold() not in WORDS:
+    if isinstance(value, Written) or (PLAIN.fullmatch(text) and text.casefold() not in WORDS):
         return text
     # In double quotes where that is the same, since whatever is pasted into a shell goes in single ones.
     return f'"{text}"' if '"' not in text and "\\" not in text else quoted(text)

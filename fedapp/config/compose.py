@@ -25,8 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.override_text import decoded_keys
 from fedapp.config.overrides import CONF_DIR, by_group, check_overrides, groups
 from fedapp.config.schema import Config, check_ranges
+from fedapp.config.typed_text import as_typed
 
 __all__ = ["committed_targets", "compose", "config_sha256", "to_yaml"]
 
@@ -40,11 +42,15 @@ def committed_targets() -> frozenset[str]:
     return frozenset(target for targets in found for target in targets)
 
 
+def _is_committed(target: object) -> bool:
+    return isinstance(target, str) and target in committed_targets()
+
+
 def _check_nodes(node: object, key: str) -> None:
     """Refuse code that no file under conf/ names, however it got into the config, and numbers that are not finite."""
     if isinstance(node, dict):
         for name, value in node.items():
-            if str(name).startswith("_") and (name != "_target_" or value not in committed_targets()):
+            if str(name).startswith("_") and (name != "_target_" or not _is_committed(value)):
                 raise ConfigError(
                     f"{key}.{name}={value}: code is chosen in a YAML file under conf/, not by an override"
                 )
@@ -64,7 +70,7 @@ def _with_target(node: object, key: str, options: str) -> object:
 
 def compose(overrides: Sequence[str]) -> Config:
     """The config for these overrides. Raises ConfigError naming the key, the value and what would be right."""
-    return copy.deepcopy(_composed(tuple(by_group(overrides))))
+    return copy.deepcopy(_composed(tuple(by_group(as_typed(overrides)))))
 
 
 @lru_cache(maxsize=8)
@@ -147,7 +153,7 @@ def from_hydra(node: DictConfig) -> Config:
         _refuse_strangers(node, Config, "")
         if missing := sorted(OmegaConf.missing_keys(node)):
             raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
-        config = cast(Config, OmegaConf.to_object(node))
+        config = _with_decoded_keys(cast(Config, OmegaConf.to_object(node)))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
@@ -163,6 +169,14 @@ def from_hydra(node: DictConfig) -> Config:
         key = f"strategy.{name}"
         _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)
     check_ranges(config)
+    return config
+
+
+def _with_decoded_keys(config: Config) -> Config:
+    """Nodes and what is in them; the names of sections are ASCII."""
+    for item in fields(Config):
+        if isinstance(value := getattr(config, item.name), dict):
+            setattr(config, item.name, decoded_keys(value))
     return config
 
 

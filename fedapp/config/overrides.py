@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.override_text import pasted
 
 __all__ = ["CONF_DIR", "by_group", "check_overrides", "groups", "split_overrides"]
 
@@ -61,15 +62,22 @@ def check_overrides(overrides: Sequence[str]) -> None:
     ConfigError, which names nothing but the override and what conf/ has.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        found = OverridesParser.create().parse_overrides(list(overrides))
     except (HydraException, RecursionError) as error:
         text = " ".join(str(error).splitlines()[:2])
-        raise ConfigError(f"overrides {list(overrides)}: {text}. Quote special characters: key='value'") from None
-    for override in parsed:
-        _refuse_code(override)
-        if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line!r}: is a sweep; scripts/run.py -m runs it, one value at a time")
-        _check_choice(override)
+        raise ConfigError(
+            f"overrides {list(overrides)}: {text}. Quote special characters: key='value'; or write the settings into a"
+            " YAML file for scripts/run.py --config"
+        ) from None
+    for one in found:
+        _refuse_code(one)
+        if one.is_sweep_override():
+            key, _, value = (one.input_line or "").partition("=")
+            raise ConfigError(
+                f"{one.input_line!r}: is a sweep; scripts/run.py -m runs it, one value at a time. If it is text, paste"
+                f" {pasted(key, value)}"
+            )
+        _check_choice(one)
 
 
 def _refuse_code(override: Override) -> None:

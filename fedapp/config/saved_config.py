@@ -12,7 +12,7 @@ from fedapp.config.compose import committed_targets
 from fedapp.config.nodes import Node
 from fedapp.config.options import options_of
 
-__all__ = ["SavedConfig", "read_saved"]
+__all__ = ["SavedConfig", "plain_yaml", "read_saved"]
 
 LARGEST = 1 << 24  # characters; class names and columns make a config of a few thousand
 PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models.", "task.kind": "fedapp.learning.tasks."}
@@ -34,7 +34,7 @@ def read_saved(path: Path) -> SavedConfig:
     fedapp.learning.tasks that a file under conf/ names. Raises ConfigError, opening with `path`, for anything else."""
     defaults = {"task.kind": options_of("task/kind")["auto"]}  # runs of earlier versions name no kind
     try:
-        config = _plain_yaml(path.read_text("utf-8"))
+        config = plain_yaml(path.read_text("utf-8"))
         nodes: dict[str, Node] = {}
         for key, package in PACKAGES.items():
             node = _found(config, key) or defaults.get(key)
@@ -53,7 +53,7 @@ def read_saved(path: Path) -> SavedConfig:
     return SavedConfig(nodes["data"], nodes["model"], nodes["task.kind"], personal)
 
 
-def _plain_yaml(content: str) -> Any:
+def plain_yaml(content: str) -> Any:
     """`content` as YAML without aliases, by which a few lines stand for more than any memory: a run writes none. Raises
     yaml.YAMLError."""
     if len(content) > LARGEST:

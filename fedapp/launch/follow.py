@@ -14,11 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 from fedapp.common.errors import FederationError
+from fedapp.common.override_text import quoted
 from fedapp.flower.printed import COMPLETED, failure, run_status, started_run
 from fedapp.launch.bundle import stage_app
 from fedapp.launch.local_superlink import CONNECTION, Connection
 
-__all__ = ["FollowedRun", "RunStatus", "quoted"]
+__all__ = ["FollowedRun", "RunStatus"]
 
 POLL = 0.1  # seconds
 # What the server prints of a round and at the end (server/rounds.py, server/run.py).
@@ -26,13 +27,6 @@ ROUND = re.compile(r"\bround (\d+)/\d+  (.*)")
 WARNING = re.compile(r"\bround (\d+): warning: (.*)")
 FIGURE = re.compile(r"\b((?:test|val)_\w+) (\S+)")
 RUN_DIRECTORY = re.compile(r"\brun directory: (/.*)")
-
-
-def quoted(path: Path) -> str:
-    """A path as Hydra's grammar takes it, whatever characters it has."""
-    text = str(path)
-    # Backslashes are literal there, except before a quote, the closing one included.
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,10 @@ def check_run(arguments: list[str], place: Path, copy: Path) -> None:
         return
     sweeps = arguments[:1] == ["-m"]
     arguments = [argument for argument in arguments if argument != "--check"]
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        assert arguments[at + 1].endswith(".yaml")
+        arguments = arguments[:at] + arguments[at + 2 :]
     for overrides in expanded(arguments[1:]) if sweeps else [arguments]:
         check_overrides(overrides, place, copy)
 

@@ -8,10 +8,10 @@ from tables import CSV, make_place
 
 from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FedappError
+from fedapp.common.override_text import quoted
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.flower_engine import federation_config
-from fedapp.launch.follow import quoted
 from fedapp.server.build import output_directory
 
 REFUSED = [
