@@ -7,18 +7,12 @@ import torch
 from torch import Tensor
 
 from fedapp.common.errors import DataError
+from fedapp.data.leavings import entries
 from fedapp.data.pixels import to_pixels
 
-__all__ = ["IMAGE_ENDINGS", "check_image", "decode", "entries", "images_in"]
+__all__ = ["IMAGE_ENDINGS", "check_image", "decode", "images_in"]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted by name; hidden files such as .DS_Store are passed over."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def check_image(path: Path, where: str) -> Path:

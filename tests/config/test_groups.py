@@ -25,6 +25,7 @@ NUMBER = (
 EXTRA = {
     "data/breast_cancer": "model=mlp",
     "data/csv": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
+    "data/parquet": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
     "data/image_folder": "data.path={images} data.size=8",
     "data/hub": "data.dataset={hub} data.image=image data.label=label data.classes=[a,b] data.size=8",
     "data/mnist": "data.dataset={hub} data.classes=[a,b]",

@@ -61,13 +61,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_place(folder: Path) -> None:
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
     rows = [f"{20 + i % 60},{0.1 * i:.1f},{'fm'[i % 2]},{'ABCDE'[i % 5]},{('no', 'yes')[i % 2]}" for i in range(500)]
     for name, header in (
         ("patients.csv", "age,dose,sex,hospital,outcome"),
+        *((f"hospitals/{name}.csv", "age,dose,sex,ward,outcome") for name in "ABC"),
         ("sites/A.csv", "age,dose,sex,hospital,ill"),
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
+    pq.write_table(csv.read_csv(folder / "patients.csv"), folder / "patients.parquet")
     for i in range(400):
         image = folder / "photos" / "ab"[i % 2] / f"{i}.png"
         image.parent.mkdir(parents=True, exist_ok=True)

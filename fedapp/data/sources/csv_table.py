@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from fedapp.data.tables.judge import table_findings
 from fedapp.data.tables.match import Blanks
 from fedapp.data.tables.numerals import DECIMALS, THOUSANDS
 from fedapp.data.tables.sheet import Form
+from fedapp.data.tables.sites import site_files
 from fedapp.data.tables.table import DataTable
 from fedapp.data.tables.table_file import read_sheet
 from fedapp.data.tables.text import clean
@@ -32,7 +34,8 @@ __all__ = ["CsvTable"]
 class CsvTable(DataSource):
     """Rows of a CSV or Parquet file with names of columns, as examples.
 
-    `path` is the whole table of a simulation, `test_path` the server's held-out table (None: `test_fraction` of
+    `path` is the whole table of a simulation, also as a folder or a pattern of files, one a site: then a column `site`
+    names each row's, unless the files have one. `test_path` is the server's held-out table (None: `test_fraction` of
     `path`). A device names its own file in its node-config. `numeric`, `dates`, `categorical` (column to categories)
     and `classes` are inferred from `path` where they are None; on devices all must be given, but for `dates`.
     `as_category` names columns whose values are categories even if they look like numbers. `group` names a column
@@ -89,7 +92,7 @@ class CsvTable(DataSource):
         check_roles(
             [
                 ("data.label", [self._label]),
-                ("data.group, data.split_by, data.split_time", self._groups),
+                *((key, [name]) for name, key in self._split_columns.items()),
                 ("data.numeric", named.numeric or ()),
                 ("data.dates", named.dates or ()),
                 ("data.categorical", list(named.categorical or {})),
@@ -158,7 +161,8 @@ class CsvTable(DataSource):
         table = self._whole
         table.check(*self._groups, *self._ignored)
         examples, table = self._encoded(table, *self._groups)
-        columns = {} if self.group is None else {clean(self.group): table.column(clean(self.group)).values()}
+        named = [] if self.group is None else [clean(self.group)]
+        columns = {name: table.column(name).values() for name in dict.fromkeys([*named, *table.own_columns])}
         if self.test_path is not None:
             return Pooled(examples, self._encoded(self._read(self.test_path))[0], columns)
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name=self.path, columns=columns)
@@ -213,7 +217,7 @@ class CsvTable(DataSource):
             self._blanks,
             frozenset(expected or [self._label]),
         )
-        return DataTable.of(str(file), [read_sheet(path, form)])
+        return DataTable.of(str(file), [read_sheet(one, form, site) for site, one in site_files(path).items()])
 
     @property
     def _blanks(self) -> Blanks:
@@ -226,8 +230,13 @@ class CsvTable(DataSource):
     @property
     def _groups(self) -> tuple[str, ...]:
         """Columns that are no features, and by which clients, test or validation data are split."""
-        named = [clean(name) for name in (self.group, self.split_by, self.split_time) if name is not None]
-        return tuple(dict.fromkeys(named))
+        return tuple(self._split_columns)
+
+    @property
+    def _split_columns(self) -> dict[str, str]:
+        """By column, the first key that names it."""
+        named = {"split_time": self.split_time, "split_by": self.split_by, "group": self.group}
+        return {clean(name): f"data.{key}" for key, name in named.items() if name is not None}
 
     @property
     def _ignored(self) -> tuple[str, ...]:
@@ -240,7 +249,7 @@ class CsvTable(DataSource):
         kinds = named.complete()
         if kinds is None or classes is None:
             table = self._table_to_infer_from(named, classes)
-            left_out = (self._label, *self._groups, *self._ignored)
+            left_out = (self._label, *self._groups, *self._ignored, *table.own_columns)
             table.check(*left_out)
             kinds = kinds or infer_kinds(table, named, left_out)
             classes = classes_of(table, self._label, named) if classes is None else classes
@@ -283,7 +292,7 @@ class CsvTable(DataSource):
                 " classes, since nobody sees all the data"
             )
         path = Path(self.path).expanduser()
-        if not path.exists():
+        if not path.exists() and not has_magic(self.path):
             raise DataError(f"{path}: no such file. It is needed to infer {keys}, unless you set them")
         return self._whole
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction, check_size, known, names
 from fedapp.data.held_out import hold_out
-from fedapp.data.image_files import IMAGE_ENDINGS, check_image, decode, entries, images_in
+from fedapp.data.image_files import IMAGE_ENDINGS, check_image, decode, images_in
+from fedapp.data.leavings import entries
 from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 

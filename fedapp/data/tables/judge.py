@@ -49,7 +49,7 @@ def table_findings(table: DataTable, columns: Columns, groups: Sequence[str]) ->
 
 def _facts(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[str]:
     many = f" in {len(table.sheets)} files" if len(table.sheets) > 1 else ""
-    facts = [f"{table.name}: {len(table)} rows{many}, {len(table.names)} columns"]
+    facts = [f"{table.name}: {len(table)} rows{many}, {len(table.names) - len(table.own_columns)} columns"]
     said = sorted({said for sheet in table.sheets for said in sheet.said})
     said += [f"{marks} in {', '.join(names[:LISTED])}{_more(len(names))}" for marks, names in _marked(table).items()]
     facts += [f"written     {'; '.join(said)}"] if said else []
@@ -62,6 +62,12 @@ def _facts(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[st
         named = [f"{name} ({len(values)})" for name, values in columns.categorical.items()]
         facts.append(f"categories  {_listed(named)}")
     rest = _left_out(table, columns, groups)
+    if table.own_columns:
+        count = len(table.sheets)
+        facts.append(
+            f"sites       {_listed([sheet.site for sheet in table.sheets])}; to make each a client, set data.group=site"
+            f" partition=natural federation.num_clients={count}"
+        )
     if groups:
         facts.append(f"groups      {_listed(groups)}")
     if rest:
@@ -118,7 +124,7 @@ def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> li
     features, numeric = {*columns.numeric, *columns.categorical}, set(columns.numeric)
     single, repeated, codes = [], [], []
     for name in table.names:
-        if name == columns.label or name in groups:
+        if name == columns.label or name in groups or name in table.own_columns:
             continue
         texts = table.column(name).texts
         named, count = IDENTITY.search(name) is not None, len(texts)
@@ -149,7 +155,7 @@ def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> li
 
 
 def _left_out(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[str]:
-    used = {*columns.used, *groups}
+    used = {*columns.used, *groups, *table.own_columns}
     return [name for name in table.names if name not in used]
 
 

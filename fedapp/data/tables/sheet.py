@@ -71,7 +71,8 @@ class Column:
 @dataclass(frozen=True)
 class Sheet:
     """The cells of the file called `name`. `rows` are numbered as a spreadsheet does (header: row 1). What a column's
-    numbers and dates are follows from this file alone, `said` is what else was found of how it is written."""
+    numbers and dates are follows from this file alone, `said` is what else was found of how it is
+    written. `site` is what the file is called among several, `added` are columns that are not in it."""
 
     name: str
     columns: Mapping[str, Column]
@@ -79,6 +80,8 @@ class Sheet:
     form: Form
     delimiter: str = ""
     said: tuple[str, ...] = ()
+    site: str = ""
+    added: tuple[str, ...] = ()
     _numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     marks: dict[str, numerals.Marks] = field(default_factory=dict)
 

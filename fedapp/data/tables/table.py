@@ -1,7 +1,7 @@
 """The rows of one or more files as one table."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,9 @@ from fedapp.common.errors import DataError
 from fedapp.data.checks import known
 from fedapp.data.tables.sheet import Column, Sheet
 
-__all__ = ["DataTable"]
+__all__ = ["SITE", "DataTable"]
+
+SITE = "site"  # the column that names the file's site, unless the files have one of that name
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class DataTable:
             if odd := sorted(sheet.columns.keys() ^ first.columns.keys()):
                 with_it, without = (sheet, first) if odd[0] in sheet.columns else (first, sheet)
                 raise DataError(f"{without.name}: no column {odd[0]!r}, which {with_it.name} has")
+        if len(sheets) > 1 and SITE not in first.columns:
+            sheets = [_with_site(sheet) for sheet in sheets]
         return cls(name, tuple(sheets), tuple(np.arange(len(sheet)) for sheet in sheets))
 
     def __len__(self) -> int:
@@ -39,6 +43,11 @@ class DataTable:
     @property
     def names(self) -> list[str]:
         return list(self.sheets[0].columns)
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Columns that are in no file: the site, where there are several."""
+        return (SITE,) if any(SITE in sheet.added for sheet in self.sheets) else ()
 
     def check(self, *names: str) -> None:
         """All these columns are there."""
@@ -96,3 +105,8 @@ class DataTable:
             at = int(bad.argmax())
             cell = self.column(name).values()[at]
             raise DataError(f"{self.files[at]}: column {name!r}, row {self.rows[at]}: {cell!r} {why}")
+
+
+def _with_site(sheet: Sheet) -> Sheet:
+    column = Column(SITE, (sheet.site,), np.zeros(len(sheet), dtype=np.int32))
+    return replace(sheet, columns={**sheet.columns, SITE: column}, added=(SITE,))

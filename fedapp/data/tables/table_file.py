@@ -27,16 +27,16 @@ SPACED = re.compile(r"[^!-~]")  # what `clean` might change
 CELLS = 1_000_000  # read at once
 
 
-def read_sheet(path: Path, form: Form) -> Sheet:
+def read_sheet(path: Path, form: Form, site: str = "") -> Sheet:
     """A CSV file, also compressed by gzip, or a Parquet file. Rows with nothing in any cell are skipped, and so are
-    columns with neither a name nor a value.
+    columns with neither a name nor a value. `site` is what the file is called among several.
 
     Raises DataError, opening with the path, for a file that is missing, empty, cut off or no such table.
     """
     content = _content(path)
     if is_parquet(content):
         columns, rows = parquet_columns(path)
-        return Sheet(str(path), _by_name(columns, path), rows, form)
+        return Sheet(str(path), _by_name(columns, path), rows, form, site=site)
     text, encoding = decoded(path, content, form.encoding)
     text, named = without_sep_line(text)
     delimiter = form.delimiter or named or delimiter_of(text, path, form.expected)
@@ -44,7 +44,7 @@ def read_sheet(path: Path, form: Form) -> Sheet:
     shown = {"\t": "tab", " ": "space"}.get(delimiter, repr(delimiter))
     said = [] if delimiter == "," else [f"cells separated by {shown}"]
     said += [] if encoding == "utf-8" else [f"encoding {encoding}"]
-    return Sheet(str(path), _by_name(columns, path), rows, form, delimiter, tuple(said))
+    return Sheet(str(path), _by_name(columns, path), rows, form, delimiter, tuple(said), site)
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> DataTable:

@@ -72,7 +72,7 @@ def test_a_device_is_told_what_is_wrong(tmp_path: Path, content: str | bytes, ex
 
 def test_missing_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert message(tmp_path / "none.csv") == "no such file"
-    assert message(tmp_path).startswith("not a file")
+    assert message(tmp_path).startswith("no tables, which are named *.csv")
     monkeypatch.chdir(tmp_path)
     assert message(Path("none.csv")) == f"no such file in {tmp_path}. Give the path from the root"
 
