@@ -6,7 +6,7 @@ from typing import Any
 from fedapp.common.errors import ConfigError
 from fedapp.data.tables.text import clean
 
-__all__ = ["check_choice", "check_fraction", "check_roles", "check_size", "known", "names"]
+__all__ = ["check_choice", "check_fraction", "check_grey_range", "check_roles", "check_size", "known", "names"]
 
 
 def check_fraction(value: float, key: str) -> None:
@@ -25,6 +25,13 @@ def check_size(size: int, channels: int) -> None:
     if size < 1:
         raise ConfigError(f"data.size={size}: the side of the images in pixels, at least 1")
     check_choice(channels, (1, 3), "data.channels")
+
+
+def check_grey_range(grey_range: Sequence[float] | None) -> None:
+    if grey_range is not None and (len(grey_range) != 2 or not grey_range[0] < grey_range[1]):
+        raise ConfigError(
+            f"data.grey_range={list(grey_range)}: must be what is black and what is white, such as [0,4095]"
+        )
 
 
 def check_roles(roles: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -26,6 +26,7 @@ EXTRA = {
     "data/breast_cancer": "model=mlp",
     "data/csv": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
     "data/parquet": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
+    "data/npz": "data.path={npz} data.size=8",
     "data/image_folder": "data.path={images} data.size=8",
     "data/hub": "data.dataset={hub} data.image=image data.label=label data.classes=[a,b] data.size=8",
     "data/mnist": "data.dataset={hub} data.classes=[a,b]",
@@ -74,7 +75,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             for i in range(40):
                 image = pixels.integers(0, 128, (8, 8), dtype=np.uint8) + (0 if label == "a" else 120)
                 Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
-    return {"csv": str(root / "table.csv"), "images": str(root / "images"), "hub": str(root / "hub")}
+    arrays = {f"{s}_images": pixels.integers(0, 255, (60, 8, 8), dtype=np.uint8) for s in ("train", "val", "test")}
+    arrays |= {f"{s}_labels": np.arange(60)[:, None] % 2 for s in ("train", "val", "test")}
+    np.savez(root / "images.npz", **arrays)
+    return {
+        "npz": str(root / "images.npz"),
+        "csv": str(root / "table.csv"),
+        "images": str(root / "images"),
+        "hub": str(root / "hub"),
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)

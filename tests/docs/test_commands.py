@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from commands import PATIENCE, Flower, copy_of_this_checkout, run_script
 from documentation import PAGES, ROOT, Command, commands, programs, shown_files
@@ -73,6 +74,13 @@ def make_place(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
     pq.write_table(csv.read_csv(folder / "patients.csv"), folder / "patients.parquet")
+    for i in range(90):
+        site = ("north", "south", "west")[i % 3]
+        image = folder / "clinics" / site / ("ill", "well")[i % 2] / f"patient{i // 9}_{i}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (i, 100, 0)).save(image)
+    grey = {f"{name}_images": np.zeros((1500, 28, 28), dtype=np.uint8) for name in ("train", "test")}
+    np.savez(folder / "pneumonia.npz", **grey, train_labels=np.arange(1500) % 2, test_labels=np.arange(1500) % 2)
     for i in range(400):
         image = folder / "photos" / "ab"[i % 2] / f"{i}.png"
         image.parent.mkdir(parents=True, exist_ok=True)

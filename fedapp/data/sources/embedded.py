@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedapp.data.checks import check_choice, check_fraction
 from fedapp.data.held_out import hold_out
-from fedapp.data.image_files import images_in
+from fedapp.data.image_files import Reading, images_in
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.data.tables.columns import Columns
 from fedapp.data.tables.match import Blanks
@@ -42,7 +42,7 @@ class Digits(DataSource):
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
         """Images, bright ink on a dark ground, at 8 by 8 grey pixels in the 17 levels of the data."""
-        pixels, found = images_in(path, size=8, channels=1)
+        pixels, found = images_in(path, Reading(size=8, channels=1))
         return (pixels.float() * (16 / 255)).round(), found
 
 

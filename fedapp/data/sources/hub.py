@@ -14,7 +14,7 @@ from fedapp.common.errors import ConfigError, DataError
 from fedapp.common.override_text import pasted
 from fedapp.data.checks import check_fraction, check_size, known, names
 from fedapp.data.held_out import hold_out
-from fedapp.data.image_files import images_in
+from fedapp.data.image_files import Reading, images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.data.tables.columns import Columns
@@ -88,7 +88,7 @@ class Hub(DataSource):
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
         """Images, or a CSV file with a column for each of `features`."""
         if self.features is None:
-            return images_in(path, self.size, self.channels)
+            return images_in(path, Reading(self.size, self.channels))
         columns = Columns(None, tuple(self.features), {}, (), "error", Blanks(("",)))
         return columns.unlabelled(read_numbers(path, columns.inputs))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction
 from fedapp.data.held_out import hold_out
-from fedapp.data.image_files import decode, images_in
+from fedapp.data.image_files import Reading, decode, images_in
 from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 
@@ -55,13 +55,13 @@ class SolarCells(DataSource):
         )
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
-        return images_in(path, self.size, channels=1)
+        return images_in(path, Reading(self.size, channels=1))
 
 
 @lru_cache(maxsize=1)
 def _photographs(files: tuple[Path, ...], size: int) -> Tensor:
     """All of them, once in a process: decoding takes seconds."""
-    return decode(list(files), size, channels=1)
+    return decode(list(files), Reading(size, channels=1)).pixels
 
 
 def _folder() -> Path:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FedappError
 from fedapp.common.logger import log
+from fedapp.common.override_text import quoted
 from fedapp.config import Config
 from fedapp.data.shared_examples import share_shards
 from fedapp.flower.hosted_grid import simulated_nodes
-from fedapp.launch.follow import RunStatus, quoted
+from fedapp.launch.follow import RunStatus
 from fedapp.launch.local.grid import LocalGrid
 from fedapp.launch.local.processes import can_fork, is_single_threaded
 from fedapp.launch.local.reports import Reports
