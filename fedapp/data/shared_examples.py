@@ -31,7 +31,8 @@ def share_shards(shards: Shards) -> int:
     the caller's to close. Raises FedappError if the data does not fit or cannot be split."""
     pool, spans = shards.loaded()
     tensors = {SPANS: torch.tensor(spans, dtype=torch.int64)}
-    tensors |= {item.name: getattr(pool, item.name).contiguous() for item in fields(pool)}
+    values = {item.name: getattr(pool, item.name) for item in fields(pool)}
+    tensors |= {name: value.contiguous() for name, value in values.items() if value is not None}
     layout, end = list[tuple[str, str, list[int], int]](), 0
     for name, value in tensors.items():
         start = -(-end // ALIGNMENT) * ALIGNMENT

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from fedapp.common.errors import DataError
+from fedapp.data.findings import Findings
 
-__all__ = ["DataSource", "Examples", "Findings", "Pooled", "Scaling", "Schema", "check_inputs"]
+__all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Schema:
     their indices; empty means regression with one float target. `features` names the columns of a table
     (after one-hot encoding, so `len(features) == input_shape[0]`), and is empty for images.
     `impute` says that inputs may hold NaN, which the input layer replaces by the feature's mean. `vocabulary` is how
-    many tokens there are where inputs are token indices; 0 means that inputs are numbers.
+    many tokens there are where inputs are token indices; 0 means that inputs are numbers. `steps` is how many steps of
+    time there are of each feature, which then follow each other in `features`; 0 means that there is no time.
     """
 
     input_shape: tuple[int, ...]
@@ -50,6 +52,7 @@ class Schema:
     scaling: Scaling = field(default_factory=Scaling)
     impute: bool = False
     vocabulary: int = 0
+    steps: int = 0
 
     @property
     def num_outputs(self) -> int:
@@ -148,14 +151,6 @@ class Pooled:
     train: Examples
     test: Examples | None = None
     columns: Mapping[str, Sequence[str | int | float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What was found in the data, in lines for a person to read before training, and what in it looks wrong."""
-
-    facts: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 class DataSource(ABC):

@@ -7,8 +7,8 @@ from pathlib import Path
 from fedapp.common.errors import ConfigError
 from fedapp.common.override_text import quoted
 from fedapp.config import Config
+from fedapp.data.findings import Findings
 from fedapp.data.shards import Shards
-from fedapp.data.source import Findings
 from fedapp.learning.build import build_shards
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedapp.common.errors import ConfigError, FederationError
-from fedapp.launch.follow import quoted
+from fedapp.common.override_text import quoted
 
 __all__ = ["resumed_arguments"]
 

@@ -12,7 +12,7 @@ from fedapp.config import compose
 from fedapp.launch.show import Finished, say_error
 
 if TYPE_CHECKING:
-    from fedapp.data.source import Findings
+    from fedapp.data.findings import Findings
 
 __all__ = ["check_only", "show_findings"]
 

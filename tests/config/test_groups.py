@@ -21,11 +21,14 @@ NUMBER = (
     "data=synthetic data.shape=[5] data.num_examples=600 data.test_examples=60 data.num_classes=null partition=iid"
     " model=logistic_regression"
 )
+SALES = "data=series data.path={sales} data.time=day data.series=shop data.label=sold data.regression=true"
 # What an option needs besides its name. "{csv}", "{images}" and "{hub}" are made by the fixture below.
 EXTRA = {
     "data/breast_cancer": "model=mlp",
     "data/csv": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
     "data/parquet": "data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
+    "data/series": f"{SALES} model=mlp",
+    "model/cnn1d": f"{SALES} data.lags=[0,1,6]",
     "data/npz": "data.path={npz} data.size=8",
     "data/image_folder": "data.path={images} data.size=8",
     "data/hub": "data.dataset={hub} data.image=image data.label=label data.classes=[a,b] data.size=8",
@@ -78,7 +81,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     arrays = {f"{s}_images": pixels.integers(0, 255, (60, 8, 8), dtype=np.uint8) for s in ("train", "val", "test")}
     arrays |= {f"{s}_labels": np.arange(60)[:, None] % 2 for s in ("train", "val", "test")}
     np.savez(root / "images.npz", **arrays)
+    rows = "".join(f"2024-01-{1 + i % 28:02d},s{i // 28},{i % 7 * 2},1\n" for i in range(84))
+    (root / "sales.csv").write_text("day,shop,sold,open\n" + rows)
     return {
+        "sales": str(root / "sales.csv"),
         "npz": str(root / "images.npz"),
         "csv": str(root / "table.csv"),
         "images": str(root / "images"),

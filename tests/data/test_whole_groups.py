@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedapp.common.errors import ConfigError, DataError
@@ -27,6 +27,7 @@ def examples(groups: list[int] | None, times: list[float] | None = None, targets
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 9), min_size=1, max_size=60),
     st.floats(0.01, 0.9),

@@ -74,6 +74,8 @@ def make_place(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
     pq.write_table(csv.read_csv(folder / "patients.csv"), folder / "patients.parquet")
+    days = [f"2024-{1 + i // 28:02d}-{1 + i % 28:02d},{shop},{i % 7}" for i in range(84) for shop in "ABC"]
+    (folder / "sales.csv").write_text("day,shop,sold\n" + "\n".join(days) + "\n")
     for i in range(90):
         site = ("north", "south", "west")[i % 3]
         image = folder / "clinics" / site / ("ill", "well")[i % 2] / f"patient{i // 9}_{i}.png"

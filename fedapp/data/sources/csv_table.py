@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_choice, check_fraction, check_roles, names
+from fedapp.data.findings import Findings
 from fedapp.data.held_out import hold_out
-from fedapp.data.source import DataSource, Examples, Findings, Pooled, Scaling, Schema
+from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.data.tables import delimiter as delimiters
 from fedapp.data.tables.columns import Columns, Missing
 from fedapp.data.tables.infer import Given, classes_of, infer_kinds
@@ -100,7 +101,8 @@ class CsvTable(DataSource):
                 ("data.ignore", self._ignored),
             ]
         )
-        if (found := named.complete()) is not None and not (found.numeric or found.categorical or found.dates):
+        found = named.complete()
+        if found is not None and not (found.numeric or found.categorical or found.dates or named.may_be_none):
             raise ConfigError("data.numeric=[], data.categorical={}: no feature is left. Name at least one column")
         if not self.regression:
             named_classes(self.classes)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_choice, check_fraction, check_grey_range, check_size, known, names
+from fedapp.data.findings import Findings
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import DecodedImages, Reading, decode, images_in
 from fedapp.data.image_tree import ImageTree, Layout
 from fedapp.data.pixels import PIXEL_SCALING
-from fedapp.data.source import DataSource, Examples, Findings, Pooled, Schema
+from fedapp.data.source import DataSource, Examples, Pooled, Schema
 
 __all__ = ["ImageFolder"]
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction, check_size, known, names
+from fedapp.data.findings import Findings
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import Reading, images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
-from fedapp.data.source import DataSource, Examples, Findings, Pooled, Schema
+from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.data.tables.match import Matcher
 
 __all__ = ["Npz"]

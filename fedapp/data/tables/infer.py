@@ -34,7 +34,8 @@ class Kinds:
 @dataclass(frozen=True)
 class Given:
     """What the config says of columns; None: to be inferred. `as_category`: columns of categories, whatever they look
-    like. `blanks` are missing values, `limit` is how many categories are inferred at most."""
+    like. `blanks` are missing values, `limit` is how many categories are inferred at most;
+    with `may_be_none` no column need be a feature."""
 
     numeric: tuple[str, ...] | None
     dates: tuple[str, ...] | None
@@ -43,6 +44,7 @@ class Given:
     blanks: Blanks
     limit: int
     ignore_case: bool = False
+    may_be_none: bool = False
 
     def complete(self) -> Kinds | None:
         """The columns, where nothing is left to be found."""
@@ -81,7 +83,7 @@ def infer_kinds(table: DataTable, given: Given, left_out: Iterable[str]) -> Kind
                     " data.categorical does not name the column. Correct the cell, or name the column in"
                     " data.categorical, data.as_category or data.ignore"
                 )
-    if not (numeric or dates or categorical):
+    if not (numeric or dates or categorical or given.may_be_none):
         raise DataError(f"{table.name}: no column is left as a feature; the table has {known(table.names)}")
     return Kinds(tuple(numeric), tuple(dates), categorical)
 
@@ -146,9 +148,10 @@ def _check_units(table: DataTable, name: str, texts: Sequence[str]) -> None:
 
 
 def _categories(table: DataTable, name: str, given: Given) -> tuple[str, ...]:
+    together = f"; or, if it tells whose row it is, keep its rows together by {pasted('data.split_by', name)}"
     remedy = (
-        f"leave the column out by {pasted('data.ignore', [name])}, or raise data.max_categories, or list those that"
-        " count in data.categorical"
+        f"leave the column out by {pasted('data.ignore', [name])}{together}; or raise data.max_categories, or list"
+        " those that count in data.categorical"
     )
     return _distinct(table, name, given, remedy)
 

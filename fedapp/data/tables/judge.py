@@ -8,7 +8,7 @@ import numpy as np
 
 from fedapp.common.override_text import pasted
 from fedapp.data.checks import known
-from fedapp.data.source import Findings
+from fedapp.data.findings import Findings
 from fedapp.data.tables.columns import Columns
 from fedapp.data.tables.table import DataTable
 from fedapp.data.tables.text import alike, look
