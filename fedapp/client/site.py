@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fedapp.aggregation.exact_sum import examine
-from fedapp.client.heads import Heads
-from fedapp.client.step_states import StepStates
+from fedapp.client.client_storage import ClientStorage
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import DataError, FedappError, told
 from fedapp.common.state_digest import State
@@ -18,28 +17,16 @@ from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
-from fedapp.privacy.protection import Account, Declined, Protection
+from fedapp.privacy.protection import Declined, Protection
 from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.preflight import MOMENTS, PreflightReport
 from fedapp.wire.reply import ClientReport, Reply
 
-__all__ = ["ClientStorage", "Site"]
+__all__ = ["Site"]
 
 log = logging.getLogger("flwr")
-
-
-@dataclass(frozen=True)
-class ClientStorage:
-    """What clients keep from message to message: accounts under differential privacy, heads where they are personal,
-    and the state of update steps."""
-
-    account: Account | None = None
-    heads: Heads | None = None
-    step_states: StepStates | None = None
-
-
 NOTHING = ClientStorage()
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from flwr.app import Context
 from torch import Tensor
 
+from fedapp.client.client_storage import ClientStorage
 from fedapp.client.heads import FolderHead, Heads, StateHead
 from fedapp.client.run_folders import RunFolders
-from fedapp.client.site import ClientStorage, Site
+from fedapp.client.site import Site
 from fedapp.client.step_states import StepStates
 from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.common.files import write_atomically
