@@ -78,8 +78,7 @@ class Aggregate:
 
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
-    `warnings`: by kind, what a person must know of this sum. `revealed`: for the sum over whom devices may have
-    revealed shares; if the model does not change, it is to be trained again with these clients and no others.
+    `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
     """
 
     total: State | None

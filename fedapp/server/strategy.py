@@ -32,10 +32,6 @@ __all__ = ["WeightedFedAvg"]
 Schedule = Callable[[int], float]  # the factor on a learning rate, by round
 
 
-def constant(_: int) -> float:
-    return 1.0
-
-
 class WeightedFedAvg(Strategy):
     """`protocol` is the server half of an aggregation protocol, `steps` what is done to the updates before and to their
     sum after it. `client_lr` and `server_lr` give the learning rates' factor by round."""
@@ -49,8 +45,8 @@ class WeightedFedAvg(Strategy):
         server_optimizer: ServerOptimizer,
         task: Task,
         *,
-        client_lr: Schedule = constant,
-        server_lr: Schedule = constant,
+        client_lr: Schedule = lambda _: 1.0,
+        server_lr: Schedule = lambda _: 1.0,
         message_ttl: float = 3600.0,
     ) -> None:
         self.roster, self.cohorts, self.protocol, self.steps = roster, cohorts, protocol, steps
@@ -72,8 +68,6 @@ class WeightedFedAvg(Strategy):
         for name, why in self.roster.bounded.items():
             log(WARNING, "%s is bounded: %s", name, why)
         self.protocol.describe(size)
-
-    # --- a round ------------------------------------------------------------------------------------------------
 
     def choose(self, server_round: int, run: str) -> Cohort:
         """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name."""
@@ -125,8 +119,8 @@ class WeightedFedAvg(Strategy):
             own = tuple(weights[client] for client in clients)
             content = pack_instruction(Instruction(server_round, tuple(clients), own, run=run, deliver=deliver), model)
             replies.sent(content)
-            group = str(server_round)
-            messages.append(Message(content, node, MessageType.EVALUATE, ttl=self.message_ttl, group_id=group))
+            message = Message(content, node, MessageType.EVALUATE, ttl=self.message_ttl, group_id=str(server_round))
+            messages.append(message)
         for message in ask(messages, None):
             if reply := replies.unpack(message):
                 replies.add(reply.reports)
