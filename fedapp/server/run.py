@@ -90,7 +90,7 @@ def run_federation(
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):
-        claim(directory, resume=config.run.resume is not None)  # another may have had it until now
+        claim(directory, resume=config.run.resume is not None, held=True)  # another may have had it until now
         resumed = checkpoint_of(checked, directory)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))

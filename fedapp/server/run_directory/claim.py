@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.server.run_directory.checkpoint import checkpoint_files
+from fedapp.server.run_directory.lock import is_held, only_writer
 
 __all__ = ["claim", "writing"]
 
@@ -14,10 +15,14 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def claim(directory: Path, *, resume: bool = False) -> None:
-    """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed."""
+def claim(directory: Path, *, resume: bool = False, held: bool = False) -> None:
+    """Make `directory` a run's own. Raises ConfigError if it cannot be written, or holds a run that is not resumed, and
+    FederationError where another process writes one there. `held`: this process holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if not held and is_held(directory):
+            with only_writer(directory):  # says who
+                pass
         if not resume and ((directory / "metrics.jsonl").exists() or checkpoint_files(directory / "checkpoint")):
             raise ConfigError(
                 f"run.output_dir={directory}: already holds a run; choose another directory, or go on with it by"

@@ -38,6 +38,8 @@ def test_the_loser_is_told_who_holds_the_directory_and_not_to_resume(tmp_path: P
             FederationError, match=r"another process \(process \d+ on .+\) is writing .*directory of its own"
         ):
             run_in_process(run, f"{RUN} run.resume=auto run.output_dir={run} federation.num_rounds=5")
+        with pytest.raises(FederationError, match=r"another process .*directory of its own"):  # nor anew
+            run_in_process(run, RUN)
         assert _how_to_go_on(run, "python x") == ""
     finally:
         done.set()
@@ -52,13 +54,13 @@ def test_of_two_that_begin_at_once_the_second_finds_the_first_one_s_run(tmp_path
 
     calls = []
 
-    def late(directory: Path, *, resume: bool = False) -> None:
+    def late(directory: Path, *, resume: bool = False, held: bool = False) -> None:
         calls.append(directory)
         if len(calls) == 1:
             directory.mkdir()
             (directory / "metrics.jsonl").write_text("{}\n")
             return
-        claim(directory, resume=resume)
+        claim(directory, resume=resume, held=held)
 
     monkeypatch.setattr(server_run, "claim", late)
     with pytest.raises(ConfigError, match="already holds a run"):
