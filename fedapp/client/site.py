@@ -11,7 +11,7 @@ from torch import Tensor
 from fedapp.aggregation.exact_sum import examine
 from fedapp.client.client_storage import ClientStorage
 from fedapp.common.code_digest import code_digest, code_path
-from fedapp.common.errors import DataError, FedappError, told
+from fedapp.common.errors import FedappError, told
 from fedapp.common.state_digest import State
 from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
@@ -73,12 +73,7 @@ class Site:
             try:
                 train, fault = self.shards.of(client).train, ""
                 self.protection.check_work(len(train))
-                if 0 < len(train) < self.parts.smallest_batch:
-                    raise DataError(
-                        f"{len(train)} training example, and the model's BatchNorm trains on"
-                        f" {self.parts.smallest_batch} or more: give it more, or take a model with GroupNorm (such as"
-                        " model.norm=group)"
-                    )
+                self.parts.check_enough(len(train))
                 found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
             except FedappError as error:
                 log.error("client %d takes no part: %s", client, error)

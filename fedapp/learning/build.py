@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError, FedappError
+from fedapp.common.errors import ConfigError, DataError, FedappError
 from fedapp.common.quick_import import quick_import
 from fedapp.common.seeding import derive_seed, seeded
 from fedapp.common.state_digest import state_sha256
@@ -62,6 +62,14 @@ class Parts:
     model: nn.Module
     personal: Personal
     smallest_batch: int = 1
+
+    def check_enough(self, num_examples: int) -> None:
+        """Raises DataError for a client with examples, but too few for a training step."""
+        if 0 < num_examples < self.smallest_batch:
+            raise DataError(
+                f"{num_examples} training example, and the model's BatchNorm trains on {self.smallest_batch} or more:"
+                " give it more, or take a model with GroupNorm (such as model.norm=group)"
+            )
 
     @property
     def backbone(self) -> str:

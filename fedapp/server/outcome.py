@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.shown_figures import shown_figures
@@ -60,6 +61,11 @@ class RoundOutcome:
             "bytes_up": replies.bytes_up,
             "bytes_down": replies.bytes_down,
         }
+
+    @property
+    def stray_rows(self) -> list[dict[str, Any]]:
+        """Lines of clients.jsonl for what belongs to no client asked."""
+        return [{"round": self.server_round, "client": None, "rejected": stray} for stray in self.replies.strays]
 
     @property
     def train_loss(self) -> float | None:

@@ -113,7 +113,7 @@ class RunRecord:
             self._row(outcome.server_round, outcome.replies.reports[client], None)
             for client in sorted(outcome.replies.reports)
         ]
-        rows += _stray_rows(outcome)
+        rows += outcome.stray_rows
         self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
 
     def keep_best(self, state: Mapping[str, Tensor]) -> None:
@@ -152,7 +152,7 @@ class RunRecord:
             rows.append(row)
         if self._accounts is not None:
             self._accounts.book(spent)
-        return rows + _stray_rows(outcome)
+        return rows + outcome.stray_rows
 
     def _spent(self, outcome: RoundOutcome) -> dict[int, Spent]:
         return self._accounts.examine(outcome.replies.reports.values()) if self._accounts is not None else {}
@@ -171,7 +171,3 @@ class RunRecord:
             "val_loss": report.val_loss,
             **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
         }
-
-
-def _stray_rows(outcome: RoundOutcome) -> list[dict[str, Any]]:
-    return [{"round": outcome.server_round, "client": None, "rejected": stray} for stray in outcome.replies.strays]
