@@ -22,9 +22,9 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/privacy/clipping.py",
-        "return _rows(_double(gradients.left)) * _rows(_double(gradients.right))",
-        "return (_rows(gradients.left) * _rows(gradients.right)).double()",
-        f"{CLIPPING}::test_large_activations_times_gradients_whose_squares_vanish",
+        "scaled = right * (size * factors[:, None])",
+        "scaled = right * size.clamp(max=1.0)",
+        f"{CLIPPING}::test_one_example_changes_the_sum_by_c_at_most",
     ),
     Mutant(
         "fedapp/privacy/clipping.py",

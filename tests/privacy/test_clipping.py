@@ -221,7 +221,7 @@ def test_one_example_changes_the_sum_by_c_at_most(rows: int, exponent: int) -> N
             (one * min(1.0, c * 0.998 / float(one.norm())) for one in (exactly(parts, row) for row in range(rows))),
             torch.zeros_like(total),
         )
-        assert torch.allclose(total, expected, rtol=0, atol=1e-5 * c)
+        assert torch.allclose(total, expected, rtol=0, atol=min(1e-5 * c, 1e-3))
 
 
 @pytest.mark.parametrize("value", [1e19, 3e38, math.inf, math.nan])
