@@ -32,9 +32,19 @@ class ServerAccounts:
     num_examples: Mapping[int, int]
     trained: dict[int, int] = field(default_factory=dict)
 
-    def examine(self, reports: Iterable[ClientReport]) -> dict[int, Spent]:
-        """By client that trained in a round, what it has spent then. Nothing is booked."""
-        return {report.client: self._of(report) for report in reports if report.privacy is not None or report.steps}
+    def examine(self, reports: Iterable[ClientReport], *, book: bool = False) -> dict[int, Spent]:
+        """By client that trained in a round, what it has spent then. With `book`, the round counts from now on."""
+        found = {report.client: self._of(report) for report in reports if report.privacy is not None or report.steps}
+        if book:
+            self.book(found)
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs, as JSON holds it."""
+        return {str(client): rounds for client, rounds in sorted(self.trained.items())}
+
+    def load(self, saved: Mapping[str, int]) -> None:
+        self.trained.update({int(client): rounds for client, rounds in saved.items()})
 
     def book(self, clients: Iterable[int]) -> None:
         for client in clients:

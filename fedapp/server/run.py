@@ -99,6 +99,8 @@ def run_federation(
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
         accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
+        if accounts is not None and saved is not None:
+            accounts.load(saved.get("trained", {}))
         record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts)
         if resumed is not None:
             warnings = check_same_data(resumed, data, refuse=bool(population.partitions))

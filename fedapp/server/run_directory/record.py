@@ -45,15 +45,12 @@ class RunRecord:
         self._accounts = accounts
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
         self.warnings = Warnings()
-        self._resume_at: int | None = None
+        self._resume_at: int | None = None if saved is None else saved["round"] + 1
         if saved is not None:
             self.totals |= saved["totals"]
             self._epsilon = {int(client): spent for client, spent in saved["epsilon"].items()}
             self.largest_delta = saved["largest_delta"]
-            if accounts is not None:
-                accounts.trained.update({int(client): rounds for client, rounds in saved.get("trained", {}).items()})
             self.warnings = Warnings(saved["warnings"])
-            self._resume_at = saved["round"] + 1
         self._history = History(directory, None if saved is None else saved["history"])
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
         self._events: EventWriter | None = None
@@ -65,9 +62,7 @@ class RunRecord:
             "totals": self.totals,
             "epsilon": {str(client): spent for client, spent in sorted(self._epsilon.items())},
             "largest_delta": self.largest_delta,
-            "trained": {str(c): rounds for c, rounds in sorted(self._accounts.trained.items())}
-            if self._accounts
-            else {},
+            "trained": self._accounts.state_dict() if self._accounts is not None else {},
             "warnings": self.warnings.state_dict(),
             "history": self._history.position(),
         }
@@ -140,7 +135,7 @@ class RunRecord:
 
     def _rows(self, outcome: RoundOutcome) -> list[dict[str, Any]]:
         """One for every client asked, with why it is `unused` and until when it is `excluded` where that holds."""
-        rows, spent = [], self._spent(outcome)
+        rows, spent = [], self._spent(outcome, book=True)
         for client, weight in sorted(outcome.weights.items()):
             row = self._row(outcome.server_round, outcome.replies.reports.get(client, ClientReport(client)), weight)
             row |= {"unused": outcome.replies.unused[client]} if client in outcome.replies.unused else {}
@@ -150,12 +145,10 @@ class RunRecord:
                 self.largest_delta = max(self.largest_delta or 0.0, found.spent.delta)
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
-        if self._accounts is not None:
-            self._accounts.book(spent)
         return rows + outcome.stray_rows
 
-    def _spent(self, outcome: RoundOutcome) -> dict[int, Spent]:
-        return self._accounts.examine(outcome.replies.reports.values()) if self._accounts is not None else {}
+    def _spent(self, outcome: RoundOutcome, *, book: bool = False) -> dict[int, Spent]:
+        return self._accounts.examine(outcome.replies.reports.values(), book=book) if self._accounts is not None else {}
 
     def _row(self, server_round: int, report: ClientReport, weight: float | None) -> dict[str, Any]:
         return {
