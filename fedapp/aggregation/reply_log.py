@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from flwr.app import Message, RecordDict
 
-from fedapp.wire.records import content_bytes, text
+from fedapp.wire.records import content_bytes, said_of, text
 from fedapp.wire.reply import ClientReport, Reply, unpack_reply
 
 __all__ = ["ReplyLog"]
@@ -80,7 +80,7 @@ class ReplyLog:
                 raise ValueError("it is not about the clients that were asked")
         except Exception as error:  # whatever it is, it is the sender's
             for client in asked:
-                self.reject(client, f"bad reply: {text(error) or type(error).__name__}")
+                self.reject(client, f"bad reply: {said_of(error)}")
             return None
         self.received(message.content)
         return reply

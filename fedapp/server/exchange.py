@@ -4,15 +4,19 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from logging import WARNING
 
-from flwr.app import Error, Message, MessageType, RecordDict
+from flwr.app import Error, Message, MessageType
 from flwr.serverapp import Grid
 
+from fedapp.common.logger import log
+from fedapp.flower.replies import Replies
 from fedapp.flower.simulation import pause_for_reply
 from fedapp.flower.uploads import Uploads
+from fedapp.server.reply_sizes import checked, largest_reply, largest_report, without_content
 from fedapp.wire.records import tensor_bytes
 
-__all__ = ["Exchange", "Late", "wait_for_supernodes"]
+__all__ = ["Exchange", "Late"]
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.25  # seconds
 POLL_SHARE = 0.05  # of the time waited so far: polling adds at most 5 % to a wait, and stays rare in long ones
@@ -36,11 +40,13 @@ class Late:
 
 @dataclass
 class _Pending:
-    """A message without a reply: to whom and about what, until when one can come, and how large it may be."""
+    """A message without a reply: to whom and about what, until when one can come, how large it is likely to be, and how
+    large it may be."""
 
     stub: Message
     stale: float
     reply_bytes: int
+    largest: int
     overdue: bool = False
 
 
@@ -54,6 +60,8 @@ class Exchange:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._uploads = Uploads(grid)
+        self._replies = Replies(grid)
+        self._largest_report = largest_report(1, 0)
         self._pending: dict[str, _Pending] = {}  # by message id
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
@@ -76,6 +84,10 @@ class Exchange:
             left = timeout - waited
             if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
                 time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+
+    def expect_reports(self, clients: int, features: int) -> None:
+        """Preflight reports are about so many clients at most, with the moments of so many features."""
+        self._largest_report = largest_report(clients, features)
 
     def post(self, messages: Iterable[Message]) -> None:
         """Push `messages` and wait for nothing: `late` gives their replies."""
@@ -110,37 +122,24 @@ class Exchange:
                 unsent.append(Message(NOT_SENT, reply_to=message))
                 continue
             sent.add(number)
-            stub = _without_content(message)
+            stub, stale = without_content(message), now + message.metadata.ttl
+            query = message.metadata.message_type == MessageType.QUERY
+            largest = self._largest_report if query else largest_reply(message.content)
             # A sum of updates has eight bytes a value, the model that goes out mostly four.
-            self._pending[number] = _Pending(stub, now + message.metadata.ttl, 2 * tensor_bytes(message.content))
+            self._pending[number] = _Pending(stub, stale, 2 * tensor_bytes(message.content), largest)
         return unsent, sent
 
     def _pull(self, ids: set[str]) -> Iterator[tuple[str, Message]]:
         """Replies that are there, each with the id of the message that it answers; not too many in memory at once."""
-        size = max((self._pending[number].reply_bytes for number in ids & self._pending.keys()), default=0)
+        likely = max((self._pending[number].reply_bytes for number in ids & self._pending.keys()), default=0)
         left = iter(sorted(ids))
-        while chunk := list(islice(left, max(1, LARGEST_PULL // max(1, size)))):
+        while chunk := list(islice(left, max(1, LARGEST_PULL // max(1, likely)))):
+            asked = {number: self._pending[number] for number in chunk if number in self._pending}
+            self._replies.largest = max((pending.largest for pending in asked.values()), default=0)
             for reply in self.grid.pull_messages(chunk):
                 number = reply.metadata.reply_to_message_id
-                pending = self._pending.pop(number, None)
-                if pending is not None and reply.has_error():
-                    # The SuperLink's own errors, such as for a SuperNode that has gone, bear the server's node id.
-                    reply = Message(reply.error, reply_to=pending.stub)
-                yield number, reply
-
-
-def _without_content(message: Message) -> Message:
-    """To whom and about what: old models must not stay in memory for as long as somebody owes a reply."""
-    about = message.metadata
-    return Message(RecordDict(), about.dst_node_id, about.message_type, ttl=about.ttl, group_id=about.group_id)
-
-
-def wait_for_supernodes(grid: Grid, minimum: int, timeout: float) -> list[int]:
-    """Node ids once at least `minimum` SuperNodes are there, or those that came within `timeout` seconds."""
-    start = time.monotonic()
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        waited = time.monotonic() - start
-        if len(nodes) >= minimum or waited >= timeout:
-            return nodes
-        time.sleep(min(LONGEST_POLL, timeout - waited))
+                if number not in asked:
+                    log(WARNING, "a reply to no message is dropped")
+                    continue
+                self._pending.pop(number, None)
+                yield number, checked(reply, asked[number].stub, asked[number].largest)

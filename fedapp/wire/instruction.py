@@ -78,7 +78,10 @@ def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
 
 
 def _plan(line: str) -> dict[str, Params]:
-    found = json.loads(line)
+    try:
+        found = json.loads(line)
+    except RecursionError:
+        raise ValueError("expected the values of each update step") from None
     if not isinstance(found, dict) or not all(isinstance(params, dict) for params in found.values()):
         raise ValueError("expected the values of each update step")
     for params in found.values():

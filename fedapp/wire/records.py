@@ -23,6 +23,8 @@ __all__ = [
     "number",
     "numbers",
     "present",
+    "said_of",
+    "size",
     "state_to_arrays",
     "tensor_bytes",
     "text",
@@ -31,6 +33,8 @@ __all__ = [
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 LARGEST_FIGURE = 1e100
+LONGEST_TEXT = 500  # characters
+READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -58,15 +62,23 @@ def _encode(values: NDArray[np.generic]) -> Array:
 
 
 def _decode(array: Array, *, copy: bool) -> NDArray[np.generic]:
-    """The values, by NumPy's reader of headers; what it would not read at once is left to Flower."""
+    """The values, by NumPy's reader of headers. What a header promises is there before any memory is taken for it."""
+    if array.stype != "numpy.ndarray":
+        raise ValueError(f"expected a NumPy array, got {text(array.stype)}")
     stream = BytesIO(array.data)
-    if array.stype == "numpy.ndarray" and npy.read_magic(stream) == (1, 0):
-        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-        start, count = stream.tell(), math.prod(shape)
-        if not (fortran_order or dtype.hasobject) and len(array.data) == start + count * dtype.itemsize:
-            values = np.frombuffer(array.data, dtype, count, start).reshape(shape)
-            return values.copy() if copy else values
-    return np.array(array.numpy(), copy=True)
+    try:
+        shape, fortran_order, dtype = READERS[npy.read_magic(stream)](stream)
+    except Exception:  # a parser of Python literals has many
+        raise ValueError("an array without a header of NumPy's format") from None
+    start, count = stream.tell(), math.prod(shape)
+    if dtype.kind not in "biuf" or len(array.data) != start + count * dtype.itemsize:
+        raise ValueError("an array that is not of numbers, or not of as many as it says")
+    try:
+        flat = np.frombuffer(array.data, dtype, count, start)
+        values = flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
+    except (ValueError, OverflowError):
+        raise ValueError("an array whose shape cannot be") from None
+    return values.copy() if copy else values
 
 
 def tensor_bytes(content: RecordDict) -> int:
@@ -82,6 +94,24 @@ def content_bytes(content: RecordDict) -> int:
             items = value if isinstance(value, list) else [value]
             found += sum(len(item) for item in items if isinstance(item, bytes))
     return found
+
+
+def size(content: RecordDict) -> int:
+    """About how many bytes all of it takes, without looking at each number."""
+    found = tensor_bytes(content)
+    for name, record in content.items():
+        found += len(name)
+        for key, value in record.items():
+            found += len(key) + (0 if isinstance(value, Array) else _size(value))
+    return found
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(len, value)) if value and isinstance(value[0], str | bytes) else 8 * len(value)
+    return 8
 
 
 def present(value: float | None) -> float:
@@ -118,8 +148,16 @@ def count(value: object) -> int:
 
 
 def text(value: object) -> str:
-    """One line of text from a record: no control characters, 500 characters at most, fit for a log."""
-    return "".join(character if character.isprintable() else " " for character in str(value))[:500]
+    """One line of text from a record: no control characters, 500 characters at most, fit for a log. Raises
+    TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return "".join(character if character.isprintable() else " " for character in value[:LONGEST_TEXT])
+
+
+def said_of(error: Exception) -> str:
+    """What is said of an error that a message from elsewhere caused: its text may hold what was sent."""
+    return text(str(error)) or type(error).__name__
 
 
 def numbers(value: object) -> list[float]:

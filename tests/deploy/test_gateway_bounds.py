@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message
 from gateways import Caller, Front, SuperLink, besieged, gateway_before, head
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedapp.common.errors import FederationError
 from fedapp.deploy import bodies, connections
@@ -234,7 +237,8 @@ def test_the_head_of_a_call_is_bounded(front: Front, monkeypatch: pytest.MonkeyP
     """Long before its sender has no more time."""
     monkeypatch.setattr(connections, "PATIENCE", 60.0)
     with connect(front) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nx: " + b"x" * (1 << 17))
+        with suppress(OSError):  # it is refused while it comes
+            connection.sendall(b"POST / HTTP/1.1\r\nx: " + b"x" * (1 << 17))
         assert not rest(connection).startswith(b"HTTP/1.1 2")
 
 
@@ -307,6 +311,36 @@ def test_nobody_says_where_another_call_comes_from(front: Front, name: str) -> N
         headers = {**front.site.headers(), name: "10.9.9.9"}
         assert client.post(f"https://127.0.0.1:{front.port}{PUSH}", headers=headers).status_code == 200
         assert front.gateway.connections.count() == (0, 1)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(
+    method=st.sampled_from([b"POST", b"GET", b"PUT", b"CONNECT", b"\xff"]),
+    path=st.sampled_from([*(path.encode() for path in LARGEST), b"*", b"http://x/y", b"/%2e%2e/v1", b"//"])
+    | st.binary(max_size=20),
+    name=st.sampled_from([b"content-length", b"transfer-encoding", b"expect", b"connection", b"flwr-public-key", b"x"]),
+    value=st.sampled_from([b"-1", b"9" * 30, b"chunked", b"100-continue", b"upgrade", b"\xe9", b""])
+    | st.binary(max_size=20),
+    body=st.sampled_from([b"", b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"x" * 9000]),
+)
+def test_whatever_strangers_send_is_refused_and_reaches_no_superlink(
+    front: Front,
+    superlink: SuperLink,
+    method: bytes,
+    path: bytes,
+    name: bytes,
+    value: bytes,
+    body: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "PATIENCE", 0.3)  # for the head of a call that does not end
+    call = b"%b %b HTTP/1.1\r\nhost: x\r\n%b: %b\r\nconnection: close\r\n\r\n" % (method, path, name, value)
+    with connect(front) as connection:
+        with suppress(OSError):
+            connection.sendall(call + body)
+        said = rest(connection)
+    assert not said or int(said.split()[1]) in (400, 401, 404, 412)
+    assert superlink.calls == 0
 
 
 # --- what is logged -----------------------------------------------------------------------------------------------

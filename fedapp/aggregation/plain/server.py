@@ -16,7 +16,7 @@ from fedapp.common.state_digest import State
 from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.instruction import Params
 from fedapp.wire.model import GlobalModel
-from fedapp.wire.records import text
+from fedapp.wire.records import said_of, text
 from fedapp.wire.reply import Reply
 
 __all__ = ["PlainServer"]
@@ -71,7 +71,7 @@ class PlainServer:
             try:
                 update, largest = self._restored(reply.updates.get(client), template, plan)
             except Exception as error:  # whatever it is, it is the sender's
-                replies.reject(client, text(error) or type(error).__name__)
+                replies.reject(client, said_of(error))
             else:
                 rule.add(client, update, weights[client], largest)
 

@@ -12,7 +12,7 @@ from fedapp.aggregation.secaggplus.messages import Header, unpack_accused, unpac
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.common.logger import log
 from fedapp.wire.instruction import with_stage
-from fedapp.wire.records import text
+from fedapp.wire.records import said_of
 
 __all__ = ["Asking"]
 
@@ -79,7 +79,7 @@ class Asking:
             unpack_header(reply.content).expect(header)
             take(header, reply.content)
         except Exception as error:  # whatever it is, it is the sender's
-            self._reject(header, f"bad reply ({header.stage}): {text(error) or type(error).__name__}", blame)
+            self._reject(header, f"bad reply ({header.stage}): {said_of(error)}", blame)
 
     def _reject(self, header: Header, why: str, blame: bool) -> None:
         for client in header.clients:
@@ -101,7 +101,7 @@ class Asking:
                 try:
                     add(client, record)
                 except (ProtocolError, ValueError, KeyError, TypeError) as error:
-                    self.replies.reject(client, f"{header.stage}: bad reply: {text(error) or type(error).__name__}")
+                    self.replies.reject(client, f"{header.stage}: bad reply: {said_of(error)}")
 
         return take
 
@@ -114,4 +114,4 @@ class Asking:
             try:
                 add(client, record)
             except (ProtocolError, ValueError, KeyError, TypeError) as error:
-                log(WARNING, "round %d: client %d: %s", header.server_round, client, text(error))
+                log(WARNING, "round %d: client %d: %s", header.server_round, client, said_of(error))

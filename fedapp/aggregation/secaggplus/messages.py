@@ -57,7 +57,7 @@ class Header:
         """Raises ProtocolError, by name, for an answer to another question."""
         for name, kind in (("stage", "wrong stage"), ("run", "wrong run"), ("server_round", "wrong round")):
             if (found := getattr(self, name)) != getattr(wanted, name):
-                raise ProtocolError(kind, f"an answer about {text(found)}, asked about {getattr(wanted, name)}")
+                raise ProtocolError(kind, f"an answer about {text(str(found))}, asked about {getattr(wanted, name)}")
         if self.digest != wanted.digest:
             raise ProtocolError("wrong cohort", "an answer about another cohort")
         if self.clients != wanted.clients:

@@ -14,7 +14,8 @@ from fedapp.flower.serde import from_bytes, to_bytes
 __all__ = ["WorkerReply", "WorkerRequest", "receive_reply", "receive_request", "send_reply", "send_request"]
 
 LENGTHS = struct.Struct("!QQQ")  # of the header, which is JSON, and two RecordDicts
-LARGEST = 1 << 34  # bytes of a part
+LARGEST, LARGEST_HEADER = 1 << 34, 1 << 24  # bytes of a part
+AT_ONCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,24 @@ def _send(connection: socket.socket, header: dict[str, Any], records: Sequence[R
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[RecordDict]]:
     lengths = LENGTHS.unpack(_exactly(connection, LENGTHS.size))
-    if max(lengths) > LARGEST:
+    if lengths[0] > LARGEST_HEADER or max(lengths) > LARGEST:
         raise ValueError(f"a part of {max(lengths)} bytes is no message")
-    header, *records = (_exactly(connection, length) for length in lengths)
-    return dict(json.loads(bytes(header))), [from_bytes(bytes(record)) for record in records]
+    line, *records = (_exactly(connection, length) for length in lengths)
+    try:
+        header = json.loads(bytes(line))
+    except RecursionError:
+        raise ValueError("a header that is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("a header that is no JSON object")
+    return header, [from_bytes(bytes(record)) for record in records]
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray:
-    found = bytearray(length)
-    view, at = memoryview(found), 0
-    while at < length:
-        count = connection.recv_into(view[at:])
-        if not count:
+    """As it comes: memory is taken for what is there, not for what was promised."""
+    found = bytearray()
+    while len(found) < length:
+        part = connection.recv(min(length - len(found), AT_ONCE))
+        if not part:
             raise ConnectionResetError("the other side has gone")
-        at += count
+        found += part
     return found

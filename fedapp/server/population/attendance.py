@@ -13,7 +13,7 @@ from fedapp.server.population.joining import AdmissionRules, check_admission
 from fedapp.server.population.preflight import Population, query
 from fedapp.server.population.roster import Roster
 from fedapp.wire.preflight import unpack_preflight
-from fedapp.wire.records import text
+from fedapp.wire.records import said_of, text
 
 __all__ = ["Attendance"]
 
@@ -83,7 +83,7 @@ class Attendance:
             check_admission(report, self._rules, self._partitions, bound_clients(self._exchange.grid).get(node))
             faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
-            faults = [f"SuperNode {node}: {text(error) or type(error).__name__}"]
+            faults = [f"SuperNode {node}: {said_of(error)}"]
         self._open.pop(node, None)
         if faults:
             self._asked.discard(node)  # it may have been mended by the next round, or its place been left

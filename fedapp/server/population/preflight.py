@@ -1,14 +1,16 @@
 """Before round 1: who is there, how much data each client has, and whether everything fits together."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedapp.common.errors import FederationError
 from fedapp.flower.registered import bound_clients
-from fedapp.server.exchange import Exchange, wait_for_supernodes
+from fedapp.server.exchange import LONGEST_POLL, Exchange
 from fedapp.server.population.count_bound import CountBound, count_bound
 from fedapp.server.population.joining import (
     AdmissionRules,
@@ -20,7 +22,7 @@ from fedapp.server.population.joining import (
 )
 from fedapp.server.population.moments import bounded_moments, merge_moments
 from fedapp.wire.preflight import MOMENTS, PreflightReport, unpack_preflight
-from fedapp.wire.records import text
+from fedapp.wire.records import said_of
 
 __all__ = ["Population", "preflight", "query"]
 
@@ -54,6 +56,7 @@ def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
     other code."""
     grid, min_supernodes, wait_timeout = exchange.grid, rules.min_supernodes, rules.wait_timeout
     timeout = max(rules.reply_timeout, wait_timeout)  # a first reply includes starting up
+    exchange.expect_reports(rules.num_clients, rules.features)
     nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
     if len(nodes) < min_supernodes:
         raise FederationError(
@@ -99,7 +102,7 @@ def _ask(exchange: Exchange, nodes: list[int], timeout: float) -> tuple[dict[int
                 raise ValueError(reply.error.reason)
             reports[node] = unpack_preflight(reply.content)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
-            faults[f"SuperNode {node}"] = f"preflight failed: {text(error) or type(error).__name__}"
+            faults[f"SuperNode {node}"] = f"preflight failed: {said_of(error)}"
     for node in nodes:
         if node not in reports:
             faults.setdefault(f"SuperNode {node}", f"no answer to the preflight within {timeout:g} s")
@@ -156,3 +159,14 @@ def _by_reason(faults: Mapping[str, str]) -> dict[str, list[str]]:
     for name, why in sorted(faults.items()):
         found.setdefault(why, []).append(name)
     return found
+
+
+def wait_for_supernodes(grid: Grid, minimum: int, timeout: float) -> list[int]:
+    """Node ids once at least `minimum` SuperNodes are there, or those that came within `timeout` seconds."""
+    start = time.monotonic()
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        waited = time.monotonic() - start
+        if len(nodes) >= minimum or waited >= timeout:
+            return nodes
+        time.sleep(min(LONGEST_POLL, timeout - waited))
