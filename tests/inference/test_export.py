@@ -1,6 +1,7 @@
 """Exported models: they say what the run's model says, without fedapp, or they are not kept."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +117,7 @@ def test_it_is_compared_on_files_else_on_test_data_else_on_random_inputs(tmp_pat
     assert torch.equal(inputs, test.inputs)
     assert what == "8 examples of the run's test data"
     (tmp_path / "all.csv").unlink()
+    saved = load_run(tmp_path / "run")
     saved.predictor.model.get_submodule("input").get_buffer("offset").fill_(500.0)
     inputs, what = examples_to_check(saved, [])
     assert "random inputs" in what
@@ -127,8 +129,10 @@ def test_it_is_compared_on_files_else_on_test_data_else_on_random_inputs(tmp_pat
 def test_random_images_are_images(tmp_path: Path) -> None:
     for label in "ab":
         (tmp_path / "images" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / label / "0.png")
     overrides = f"data=image_folder data.path={tmp_path}/images data.size=8 model=logistic_regression"
     leave(tmp_path / "run", overrides)
+    shutil.rmtree(tmp_path / "images")
     inputs, what = examples_to_check(load_run(tmp_path / "run"), [])
     assert "random inputs" in what
     assert inputs.shape == (128, 3, 8, 8)

@@ -232,7 +232,7 @@ def test_a_model_that_is_not_the_summarys_is_refused(run: Path) -> None:
 
 def test_strange_columns_and_classes_come_back_as_they_were(tmp_path: Path) -> None:
     """Texts that YAML takes for something else, and columns that begin as Hydra's own keys do."""
-    values = ["no", "null", "1e3", "012", "ä b"]
+    values = ["no", "~", "1e3", "012", "ä b"]
     rows = "".join(f"{v},{i}.5,{'yes' if i % 2 else '1_0'}\n" for i, v in enumerate(values * 4))
     (tmp_path / "all.csv").write_text(f"_id,a.b,y\n{rows}", encoding="utf-8")
     leave(tmp_path / "run", f"data=csv data.path={tmp_path}/all.csv data.label=y model=logistic_regression")

@@ -43,7 +43,8 @@ def delimiter_of(text: str, path: Path, expected: Collection[str]) -> str:
         fits = {candidate: _fit(text, candidate, expected) for candidate in candidates}
         # With all columns there; then the share of rows that fit; then how many columns.
         best = max(fits.values())
-        if best[1] == 0:
+        # Names and texts of a single column have spaces and colons, too: these must fit every row.
+        if best[1] == 0 or (candidates is RARE and best[1] < 1):
             continue
         chosen = [candidate for candidate, fit in fits.items() if fit[:2] == best[:2]]
         if len(chosen) > 1 and best[1] == 1.0:
