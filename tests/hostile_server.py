@@ -252,8 +252,8 @@ class HostileServer:
         }
         header = self._header("masked", client, view)
         content = pack_masked(header, self._instruction(client), MODEL, sorted(present), {client: sealed})
-        _, packed = unpack_masked_reply(self._ask("masked", client, content))
-        if packed is not None:
+        _, packed = unpack_masked_reply(self._ask("masked", client, content), self.settings.batch)
+        if packed:
             assert client not in self.known.masked, "a second vector"
             self.known.masked[client] = view, present
 

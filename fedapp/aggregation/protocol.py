@@ -7,13 +7,14 @@ by a handler of that name. Neither knows the strategy or the site: what they nee
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from flwr.app import Message, MessageType, RecordDict
 
+from fedapp.aggregation.groups import alone
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import State
@@ -119,8 +120,13 @@ class AggregationProtocol(ABC):
     def conflicts(self, config: "Config", parts: "Parts") -> None:  # noqa: B027 (most have none)
         """Raise ConfigError for a config or parts that do not go with this protocol."""
 
-    def check_cohort(self, needed: int, asked: int) -> None:  # noqa: B027 (most take any)
-        """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients."""
+    def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
+        """Which of these clients are asked together or not at all (`Groups`)."""
+        return alone(clients)
+
+    def check_cohort(self, needed: int, asked: int, clients: int) -> None:  # noqa: B027 (most take any)
+        """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients, of
+        `clients` that are in complete groups."""
 
     @abstractmethod
     def server(self, config: "Config", parts: "Parts", steps: "UpdateSteps") -> ServerHalf:

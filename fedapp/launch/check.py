@@ -34,7 +34,7 @@ def check(
     """
     check_num_clients(config)
     checked = check_config(config)
-    check_cohort(checked, config.federation.num_clients)
+    check_cohort(checked, range(config.federation.num_clients))
     shards = build_shards(config, checked.parts, splits=splits)
     shards.load()
     show(checked.parts.source.findings())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from fedapp.aggregation.protocol import AggregationProtocol
+from fedapp.aggregation.protocol import AggregationProtocol, protocol_of
 from fedapp.aggregation.rules import AggregationRule
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.run_paths import run_directory
@@ -67,6 +67,7 @@ def cohort_rule(config: Config) -> CohortRule:
         over_selection=federation.over_selection,
         weighting=strategy.weighting,
         weight_cap=strategy.weight_cap,
+        groups=protocol_of(config).groups,
     )
 
 

@@ -1,7 +1,7 @@
 """What of a config can be known to fail before anything starts: the same for every door to a run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,17 @@ def check_config(config: Config) -> Checked:
     return Checked(config, parts, protocol, privacy, steps, test, rules)
 
 
-def check_cohort(checked: Checked, num_clients: int) -> None:
-    """Refuse what cannot work with the cohorts that so many clients make."""
+def check_cohort(checked: Checked, clients: Collection[int]) -> None:
+    """Refuse what cannot work with the cohorts that these clients make."""
     rule = cohort_rule(checked.config)
-    needed = rule.needed(num_clients)
-    checked.protocol.check_cohort(needed, rule.asked(needed, num_clients))
+    there = len(rule.whole(clients))
+    needed = rule.needed(there)
+    checked.protocol.check_cohort(needed, rule.asked(needed, there), there)
+    if there < min(rule.minimum, len(clients)):
+        raise ConfigError(
+            f"federation.min_clients={checked.config.federation.min_clients}: of {len(clients)} clients {there} are in"
+            " complete groups (secure_aggregation), so no round could succeed; lower min_clients"
+        )
 
 
 def check_directory(checked: Checked, directory: Path) -> int:
@@ -100,6 +106,12 @@ def as_json(config: Config) -> Mapping[str, Any]:
 def check_num_clients(config: Config) -> None:
     """Refuse rounds for which a simulation has too few clients."""
     federation, fewest = config.federation, check_strategy(config)
+    everyone = range(federation.num_clients)
+    if left := sorted(set(everyone) - set(cohort_rule(config).whole(everyone))):
+        raise ConfigError(
+            f"federation.num_clients={federation.num_clients}: clients {left[:20]} are in no complete group"
+            f" (secure_aggregation), so they would never take part; set it to {len(everyone) - len(left)}, or more"
+        )
     if federation.min_clients > federation.num_clients:
         raise ConfigError(
             f"federation.min_clients={federation.min_clients}: more than federation.num_clients="

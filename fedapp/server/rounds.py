@@ -86,7 +86,8 @@ class SynchronousRounds:
     def exhausted(self) -> bool:
         """Whether too few clients have privacy budget left."""
         roster = self.strategy.roster
-        return bool(roster.declined) and len(roster.nodes.keys() - roster.declined) < self.strategy.min_clients
+        left = self.strategy.cohorts.whole(roster.nodes.keys() - roster.declined)
+        return bool(roster.declined) and len(left) < self.strategy.min_clients
 
     def begin(self) -> Metrics:
         return self.central.metrics(self.model.state)

@@ -86,7 +86,7 @@ def run_federation(
         log(WARNING, "%s takes no part: %s", who, why)
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
         take_agreed(parts, population)
-    check_cohort(checked, len(population.nodes))
+    check_cohort(checked, population.nodes.keys())
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):

@@ -62,7 +62,11 @@ class WeightedFedAvg(Strategy):
 
     def summary(self) -> None:
         """Log what this strategy will do."""
-        size = self.cohorts.needed(len(self.roster.reachable()))
+        reachable = self.roster.reachable()
+        there = self.cohorts.whole(reachable)
+        size = self.cohorts.needed(len(there))
+        if len(there) < len(reachable):
+            log(WARNING, "clients %s are in no complete group: not asked", sorted({*reachable} - {*there})[:20])
         text = "WeightedFedAvg: %d of %d clients a round, weighted by %s"
         log(INFO, text, size, len(self.roster.nodes), self.cohorts.weighting)
         for name, why in self.roster.bounded.items():
@@ -74,8 +78,11 @@ class WeightedFedAvg(Strategy):
         if (again := self.repeated.ask(server_round, self.roster.reachable())) is not None:
             hosts = self.roster.hosts(again.clients)
             return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl)
-        needed = self.cohorts.needed(len(self.roster.reachable()))
-        free = self.roster.available(server_round, self.min_clients)
+        there = self.cohorts.whole(self.roster.reachable())
+        free = self.cohorts.whole(self.roster.available(server_round, self.min_clients))
+        if len(free) < self.min_clients:  # groups of which some are excluded, or busy
+            free = there
+        needed = len(self.cohorts.sample(free, self.cohorts.needed(len(there)), server_round))
         clients = self.cohorts.sample(free, self.cohorts.asked(needed, len(free)), server_round)
         weights = self._weights(clients)
         instruction = Instruction(

@@ -16,6 +16,7 @@ from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers
+from fedapp.aggregation.secaggplus.batches import WHOLE
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
@@ -143,7 +144,7 @@ def _mask(server: Collector, secrets: dict[int, Secrets], costs: Costs, seed: in
             costs.mask.append(time.process_time() - start)
         total += vector
         server.add_masked([client], unpack(masked, settings, server.length))
-    costs.sent += content_bytes(pack_masked_reply(HEADER, Reply((ClientReport(0),)), torch.from_numpy(masked)))
+    costs.sent += content_bytes(pack_masked_reply(HEADER, Reply((ClientReport(0),)), {WHOLE: torch.from_numpy(masked)}))
     return total
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedapp.aggregation.protocol import Handler, Train
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers, signed_answers
+from fedapp.aggregation.secaggplus.batches import BatchSums
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, work_digest
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
@@ -132,7 +133,7 @@ class SecAggClient:
         return reply
 
     def masked(self, content: RecordDict, state: RecordDict, train: Train) -> RecordDict:
-        """Train every client, and send the sum of their masked updates."""
+        """Train every client, and send the sum of their masked updates; that of an incomplete batch apart."""
         header = unpack_header(content)
         instruction, model, present, sealed = unpack_masked(content)
         ready: dict[int, Secrets] = {}
@@ -152,17 +153,16 @@ class SecAggClient:
                 reports.append(ClientReport(client, rejected=str(error)))
                 if error.accused:
                     accused[client] = error.accused
-        total: NDArray[np.unsignedinteger] | None = None
+        sums = BatchSums(self.settings.batch)
         for client, secrets in ready.items():
             assert view is not None
             report, vector = self._vector(client, instruction, model, train, view)
             reports.append(report)
             if vector is None:
                 continue
-            masked = protocol.apply_masks(secrets, view, vector)
-            total = masked if total is None else total + masked
+            sums.add([client], protocol.apply_masks(secrets, view, vector))
             keep_secrets(state, secrets)
-        packed = torch.from_numpy(pack(total, self.settings)) if total is not None else None
+        packed = {part: torch.from_numpy(pack(vector, self.settings)) for part, vector in sums.vectors.items()}
         reply = Reply(tuple(sorted(reports, key=lambda report: report.client)))
         return pack_masked_reply(header, reply, packed, accused)
 

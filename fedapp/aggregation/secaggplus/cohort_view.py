@@ -10,7 +10,7 @@ import math
 import random
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES
@@ -60,7 +60,7 @@ class CohortView:
             struct.pack(">q", self.server_round),
             self.model.encode(),
             self.work.encode(),
-            repr((setting.neighbours, setting.threshold, setting.clip, setting.bits, setting.modulus_bits)).encode(),
+            repr(astuple(setting)).encode(),
         ]
         for member in self.members:
             parts += [struct.pack(">qd", member.client, member.weight), member.cipher_key, member.mask_key]

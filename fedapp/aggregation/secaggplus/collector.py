@@ -2,7 +2,8 @@
 
 There is one method for each kind of reply. It raises ProtocolError for a reply that cannot be used, and then keeps
 nothing of it. One method closes each stage. It raises ProtocolError where too few clients are left. Masked vectors are
-added up as they arrive, so the collector never holds what would reveal a single update.
+added up as they arrive, each batch that is incomplete by itself, under its clients' own masks; so the collector never
+holds what would reveal a single update.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedapp.aggregation.secaggplus.batches import WHOLE, BatchSums, in_complete
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES, KeyPair, commitment
 from fedapp.aggregation.secaggplus.masks import add_mask
@@ -55,7 +57,9 @@ class Collector:
         self._keys: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._shared: dict[int, Shared] = {}
         self._masked: set[int] = set()
-        self._total = np.zeros(length, settings.dtype)
+        self._sums = BatchSums(settings.batch)
+        self._total: NDArray[Any] = np.zeros(length, settings.dtype)
+        self.left_out: set[int] = set()  # with nothing wrong but that their batch is incomplete
         self._self: dict[int, dict[int, bytes]] = {}  # by owner and holder, the shares of self-mask seeds
         self._key: dict[int, dict[int, bytes]] = {}  # the same of mask keys
         self._revealed: set[int] = set()
@@ -70,6 +74,11 @@ class Collector:
     def heard(self) -> set[int]:
         """Who has sent keys."""
         return set(self._keys)
+
+    @property
+    def complete(self) -> set[int]:
+        """Who of them is in a batch of which all have."""
+        return in_complete(self._keys, self.settings.batch)
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -92,15 +101,17 @@ class Collector:
 
     def close_keys(self) -> CohortView:
         """The round's view: those who sent keys, with the weights that they have among themselves."""
-        self._enough(len(self._keys), "sent keys", self.minimum)
-        total = sum(self._weights[client] for client in sorted(self._keys))
+        clients = sorted(self.complete)
+        self.left_out |= self._keys.keys() - clients
+        self._enough(len(clients), "sent keys", self.minimum)
+        total = sum(self._weights[client] for client in clients)
         if total <= 0:
             raise ProtocolError("wrong cohort", "none of those who sent keys has a weight")
-        members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in sorted(self._keys))
+        members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in clients)
         self.view = CohortView(self.run, self._round, self._model, tuple(members), self.settings, self._work)
-        self._enough(len(self._keys), "sent keys", self.view.needed)
+        self._enough(len(clients), "sent keys", self.view.needed)
         try:
-            self.settings.check(len(self._keys))
+            self.settings.check(len(clients))
         except ConfigError as error:  # the cohort has another size than was foreseen
             raise ProtocolError("wrong cohort", str(error)) from None
         self._stage = "shares"
@@ -121,9 +132,11 @@ class Collector:
         present = set(self._shared)
         while True:
             lost = {c for c in present if len(present.intersection(self.view.holders(c))) < self.view.needed}
-            if not lost:
+            torn = present - lost - in_complete(present - lost, self.settings.batch)
+            self.left_out |= torn
+            if not lost | torn:
                 break
-            present -= lost
+            present -= lost | torn
         self._enough(len(present), "shared their secrets with enough others", max(self.minimum, self.view.needed))
         self.present = tuple(sorted(present))
         self._stage = "masked"
@@ -147,19 +160,22 @@ class Collector:
             raise ProtocolError(
                 "truncated", f"a masked vector is {vector.dtype} {vector.shape}, not {self._total.shape}"
             )
-        self._total += vector
+        self._sums.add(clients, vector)
         self._masked |= set(clients)
 
     def close_masked(self) -> tuple[int, ...]:
         """Whose vectors are in the sum."""
+        self.left_out |= self._masked - self._sums.complete
+        self._masked = set(self._sums.complete)
         self._enough(len(self._masked), "sent a masked vector", max(self.minimum, self.view.needed))
+        self._total = self._sums.vectors.pop(WHOLE)
         self.survivors = tuple(sorted(self._masked))
         self._stage = "unmask"
         return self.survivors
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """Who has shared, and sent no vector: their masks are in the others' vectors."""
+        """Who has shared, and has no vector in the sum: their masks are in the others' vectors."""
         return tuple(client for client in self.present if client not in self._masked)
 
     # --- consistency --------------------------------------------------------------------------------------------

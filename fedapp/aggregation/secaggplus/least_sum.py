@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from fedapp.aggregation.secaggplus.batches import missing
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.common.errors import ConfigError
@@ -35,9 +36,15 @@ class LeastSum:
 
         Only those count whom masks connect with this client: the others can be unmasked without it. Half of
         `min_cohort` clients must count, and none have more than some nine tenths of the weight: with weights a server
-        could leave all but one out of the sum.
+        could leave all but one out of the sum. A batch must be in it completely, or not at all (`batches`).
         """
         found = view.component(client, among)
+        if absent := missing(found, view.settings.batch):
+            raise ProtocolError(
+                "too few",
+                f"the sum would hold a part of a batch, without clients {absent[:20]}; this client goes only into sums"
+                f" over whole batches of {view.settings.batch}",
+            )
         if len(found) < self.min_cohort:
             apart = f" (of {len(among)}, of whom the others could be unmasked apart)" if len(found) < len(among) else ""
             raise ProtocolError(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
+from fedapp.aggregation.secaggplus.batches import WHOLE, parts
 from fedapp.aggregation.secaggplus.member import Sealed
 from fedapp.aggregation.secaggplus.messages import ACCUSED, CLIENT, HEADER, Header, header_record
 from fedapp.aggregation.secaggplus.record_values import by_client, clients_of, many_bytes
@@ -53,19 +54,28 @@ def unpack_masked(content: RecordDict) -> Masked:
 
 
 def pack_masked_reply(
-    header: Header, reply: Reply, packed: torch.Tensor | None, accused: Mapping[int, Sequence[int]] | None = None
+    header: Header, reply: Reply, packed: Mapping[int, torch.Tensor], accused: Mapping[int, Sequence[int]] | None = None
 ) -> RecordDict:
-    """`packed`: the sum of the masked vectors of the clients that are neither rejected nor have declined; uint8.
-    `accused`: by client that is rejected, whose fault it says that is."""
-    content = pack_reply(Reply(reply.reports, {}, {MASKED: packed} if packed is not None else {}))
+    """`packed`: the sums of the masked vectors of the clients that are neither rejected nor have declined, uint8: of
+    complete batches, and of each other batch (`batches.parts`). `accused`: by client that is rejected, whose fault it
+    says that is."""
+    content = pack_reply(Reply(reply.reports, {}, {_name(part): vector for part, vector in packed.items()}))
     content[HEADER] = header_record(header)
     for client, named in (accused or {}).items():
         content[f"{CLIENT}-{client}"] = ConfigRecord({ACCUSED: list(named)})
     return content
 
 
-def unpack_masked_reply(content: RecordDict) -> tuple[Reply, torch.Tensor | None]:
+def unpack_masked_reply(content: RecordDict, size: int = 1) -> tuple[Reply, list[tuple[list[int], torch.Tensor]]]:
+    """The reports, and each sum with the clients that it is over. `size`: of a batch. Raises ValueError for other sums
+    than those that the reports are about."""
     reply = unpack_reply(content)
-    if reply.updates or not set(reply.total) <= {MASKED}:
-        raise ValueError("a reply with other arrays than a masked vector")
-    return Reply(reply.reports), reply.total.get(MASKED)
+    good = [report.client for report in reply.reports if report.rejected is None and not report.declined]
+    found = parts(good, size)
+    if reply.updates or set(reply.total) != {_name(part) for part in found}:
+        raise ValueError(f"a reply with {len(reply.total)} masked vectors, {len(found)} are of its clients")
+    return Reply(reply.reports), [(clients, reply.total[_name(part)]) for part, clients in found.items()]
+
+
+def _name(part: int) -> str:
+    return MASKED if part == WHOLE else f"{MASKED}-{part}"

@@ -2,12 +2,14 @@
 
 import logging
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fedapp.aggregation.protocol import AggregationProtocol
+from fedapp.aggregation.secaggplus.batches import complete_batches
 from fedapp.aggregation.secaggplus.client import SecAggClient
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.metrics import LARGEST
@@ -40,6 +42,7 @@ class SecAggPlus(AggregationProtocol):
     clip: Annotated[float, Field(gt=0, le=1e6)]
     bits: Annotated[int, Field(ge=4, le=32)]
     modulus_bits: Literal[16, 24, 32, 40, 48, 56, 64]
+    batches: Annotated[int, Field(ge=2)] | None
     keys_timeout: Seconds
     shares_timeout: Seconds
     masked_timeout: Seconds | None
@@ -53,7 +56,7 @@ class SecAggPlus(AggregationProtocol):
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits)
+        return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits, self.batches)
 
     def conflicts(self, config: Config, parts: Parts) -> None:
         """What needs more than the sum of a cohort."""
@@ -79,8 +82,12 @@ class SecAggPlus(AggregationProtocol):
                 f" must not leave them; use public constants: {agreement.remedy}"
             )
 
-    def check_cohort(self, needed: int, asked: int) -> None:
+    def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
+        return complete_batches(clients, self.settings.batch)
+
+    def check_cohort(self, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
+        self.settings.check_batches(needed, clients)
         self.settings.check(needed)
         self.settings.check(asked)
 

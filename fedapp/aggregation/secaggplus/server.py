@@ -46,6 +46,13 @@ class SecAggServer:
         """The neighbour graph, and a threshold that trusts the server with more than it must."""
         degree, needed = self._settings.degree(cohort_size), self._settings.needed(cohort_size)
         log(INFO, "Secure aggregation: each with %d neighbours, %d of %d unmask its part", degree, needed, degree + 1)
+        if (size := self._settings.batches) is not None and degree == cohort_size - 1:
+            spare = (cohort_size - needed) // size
+            log(
+                WARNING if not spare else INFO,
+                "secure_aggregation.batches=%d: a dropout takes its batch along; of %d a round bears the loss of %d",
+                *(size, cohort_size // size, spare),
+            )
         if 2 * needed <= degree + 1:
             log(
                 WARNING,

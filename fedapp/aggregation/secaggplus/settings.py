@@ -17,7 +17,8 @@ class Settings:
 
     `threshold`: how many of those who hold a client's shares (its neighbours and itself) rebuild its secret; None: two
     thirds of them. Values lie in -clip..clip, and a client of mean weight sends them as whole numbers of `bits` bits,
-    sign included, in the integers modulo 2^modulus_bits.
+    sign included, in the integers modulo 2^modulus_bits. `batches`: how many clients take part all or none; None: each
+    by itself.
     """
 
     neighbours: int | None = None
@@ -25,6 +26,11 @@ class Settings:
     clip: float = 4.0
     bits: int = 22
     modulus_bits: int = 32
+    batches: int | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.batches or 1
 
     def degree(self, cohort: int) -> int:
         """How many neighbours each client of a cohort has."""
@@ -86,6 +92,26 @@ class Settings:
                 f" client's shares ({degree} neighbours and itself, by {why}), so no sum could be unmasked"
             )
         self._check_modulus(cohort)
+
+    def check_batches(self, needed: int, clients: int) -> None:
+        """Raises ConfigError where rounds of `needed` updates are not made of whole batches. `clients`: how many there
+        are in complete batches."""
+        size = self.batch
+        if clients < size:
+            raise ConfigError(
+                f"{GROUP}.batches={size}: no batch is complete (its clients are numbered 0 to {size - 1}, {size} to"
+                f" {2 * size - 1}, ...), so nobody could take part; set it lower, or to null"
+            )
+        if needed % size:
+            more = min(clients, -(-needed // size) * size)
+            share = math.ceil(1000 * more / clients - 1e-9) / 1000
+            while math.ceil(round(share * clients, 9)) > more:
+                share = math.floor(1e5 * more / clients) / 1e5
+            raise ConfigError(
+                f"{GROUP}.batches={size}: a cohort of {needed} (federation.fraction_train, federation.min_clients) is"
+                f" not made of whole batches; for one of {more} set federation.min_clients={more}, or"
+                f" federation.fraction_train={share:g}, or take batches that divide {needed}"
+            )
 
     def _check_modulus(self, cohort: int) -> None:
         largest, half = self.largest_sum(cohort), 2 ** (self.modulus_bits - 1)

@@ -58,13 +58,14 @@ class Stages:
             self.collector.add_keys(client, *unpack_keys(record))
 
         def enough() -> bool:
-            return len(asked) > self.asking.cohort.needed <= len(self.collector.heard)
+            return len(asked) > self.asking.cohort.needed <= len(self.collector.complete)
 
         self.asking.stage("keys", asked, pack_question, self.asking.each(add), self.timeouts.keys, enough)
         if enough():  # more were asked than are needed
             surplus = asked - self.collector.heard - self.asking.replies.reports.keys()
             self.asking.replies.unused.update(dict.fromkeys(surplus, SURPLUS))
         self.collector.close_keys()
+        self._leave_out()
 
     def shares(self) -> None:
         view = self.collector.view
@@ -83,8 +84,10 @@ class Stages:
         self._stage("shares", view.by_client, question, self.asking.each(add, named), self.timeouts.shares)
         self.accusations.settle(view, self.asking.replies)
         present = self.collector.close_shares()
+        self._leave_out()
         for client in view.by_client:
-            if client not in present and client not in self.asking.replies.reports:
+            known = self.asking.replies.reports.keys() | self.asking.replies.unused.keys()
+            if client not in present and client not in known:
                 self.asking.replies.reject(client, "too few of those who hold its shares are left")
 
     def masked(self) -> None:
@@ -100,17 +103,17 @@ class Stages:
         self._stage("masked", collector.present, question, self._take_masked, self.timeouts.masked)
         self.accusations.settle(collector.view, self.asking.replies)
         collector.close_masked()
+        self._leave_out()
 
     def _take_masked(self, header: Header, content: RecordDict) -> None:
-        reply, packed = unpack_masked_reply(content)
+        reply, packed = unpack_masked_reply(content, self.collector.settings.batch)
         if tuple(sorted(report.client for report in reply.reports)) != header.clients:
             raise ValueError("it is not about the clients that were asked")
-        good = [report.client for report in reply.reports if report.rejected is None and not report.declined]
-        if good:
-            if packed is None:
-                raise ValueError("it has no masked vector")
-            vector = unpack(packed.numpy(), self.collector.settings, self.collector.length)
-            self.collector.add_masked(good, vector)
+        setting, length = self.collector.settings, self.collector.length
+        vectors = [(clients, unpack(vector.numpy(), setting, length)) for clients, vector in packed]
+        for clients, vector in vectors:
+            self.collector.add_masked(clients, vector)
+        good = {client for clients, _ in packed for client in clients}
         # What a single client says of its training is not asked for, and not kept.
         told = (ClientReport(r.client, r.rejected, r.declined, privacy=r.privacy) for r in reply.reports)
         self.asking.replies.add(told)
@@ -130,6 +133,11 @@ class Stages:
             )
 
         self._stage("consistency", collector.signers, self._lists, take, self.timeouts.consistency, blame=False)
+
+    def _leave_out(self) -> None:
+        """Who did nothing wrong, and is in no sum, since its batch is not complete."""
+        for client in self.collector.left_out:
+            self.asking.replies.unused.setdefault(client, "its batch is not complete (secure_aggregation.batches)")
 
     def _lists(self, header: Header) -> RecordDict:
         collector = self.collector

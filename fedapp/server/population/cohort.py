@@ -2,14 +2,14 @@
 
 import math
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from heapq import heapreplace
 
 from fedapp.aggregation.exact_sum import normalised
+from fedapp.aggregation.groups import Groups, alone
 from fedapp.server.population.count_bound import CountBound
 
-__all__ = ["CohortRule", "spread"]
+__all__ = ["CohortRule"]
 
 WEIGHTINGS = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt}
 
@@ -17,7 +17,8 @@ WEIGHTINGS = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt
 @dataclass(frozen=True)
 class CohortRule:
     """`fraction` of the clients that are there are needed, at least `minimum`; `over_selection` is the share that is
-    asked beyond those needed. No client weighs more than `weight_cap`, in the unit of `weighting`."""
+    asked beyond those needed. No client weighs more than `weight_cap`, in the unit of `weighting`. `groups`: who
+    is asked together or not at all."""
 
     seed: int
     fraction: float = 1.0
@@ -25,6 +26,7 @@ class CohortRule:
     over_selection: float = 0.0
     weighting: str = "num_examples"
     weight_cap: float | None = None
+    groups: Groups = alone
 
     def needed(self, num_clients: int) -> int:
         """How many updates a round of `num_clients` that are there is to have: at most all."""
@@ -36,9 +38,17 @@ class CohortRule:
         return min(num_clients, math.ceil(round(needed * (1 + self.over_selection), 9)))
 
     def sample(self, clients: Collection[int], size: int, server_round: int) -> list[int]:
-        """`size` clients, sorted: a uniform sample without replacement, fixed by (seed, round, the set of clients)."""
+        """`size` clients, sorted, rounded up to whole groups: a uniform sample of these without replacement, fixed by
+        (seed, round, the set of clients)."""
+        groups = self.groups(clients)
+        count = min(len(groups), math.ceil(size / len(groups[0]))) if groups else 0
         # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
-        return sorted(random.Random(f"cohort/{self.seed}/{server_round}").sample(sorted(clients), size))
+        drawn = random.Random(f"cohort/{self.seed}/{server_round}").sample(groups, count)
+        return sorted(client for group in drawn for client in group)
+
+    def whole(self, clients: Collection[int]) -> list[int]:
+        """Those whose group is complete among them, sorted."""
+        return sorted(client for group in self.groups(clients) for client in group)
 
     def weights(self, num_examples: Mapping[int, int], bound: CountBound | None = None) -> dict[int, float]:
         """By client, its weight among these, from numbers of training examples; they sum to one.
@@ -52,15 +62,3 @@ class CohortRule:
         unit, most = min(rule(bound.median), cap), min(rule(bound.most), cap)
         scale = 2.0 ** -math.ceil(math.log2(max(1, len(num_examples)) * most / unit))
         return {client: scale * (min(rule(bound.counted(n)), cap) / unit) for client, n in num_examples.items()}
-
-
-def spread(loads: Mapping[int, int], nodes: Iterable[int]) -> dict[int, int]:
-    """A node for each client so that the nodes have about as much to do: the largest client first, each to the node
-    that has least so far (Graham 1969). `loads`: training examples by client."""
-    heap = [(0, node) for node in sorted(nodes)]
-    found = {}
-    for client in sorted(loads, key=lambda client: (-loads[client], client)):
-        load, node = heap[0]
-        found[client] = node
-        heapreplace(heap, (load + loads[client], node))
-    return found

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedapp.server.population.cohort import spread
 from fedapp.server.population.joining import who
 from fedapp.server.population.preflight import Population
+from fedapp.server.population.spread import spread
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport
 

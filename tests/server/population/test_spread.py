@@ -7,9 +7,9 @@ import pytest
 
 from fedapp.config import compose
 from fedapp.server.check_config import check_config
-from fedapp.server.population.cohort import spread
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.roster import Roster
+from fedapp.server.population.spread import spread
 from fedapp.server.run import keeps_nothing
 from fedapp.updates.step import UpdateStep
 from fedapp.updates.steps import UpdateSteps
