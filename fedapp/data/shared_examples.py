@@ -4,7 +4,10 @@ import json
 import mmap
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from torch import Tensor
@@ -12,9 +15,10 @@ from torch import Tensor
 from fedapp.data.shards import Shards
 from fedapp.data.source import Examples
 
-__all__ = ["anonymous_memory", "share_shards", "take_shards"]
+__all__ = ["anonymous_memory", "keep_shards", "share_shards", "take_kept", "take_shards"]
 
 ALIGNMENT = 64  # bytes, as torch's own
+SUFFIX = ".examples"
 SPANS = ""  # the name under which spans lie beside the examples' fields
 
 
@@ -29,6 +33,31 @@ def anonymous_memory() -> int:
 def share_shards(shards: Shards) -> int:
     """A descriptor of anonymous memory that holds the examples of `shards`, which are loaded, and who owns which. It is
     the caller's to close. Raises FedappError if the data does not fit or cannot be split."""
+    descriptor = anonymous_memory()
+    try:
+        _write(shards, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def keep_shards(shards: Shards, folder: Path, key: str) -> None:
+    """The same as a file in `folder`, for processes that are no children of this one."""
+    file = folder / f"{key}{SUFFIX}"
+    if not file.exists():
+        with NamedTemporaryFile(dir=folder, delete=False) as partial:
+            _write(shards, partial.fileno())
+        os.replace(partial.name, file)
+
+
+def take_kept(shards: Shards, folder: Path, key: str) -> None:
+    """Give `shards` what `keep_shards` has kept under this key, if it has."""
+    with suppress(FileNotFoundError):
+        take_shards(shards, os.open(folder / f"{key}{SUFFIX}", os.O_RDONLY))
+
+
+def _write(shards: Shards, descriptor: int) -> None:
     pool, spans = shards.loaded()
     tensors = {SPANS: torch.tensor(spans, dtype=torch.int64)}
     values = {item.name: getattr(pool, item.name) for item in fields(pool)}
@@ -40,14 +69,12 @@ def share_shards(shards: Shards) -> int:
         end = start + value.nbytes
     header = json.dumps(layout).encode()
     begin = -(-(8 + len(header)) // ALIGNMENT) * ALIGNMENT
-    descriptor = anonymous_memory()
     with open(descriptor, "wb", closefd=False) as memory:
         memory.write(len(header).to_bytes(8, "big") + header)
         for (*_, start), value in zip(layout, tensors.values(), strict=True):
             memory.seek(begin + start)
             memory.write(value.numpy().data)
         memory.truncate(max(begin + end, begin + 1))
-    return descriptor
 
 
 def take_shards(shards: Shards, descriptor: int) -> None:

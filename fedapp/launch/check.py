@@ -9,7 +9,8 @@ from fedapp.common.override_text import quoted
 from fedapp.config import Config
 from fedapp.data.findings import Findings
 from fedapp.data.shards import Shards
-from fedapp.learning.build import build_shards
+from fedapp.data.shared_examples import keep_shards
+from fedapp.learning.build import build_shards, examples_key
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 
 __all__ = ["Ready", "absolute_paths", "check"]
@@ -30,13 +31,16 @@ def check(
 ) -> Ready:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
-    `splits`: the folder for the split of the data, which is made here. `show` is given what was found in the data.
+    `splits`: the folder for the split and the examples, which are made here. `show` is given what was found in the
+    data.
     """
     check_num_clients(config)
     checked = check_config(config)
     check_cohort(checked, range(config.federation.num_clients))
     shards = build_shards(config, checked.parts, splits=splits)
     shards.load()
+    if splits is not None:
+        keep_shards(shards, splits, examples_key(config))
     show(checked.parts.source.findings())
     return Ready(checked, shards, check_directory(checked, directory))
 

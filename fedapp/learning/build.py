@@ -1,9 +1,11 @@
 """From config to objects: where config values become data, task and model, alike on server and clients."""
 
 import functools
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from inspect import isclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +20,8 @@ from fedapp.common.state_digest import state_sha256
 from fedapp.config import Config, instantiate, options_of
 from fedapp.data.augmentation import augmentation
 from fedapp.data.partition import columns_of, partition
-from fedapp.data.shards import Shards
+from fedapp.data.shards import Shards, data_version
+from fedapp.data.shared_examples import take_kept
 from fedapp.data.source import DataSource, Pooled, Schema
 from fedapp.data.splits import Rows, kept_split, split_key, splits_folder
 from fedapp.flower.plotless_datasets import import_flower_datasets
@@ -43,6 +46,7 @@ __all__ = [
     "build_source",
     "build_training",
     "check_optimizer",
+    "examples_key",
     "optimizer_factory",
 ]
 
@@ -231,7 +235,8 @@ def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | N
 
 
 def build_shards(config: Config, parts: Parts, path: Path | None = None, *, splits: Path | None = None) -> Shards:
-    """`splits`: the folder in which the split is kept for other processes; what the environment names unless given."""
+    """`splits`: the folder in which split and examples are kept for other processes; what the environment names unless
+    given."""
     num_clients, seed = config.federation.num_clients, derive_seed(config.run.seed, "partition")
 
     def split(pooled: Pooled) -> list[Tensor]:
@@ -248,4 +253,20 @@ def build_shards(config: Config, parts: Parts, path: Path | None = None, *, spli
         return [torch.from_numpy(rows) for rows in owners]
 
     fraction = config.train.val_fraction
-    return Shards(parts.source, parts.task.check, split, val_fraction=fraction, seed=config.run.seed, path=path)
+    shards = Shards(parts.source, parts.task.check, split, val_fraction=fraction, seed=config.run.seed, path=path)
+    if path is None and (folder := splits or splits_folder()) is not None:
+        take_kept(shards, folder, examples_key(config))
+    return shards
+
+
+def examples_key(config: Config) -> str:
+    """Another text for whatever changes the examples of a simulation's clients."""
+    files = [data_version(Path(path)) for key in ("path", "test_path") if (path := config.data.get(key))]
+    settings = [
+        config.data,
+        config.partition,
+        config.federation.num_clients,
+        config.train.val_fraction,
+        config.run.seed,
+    ]
+    return sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,15 @@
 """Examples that one process has loaded are the same ones for another, which copies only what it writes to."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from fedapp.config import compose
 from fedapp.data.shards import Shards
-from fedapp.data.shared_examples import share_shards, take_shards
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.data.shared_examples import keep_shards, share_shards, take_kept, take_shards
+from fedapp.learning.build import build_parts, build_shards, examples_key
 
 DATA = [
     "data=digits",
@@ -36,6 +37,32 @@ def test_they_are_the_same(overrides: str) -> None:
             assert torch.equal(one.inputs, other.inputs)
             assert torch.equal(one.targets, other.targets)
             assert one.inputs.dtype == other.inputs.dtype
+
+
+def test_those_that_are_kept_are_taken_by_key(tmp_path: Path) -> None:
+    loaded, other = shards_of("data=digits"), shards_of("data=digits")
+    keep_shards(loaded, tmp_path, "one")
+    take_kept(other, tmp_path, "two")
+    assert other._pool is None
+    take_kept(other, tmp_path, "one")
+    assert other._pool is not None
+    assert torch.equal(other.of(3).train.inputs, loaded.of(3).train.inputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.examples"]
+
+
+@pytest.mark.parametrize("change", ["run.seed=1", "partition.alpha=9", "train.val_fraction=0.3", "data.shape=[1,4,4]"])
+def test_another_split_has_another_key(change: str) -> None:
+    data = ["data=synthetic", "data.shape=[1,8,8]"]
+    assert examples_key(compose([*data, change])) != examples_key(compose(data))
+
+
+def test_a_file_that_has_changed_has_another_key(tmp_path: Path) -> None:
+    config = compose(["data=csv", f"data.path={tmp_path}/t.csv", "data.label=y"])
+    keys = set()
+    for rows in range(3):
+        (tmp_path / "t.csv").write_text("x,y\n" + "1,2\n" * rows)
+        keys.add(examples_key(config))
+    assert len(keys) == 3
 
 
 def test_whoever_writes_writes_to_a_copy() -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 __all__ = ["can_fork", "fork", "is_single_threaded", "write_output_to"]
 
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
@@ -35,8 +36,10 @@ def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process has its own answer to them
     gc.freeze()  # or the collector would write to, and so copy, every page that is shared
     if os.fork():
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return ours
     status = 1
@@ -50,6 +53,7 @@ def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
             (signal.SIGCHLD, signal.SIG_IGN),  # the system buries its dead
         ):
             signal.signal(number, action)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
         work(theirs)
         status = 0
     except (EOFError, ConnectionError):  # the other side has gone
