@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 # OpenBLAS starts its threads when NumPy is imported, and a process that has threads cannot be forked safely.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
 import hydra
@@ -84,13 +84,13 @@ def main() -> int:
             compose([argument for argument in arguments if not argument.startswith("hydra.")])
         check_outputs(arguments)
         job()
+        written = launcher.finish()
     except FedappError as error:
         console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("stopped", style="bold red")
         return 130
-    written = launcher.finish()
     if len(finished) > 1:
         show_sweep(console, finished)
     if finished and finished[-1].directory.exists():  # not after a refusal, which leaves nothing

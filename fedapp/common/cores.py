@@ -26,7 +26,7 @@ def _folders(root: Path, own: Path) -> list[Path]:
     found = {root}
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "cpu", "cpu,cpuacct"):  # version 2, and version 1
+        if not controllers or "cpu" in controllers.split(","):  # version 2, and version 1
             group = root / controllers / path.lstrip("/")
             found |= {folder for folder in (group, *group.parents) if folder.is_relative_to(root)}
     return sorted(found)

@@ -73,6 +73,7 @@ class Launcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.finish()  # reports of the runs that are over, however this call ends
         for engine in self._engines.values():
             engine.end()
 

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks.work import Trace, Work, read_trace
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FedappError
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import flower_environment
@@ -83,7 +84,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def ideal(work: Work, place: Path, home: Path) -> Trace:
-    arguments = [sys.executable, "-m", "benchmarks.ideal", str(place), str(os.cpu_count() or 1)]
+    arguments = [sys.executable, "-m", "benchmarks.ideal", str(place), str(allowed_cores())]
     start = command(arguments, home, place / "ideal.log")
     return read_trace(start, lines_of(place / "ideal.jsonl"))
 

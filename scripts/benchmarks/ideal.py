@@ -7,7 +7,6 @@ up; they share memory, and nothing is checked, recorded or sent. Rounds are note
 """
 
 import json
-import os
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -21,6 +20,8 @@ from safetensors.torch import load_file
 from stock_app.task import NETS, examples
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from fedapp.common.cores import allowed_cores
 
 __all__ = ["Trainer", "main"]
 
@@ -93,4 +94,4 @@ def main(place: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count() or 1)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else allowed_cores())

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import statistics
 from datetime import date
@@ -13,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.result import Result, Table
+from fedapp.common.cores import allowed_cores
 
 __all__ = ["save", "show"]
 
@@ -51,7 +51,7 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "python": platform.python_version(),
         "versions": found,
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()},

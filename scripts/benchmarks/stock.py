@@ -6,7 +6,6 @@ It gets a worker for every core, and no environment made for the run, which woul
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import IO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # not by PYTHONPATH, which Flower's processes inherit
 
+from fedapp.common.cores import allowed_cores
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import CONNECTION, flower_environment, free_port, write_connection
 
@@ -57,7 +57,7 @@ def stock_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def main(place: Path) -> int:
-    clients, cores = json.loads((place / "work.json").read_text())["clients"], os.cpu_count() or 1
+    clients, cores = json.loads((place / "work.json").read_text())["clients"], allowed_cores()
     home = Path(mkdtemp(prefix="stock-flwr-"))
     write_connection(home, {"address": ":local:"})
     guard = Guard(home)

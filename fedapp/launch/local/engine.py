@@ -15,7 +15,7 @@ from fedapp.common.errors import FedappError
 from fedapp.common.logger import log
 from fedapp.common.override_text import quoted
 from fedapp.config import Config
-from fedapp.data.shared_examples import share_shards
+from fedapp.data.shared_examples import share_shards, take_shards
 from fedapp.flower.hosted_grid import simulated_nodes
 from fedapp.launch.follow import RunStatus
 from fedapp.launch.local.grid import LocalGrid
@@ -54,12 +54,21 @@ class LocalEngine:
         # A GPU is for one process at a time; it would be the same one for several.
         count = 1 if device.type != "cpu" else min(supernodes, cores)
         settings = {"overrides": line, "supernodes": supernodes}
-        fork = self._zygote is not None and device.type == "cpu"  # CUDA does not work in a process that was forked
-        workers = ForkedWorkers(self._zygote, settings) if fork and self._zygote else SpawnedWorkers(settings)
+        workers = self._forked(settings) if device.type == "cpu" else None  # CUDA does not work where one has forked
         self._runs += 1
         timeline = Timeline(of_process=self._runs == 1)
         timeline.mark("imported and composed")
-        return LocalRun(directory, line, supernodes, count, workers, settings, self._reports, timeline)
+        return LocalRun(
+            directory, line, supernodes, count, workers or SpawnedWorkers(settings), settings, self._reports, timeline
+        )
+
+    def _forked(self, settings: dict[str, Any]) -> LocalWorkers | None:
+        """None where processes cannot be forked, or the zygote was killed."""
+        try:
+            return None if self._zygote is None else ForkedWorkers(self._zygote, settings)
+        except (EOFError, OSError):
+            self._zygote = None
+            return None
 
     def finish(self) -> list[str]:
         return self._reports.finish()
@@ -118,6 +127,7 @@ class LocalRun:
         with ExitStack() as stack:
             data = share_shards(ready.shards)
             stack.callback(os.close, data)
+            take_shards(ready.shards, os.dup(data))  # not once more in this process
             self.workers.share(data, file)
             self.timeline.mark("data shared, workers' parent ready")
             nodes = simulated_nodes(self.supernodes, self.line)

@@ -10,22 +10,25 @@ from logging import WARNING
 
 from flwr.app import Context, Error, Message
 
+from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.flower.hosted_grid import HostedGrid, unavailable
 from fedapp.launch.local.channel import receive, send, take_record, write_record
 
 __all__ = ["LocalGrid"]
 
+MOST_DEATHS = 3
 FAILED, DIED = 2, 3  # error codes of a reply
 ENDED = "no reply: the worker process has ended; it was killed, or out of memory"
 
 
 @dataclass
 class _Worker:
-    """`asked`: the message that it works on."""
+    """`asked`: the message that it works on. `deaths`: how many have ended in its place since the last reply."""
 
     connection: socket.socket
     asked: tuple[str, Message] | None = None
+    deaths: int = 0
 
 
 class LocalGrid(HostedGrid):
@@ -66,7 +69,9 @@ class LocalGrid(HostedGrid):
 
     def _collect(self, seconds: float) -> int:
         """Take the replies that are there or come within `seconds`; how many."""
-        return sum(self._take(key.data) for key, _ in self._selector.select(seconds))
+        ready = self._selector.select(seconds)
+        # One that is replaced while others' replies are taken has another socket by then.
+        return sum(self._take(key.data) for key, _ in ready if key.fileobj is key.data.connection)
 
     def _employ(self) -> None:
         """Give each worker that has nothing to do the first message that it may have: one at a time, so that it is read
@@ -85,7 +90,10 @@ class LocalGrid(HostedGrid):
         try:
             about = message.metadata
             send(worker.connection, {"kind": about.message_type, "node": about.dst_node_id}, [content])
-        except OSError:
+        except OSError:  # it ended before it had the message, which another one can have
+            assert worker.asked is not None
+            (number, _), worker.asked = worker.asked, None
+            self._queue = {number: message, **self._queue}
             self._replace(worker)
         finally:
             os.close(content)
@@ -97,7 +105,7 @@ class LocalGrid(HostedGrid):
         except (EOFError, OSError):
             return self._replace(worker)
         assert worker.asked is not None
-        (number, message), worker.asked = worker.asked, None
+        (number, message), worker.asked, worker.deaths = worker.asked, None, 0
         if descriptors:
             reply = Message(take_record(descriptors[0]), reply_to=message)
         else:
@@ -113,7 +121,13 @@ class LocalGrid(HostedGrid):
 
     def _replace(self, worker: _Worker) -> bool:
         """Another worker in place of one that has died. The message that it worked on is answered by an error; returns
-        whether there was one."""
+        whether there was one. Raises FederationError where one after the other ends."""
+        worker.deaths += 1
+        if worker.deaths > MOST_DEATHS:
+            raise FederationError(
+                f"{worker.deaths} worker processes in a row have ended without a reply; is there too little memory?"
+                " Their output is in the run's log"
+            )
         self._selector.unregister(worker.connection)
         worker.connection.close()
         asked, worker.asked = worker.asked, None

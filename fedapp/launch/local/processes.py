@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import io
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["can_fork", "fork", "is_single_threaded", "write_output_to"]
+__all__ = ["begin", "can_fork", "forget_children", "fork", "is_single_threaded", "write_output_to"]
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
@@ -36,6 +37,7 @@ def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
+    _flush()  # or both processes would print what still lies in a buffer
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process has its own answer to them
     gc.freeze()  # or the collector would write to, and so copy, every page that is shared
     if os.fork():
@@ -45,12 +47,12 @@ def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
     status = 1
     try:
         ours.close()
-        _begin(name, parent)
+        begin(name, parent)
         for number, action in (
             (signal.SIGINT, signal.SIG_IGN),  # Ctrl-C at the terminal reaches all; the program decides
             (signal.SIGTERM, signal.SIG_DFL),
             (signal.SIGHUP, signal.SIG_DFL),
-            (signal.SIGCHLD, signal.SIG_IGN),  # the system buries its dead
+            (signal.SIGCHLD, signal.SIG_DFL),
         ):
             signal.signal(number, action)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -61,12 +63,13 @@ def fork(name: str, work: Callable[[socket.socket], None]) -> socket.socket:
     except BaseException:
         traceback.print_exc()
     finally:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
+        _flush()
         os._exit(status)  # what the parent would do at its end is not for this process
 
 
-def _begin(name: str, parent: int) -> None:
+def begin(name: str, parent: int) -> None:
+    """Give this process a name, and have the system kill it when `parent` ends, which may have happened already. Linux
+    only."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NAME, name.encode())
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -76,9 +79,21 @@ def _begin(name: str, parent: int) -> None:
 
 def write_output_to(descriptor: int) -> None:
     """Have whatever this process prints go there; closes `descriptor`."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    _flush()
     for own in (1, 2):
         os.dup2(descriptor, own)
     os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what is printed must be there should this process be killed
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def forget_children() -> None:
+    """Have the system bury those that end; nobody waits for them. Not where somebody's own code runs, which may."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()

@@ -1,6 +1,8 @@
 """Reports, written by a process of their own: beside the next run of a sweep, and with matplotlib imported early."""
 
+import select
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from fedapp.launch.local.channel import receive, send
@@ -10,44 +12,62 @@ __all__ = ["Reports"]
 
 
 class Reports:
-    """`zygote`: of which the process is forked. Without one, reports are written by this process when it ends."""
+    """`zygote`: of which the process is forked. Without one, or once that was killed, reports are written by this
+    process, when it finishes."""
 
     def __init__(self, zygote: Zygote | None) -> None:
-        self._writer: socket.socket | None = zygote.reporter() if zygote is not None else None
-        self._wanted: list[Path] = []
+        self._writer: socket.socket | None = None
+        if zygote is not None:
+            with suppress(EOFError, OSError):
+                self._writer = zygote.reporter()
+        self._wanted: list[Path] = []  # the first one is being written, if the writer is there
+        self._faults: list[str] = []
+        self._asked = False
 
     def write(self, directory: Path) -> None:
         """Have the report of the finished run in `directory` written, sooner or later."""
         self._wanted.append(directory)
-        if self._writer is not None:
-            try:
-                send(self._writer, {"directory": str(directory)})
-            except OSError:
-                self._writer = None  # it was killed
+        self._go_on(wait=False)
 
     def finish(self) -> list[str]:
-        """Wait until all reports are written. Returns what went wrong with any, by directory."""
-        faults = []
-        for directory in self._wanted:
-            if fault := self._fault(directory):
-                faults.append(f"{directory}: the report could not be written: {fault}")
-        self._wanted = []
+        """Wait until all reports are written. Returns what went wrong with any."""
+        while self._wanted:
+            self._go_on(wait=True)
+        faults, self._faults = self._faults, []
         return faults
-
-    def _fault(self, directory: Path) -> str:
-        if self._writer is not None:
-            try:
-                return str(receive(self._writer)[0].get("fault", ""))
-            except (EOFError, OSError):
-                self._writer = None
-        from fedapp.report.page import write_report  # matplotlib takes a second to import
-
-        try:
-            write_report(directory)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
 
     def end(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
+
+    def _go_on(self, *, wait: bool) -> None:
+        """Take the writer's answer, if it is there or waited for, and ask for the next report: one at a time, so that
+        neither side's messages pile up."""
+        try:
+            if self._writer is not None and self._asked and (wait or select.select([self._writer], [], [], 0)[0]):
+                self._done(str(receive(self._writer)[0].get("fault", "")))
+            if self._writer is not None and self._wanted and not self._asked:
+                send(self._writer, {"directory": str(self._wanted[0])})
+                self._asked = True
+        except (EOFError, OSError):
+            self.end()
+            self._asked = False
+        if self._writer is None and wait and self._wanted:
+            self._done(_written_here(self._wanted[0]))
+
+    def _done(self, fault: str) -> None:
+        directory, self._asked = self._wanted.pop(0), False
+        if fault:
+            self._faults.append(f"{directory}: the report could not be written: {fault}")
+
+
+def _written_here(directory: Path) -> str:
+    """What went wrong; "" where nothing did."""
+    from fedapp.report.page import write_report  # matplotlib takes a second to import
+
+    try:
+        write_report(directory)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

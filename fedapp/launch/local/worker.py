@@ -5,8 +5,10 @@ As a program (`python -m fedapp.launch.local.worker DESCRIPTOR`), it serves wher
 
 import json
 import os
+import signal
 import socket
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,7 +22,7 @@ from fedapp.common.errors import FedappError
 from fedapp.data.shared_examples import take_shards
 from fedapp.flower.hosted_grid import delivered, simulated_nodes
 from fedapp.launch.local.channel import receive, send, take_record, write_record
-from fedapp.launch.local.processes import write_output_to
+from fedapp.launch.local.processes import begin, can_fork, write_output_to
 from fedapp.launch.local.run_log import log_in_worker
 
 __all__ = ["PreparedRun", "prepare", "work"]
@@ -51,8 +53,9 @@ def prepare(connection: socket.socket, settings: Mapping[str, Any]) -> PreparedR
     it is done, or what is wrong with the config (`fault`)."""
     try:
         prepared = PreparedRun(settings)
-    except FedappError as error:
-        send(connection, {"fault": str(error)})
+    except Exception as error:
+        fault = str(error) if isinstance(error, FedappError) else f"{type(error).__name__}: {error}"
+        send(connection, {"fault": fault, "trace": traceback.format_exc()})
         raise EOFError from None
     _, (data, log) = receive(connection)
     prepared.take_data(data, log)
@@ -78,5 +81,8 @@ def work(connection: socket.socket, prepared: PreparedRun) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal reaches all; the program decides
+    if can_fork():
+        begin("fedapp-worker", int(sys.argv[3]))
     with socket.socket(fileno=int(sys.argv[1])) as server, suppress(EOFError, ConnectionError):
         work(server, prepare(server, json.loads(sys.argv[2])))

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from logging import ERROR
 from pathlib import Path
 from typing import Any, Protocol
 
 from fedapp.common.errors import FederationError
+from fedapp.common.logger import log
 from fedapp.launch.local.channel import receive, send
 from fedapp.launch.local.zygote import Zygote
 
@@ -80,9 +82,14 @@ class SpawnedWorkers:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-m", "fedapp.launch.local.worker", str(number), json.dumps(self._settings)]
+            command = [sys.executable, "-m", "fedapp.launch.local.worker", str(number)]
+            command += [json.dumps(self._settings), str(os.getpid())]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-            self._processes.append(subprocess.Popen(command, pass_fds=[number], env=environment))
+            output = self._given[1]
+            self._processes = [process for process in self._processes if process.poll() is None]
+            self._processes.append(
+                subprocess.Popen(command, pass_fds=[number], env=environment, stdout=output, stderr=output)
+            )
         try:
             send(ours, {}, self._given)
             _check(receive(ours)[0])
@@ -102,4 +109,5 @@ class SpawnedWorkers:
 
 def _check(header: Mapping[str, Any]) -> None:
     if "fault" in header:
+        log(ERROR, "%s", header["trace"])
         raise FederationError(f"a worker could not prepare the run: {header['fault']}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fedapp.launch.local.channel import receive, send
-from fedapp.launch.local.processes import fork, is_single_threaded, write_output_to
+from fedapp.launch.local.processes import forget_children, fork, is_single_threaded, write_output_to
 from fedapp.launch.local.worker import prepare, work
 
 __all__ = ["Zygote"]
@@ -38,6 +38,7 @@ class Zygote:
 
 
 def _serve(connection: socket.socket) -> None:
+    forget_children()
     kinds = {"run": ("fedapp-run", _be_parent), "reporter": ("fedapp-report", _report)}
     while True:
         header, _ = receive(connection)
@@ -56,6 +57,7 @@ def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
     """Prepare a run, then fork a worker as often as one is asked for."""
     write_output_to(os.open(os.devnull, os.O_WRONLY))  # until there is a log; the program itself says what is wrong
     prepared = prepare(connection, settings)
+    forget_children()
     gc.collect()
     while True:
         receive(connection)
@@ -73,6 +75,7 @@ def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
 
 def _report(connection: socket.socket, settings: dict[str, object]) -> None:
     """Write the report of each run that is named, one after the other."""
+    os.nice(10)  # others' work is waited for
     from fedapp.report.page import write_report  # matplotlib takes a second to import
 
     while True:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from fedapp.common.errors import FederationError
 from fedapp.flower.hosted_grid import simulated_nodes
 from fedapp.launch.local.channel import receive, send, take_record, write_record
 from fedapp.launch.local.grid import LocalGrid
@@ -124,6 +125,55 @@ def test_an_error_and_a_death_are_told_and_work_goes_on(caplog: pytest.LogCaptur
         assert not found[103].has_error()
         assert workers.started == 2 + round_
     assert "without what it kept for SuperNodes 102" in caplog.text
+    grid.close()
+
+
+def test_one_that_has_died_idle_costs_nobody_a_round() -> None:
+    """Whether the grid notices by the closed socket or when it sends, in the same step as another one's reply."""
+    grid, workers = grid_of(lambda node, content: {"keeps": True}, nodes=4, workers=2)
+    assert len(list(grid.send_and_receive(messages(grid), timeout=10))) == 4
+    for worker in grid._workers:
+        worker.connection.shutdown(socket.SHUT_RDWR)  # the other side ends
+        replies = list(grid.send_and_receive(messages(grid), timeout=10))
+        assert len(replies) == 4
+        assert not any(reply.has_error() for reply in replies)
+    assert workers.started == 4
+    grid.close()
+
+
+def test_a_worker_replaced_while_others_replies_are_taken_is_not_waited_for() -> None:
+    """B ends idle; A's reply makes a message B's, so B is replaced before its own end is looked at."""
+    go = threading.Event()
+
+    def work(node: int, content: RecordDict) -> dict[str, Any]:
+        if node == 100 and "first" in content:
+            go.wait(10)
+        return {"keeps": False}
+
+    grid, _ = grid_of(work, nodes=1, workers=2)
+    first = Message(RecordDict({"first": ConfigRecord({"x": 1})}), 100, "train")
+    second = Message(RecordDict({"second": ConfigRecord({"x": 1})}), 100, "train")
+    ids = list(grid.push_messages([first, second]))
+    idle = next(worker for worker in grid._workers if worker.asked is None)
+    idle.connection.shutdown(socket.SHUT_WR)
+    go.set()
+    time.sleep(0.2)  # both sockets can be read now
+    end, found = time.monotonic() + 5, list[Message]()
+    while len(found) < 2 and time.monotonic() < end:
+        grid.wait(0.2)
+        found += grid.pull_messages(ids)
+    assert len(found) == 2
+    grid.close()
+
+
+def test_workers_that_end_one_after_the_other_end_the_run() -> None:
+    def work(node: int, content: RecordDict) -> dict[str, Any]:
+        raise RuntimeError
+
+    grid, workers = grid_of(work, nodes=6, workers=1)
+    with pytest.raises(FederationError, match="4 worker processes in a row have ended"):
+        list(grid.send_and_receive(messages(grid), timeout=10))
+    assert workers.started == 4
     grid.close()
 
 
