@@ -1,4 +1,4 @@
-"""Secure aggregation against a server that lies: sums, signatures, repetitions, blame, and devices' keys."""
+"""Secure aggregation against a server that lies: sums, signatures, repetitions, blame, batches, and devices' keys."""
 
 from mutants.mutant import Mutant
 
@@ -7,6 +7,7 @@ __all__ = ["MUTANTS"]
 PARTS = "fedapp/aggregation/secaggplus"
 TESTS = "tests/aggregation/secaggplus"
 CONSISTENCY, REPETITION, BLAME = (f"{TESTS}/test_{name}.py" for name in ("consistency", "repetition", "blame"))
+BATCH_TESTS = f"{TESTS}/test_batches.py"
 KEYS, KEY_TESTS = "fedapp/common/device_keys.py", "tests/common/test_device_keys.py"
 SIGNATURES = f"{CONSISTENCY}::test_nothing_is_revealed_without_enough_signatures_of_that_list"
 ONE_LIST = f"{CONSISTENCY}::test_one_list_is_signed_and_nothing_is_revealed_without_a_signature"
@@ -163,4 +164,48 @@ DEVICES = [
         f"{BOUND}::test_a_supernode_that_claims_another_s_number_is_the_one_that_is_left_out",
     ),
 ]
-MUTANTS = [*SUMS, *LISTS, *REPETITIONS, *FAULTS, *DEVICES]
+BATCHES = [
+    Mutant(
+        f"{PARTS}/least_sum.py",
+        "if absent := missing(found, view.settings.batch):",
+        "if absent := missing(found, 1):",
+        f"{BATCH_TESTS}::test_a_client_refuses_a_sum_without_a_part_of_any_batch_at_every_stage",
+    ),
+    Mutant(
+        f"{PARTS}/cohort_view.py",
+        "repr(astuple(setting)).encode(),",
+        "repr(astuple(setting)[:-1]).encode(),",
+        f"{BATCH_TESTS}::test_batches_are_part_of_what_clients_are_bound_to",
+    ),
+    Mutant(
+        f"{PARTS}/batches.py",
+        "if len(batch) == size]",
+        "if batch]",
+        f"{BATCH_TESTS}::test_no_combination_of_sums_over_many_rounds_tells_of_less_than_a_batch",
+    ),
+    Mutant(
+        f"{PARTS}/batches.py",
+        "if len(found := parts(clients, self._size)) != 1:",
+        "if not (found := {WHOLE: list(clients)}):",
+        f"{BATCH_TESTS}::test_parts_of_several_batches_in_one_vector_are_refused",
+    ),
+    Mutant(
+        f"{PARTS}/collector.py",
+        "clients = sorted(self.complete)",
+        "clients = sorted(self._keys)",
+        f"{BATCH_TESTS}::test_in_a_run_a_dropout_costs_its_batch_and_its_batch_alone_has_no_fault[keys]",
+    ),
+    Mutant(
+        f"{PARTS}/collector.py",
+        "self._masked = set(self._sums.complete)",
+        "pass",
+        f"{BATCH_TESTS}::test_a_dropout_takes_its_batch_out_of_the_sum",
+    ),
+    Mutant(
+        f"{PARTS}/option.py",
+        "return complete_batches(clients, self.settings.batch)",
+        "return complete_batches(clients, 1)",
+        f"{BATCH_TESTS}::test_cohorts_are_whole_batches_by_seed_round_and_clients_and_batches_the_same_for_every_seed",
+    ),
+]
+MUTANTS = [*SUMS, *LISTS, *REPETITIONS, *FAULTS, *BATCHES, *DEVICES]

@@ -1,5 +1,6 @@
 """A stage of a round, on the server: messages out, replies in, and whose fault is what."""
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
@@ -52,12 +53,15 @@ class Asking:
         log(INFO, "round %d: %s of %d clients", self.replies.server_round, stage, sum(map(len, by_node.values())))
         answered: set[int] = set()
         messages = [self._message(node, header, question(header)) for node, header in headers.items()]
+        begun = time.monotonic()
         for reply in self.ask(messages, timeout):
             self._take(reply, headers, answered, take, blame)
             if enough():
-                return
-        for node in headers.keys() - answered:
-            self._reject(headers[node], f"no reply in time ({stage})", blame)
+                break
+        else:
+            for node in headers.keys() - answered:
+                self._reject(headers[node], f"no reply in time ({stage})", blame)
+        log(INFO, "round %d: %s took %.2f s", self.replies.server_round, stage, time.monotonic() - begun)
 
     def _message(self, node: int, header: Header, content: RecordDict) -> Message:
         self.replies.sent(with_stage(content, header.stage))
