@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Written", "decoded_keys", "override", "pasted", "quoted"]
+__all__ = ["Written", "decoded_key", "decoded_keys", "override", "pasted", "quoted"]
 
 PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf", "none"}  # that are no text in Hydra's grammar, or none in YAML's
@@ -61,11 +61,12 @@ def _key(key: object) -> str:
 def decoded_keys(value: object) -> object:
     """A config's value with the keys that `override` encoded as they were."""
     if isinstance(value, dict):
-        return {_decoded(key): decoded_keys(item) for key, item in value.items()}
+        return {decoded_key(key): decoded_keys(item) for key, item in value.items()}
     return [decoded_keys(item) for item in value] if isinstance(value, list) else value
 
 
-def _decoded(key: object) -> object:
+def decoded_key(key: object) -> object:
+    """A mapping's key that `override` encoded, as it was."""
     if not isinstance(key, str) or "$" not in key:
         return key
     return "" if key == "$$" else ENCODED.sub(lambda found: chr(int(found[1], 16)), key)

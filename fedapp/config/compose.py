@@ -10,9 +10,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import yaml
@@ -26,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.override_text import decoded_keys
-from fedapp.config.overrides import CONF_DIR, by_group, check_overrides, groups
+from fedapp.config.overrides import CONF_DIR, NO_CODE, by_group, check_overrides, groups
 from fedapp.config.schema import Config, check_ranges
 from fedapp.config.typed_text import as_typed
 
@@ -36,36 +39,57 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 @lru_cache(maxsize=1)
-def committed_targets() -> frozenset[str]:
-    """Every `_target_` that a file under conf/ names: the only code that a config may choose."""
-    found = (re.findall(r"_target_:\s*([\w.]+)", path.read_text("utf-8")) for path in CONF_DIR.rglob("*.yaml"))
-    return frozenset(target for targets in found for target in targets)
+def committed_targets() -> Mapping[str, frozenset[str]]:
+    """The only code that a config may choose: the `_target_`s in files under conf/, by the place of the node that they
+    are given to, such as `strategy.aggregation`. A group's own place is its folder's."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in CONF_DIR.rglob("*.yaml"):
+        for place, target in _targets(path):
+            found[place].add(target)
+    return MappingProxyType({place: frozenset(targets) for place, targets in found.items()})
 
 
-def _is_committed(target: object) -> bool:
-    return isinstance(target, str) and target in committed_targets()
+def _targets(path: Path) -> Iterator[tuple[str, str]]:
+    """Of a file under conf/, the place and the code of each `_target_`."""
+    text = path.read_text("utf-8")
+    if "_target_" not in text:
+        return iter(())
+    folder = path.parent.relative_to(CONF_DIR).as_posix().strip(".").replace("/", ".")
+    package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
+    start = folder if package is None or package[1] == "_group_" else package[1].removeprefix("_global_")
+
+    def walk(node: object, at: str) -> Iterator[tuple[str, str]]:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            if name == "_target_":
+                yield at, str(value)
+            else:
+                yield from walk(value, f"{at}.{name}".lstrip("."))
+
+    return walk(yaml.safe_load(text), start)
 
 
-def _check_nodes(node: object, key: str) -> None:
-    """Refuse code that no file under conf/ names, however it got into the config, and numbers that are not finite."""
+def _check_node(node: object, key: str, group: str = "") -> None:
+    """Refuse code that no file under conf/ gives this place, `key` (or its `group`), and numbers that are not finite,
+    however they got into the config. Code is at the top of a node only: Hydra would make what is deeper, too."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in conf/{group or key}/")
+    known = committed_targets()
+    if not any(node["_target_"] in known.get(place, ()) for place in (key, group)):
+        raise ConfigError(f"{key}._target_={node['_target_']}: {NO_CODE}")
+    _check_inside({name: value for name, value in node.items() if name != "_target_"}, key)
+
+
+def _check_inside(node: object, key: str) -> None:
     if isinstance(node, dict):
         for name, value in node.items():
-            if str(name).startswith("_") and (name != "_target_" or not _is_committed(value)):
-                raise ConfigError(
-                    f"{key}.{name}={value}: code is chosen in a YAML file under conf/, not by an override"
-                )
-            _check_nodes(value, f"{key}.{name}")
+            if str(name).startswith("_"):
+                raise ConfigError(f"{key}.{name}={value}: {NO_CODE}")
+            _check_inside(value, f"{key}.{name}")
     elif isinstance(node, list):
         for item in node:
-            _check_nodes(item, key)
+            _check_inside(item, key)
     elif isinstance(node, float) and not math.isfinite(node):
         raise ConfigError(f"{key}={node}: must be a finite number")
-
-
-def _with_target(node: object, key: str, options: str) -> object:
-    if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in {options}")
-    return node
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -157,17 +181,14 @@ def from_hydra(node: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
-        _check_nodes(_with_target(getattr(config, name), name, f"conf/{name}/"), name)
-    personal = config.federation.personal
-    _check_nodes(_with_target(personal, "federation.personal", "conf/federation/personal/"), "federation.personal")
+        _check_node(getattr(config, name), name)
+    _check_node(config.federation.personal, "federation.personal")
     for name in ("client_lr", "server_lr"):
-        options = f"conf/lr_schedule/; choose one by lr_schedule@{name}=cosine"
-        _check_nodes(_with_target(getattr(config, name), name, options), name)
+        _check_node(getattr(config, name), name, "lr_schedule")
     for name in ("kind", "loss"):
-        _check_nodes(_with_target(getattr(config.task, name), f"task.{name}", f"conf/task/{name}/"), f"task.{name}")
+        _check_node(getattr(config.task, name), f"task.{name}")
     for name in ("aggregation", "server_optimizer"):
-        key = f"strategy.{name}"
-        _check_nodes(_with_target(getattr(config.strategy, name), key, "conf/strategy/"), key)
+        _check_node(getattr(config.strategy, name), f"strategy.{name}")
     check_ranges(config)
     return config
 

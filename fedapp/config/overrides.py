@@ -16,12 +16,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fedapp.common.errors import ConfigError
-from fedapp.common.override_text import pasted
+from fedapp.common.override_text import decoded_key, pasted
 
-__all__ = ["CONF_DIR", "by_group", "check_overrides", "groups", "split_overrides"]
+__all__ = ["CONF_DIR", "NO_CODE", "by_group", "check_overrides", "groups", "split_overrides"]
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 DOTTED_CHOICE = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)=(\w+(?:,\w+)*)")
+NO_CODE = "code is chosen in a YAML file under conf/, not by an override"
 PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -84,11 +85,14 @@ def _refuse_code(override: Override) -> None:
     line = override.input_line or ""
     key = f"{override.key_or_group}.{override.package or ''}"
     if any(part.startswith("_") and part != "_global_" for part in re.split(r"[./@]", key)):
-        raise ConfigError(f"{line!r}: code is chosen in a YAML file under conf/, not by an override")
+        raise ConfigError(f"{line!r}: {NO_CODE}")
     if re.match(r"hydra\b", key):
         raise ConfigError(f"{line!r}: hydra.* settings cannot be sent to clients")
     if override.is_sweep_override():
         return
+    for name in _keys(override.value()):
+        if str(decoded_key(name)).startswith("_"):
+            raise ConfigError(f"{line!r}: {NO_CODE}")
     for value in _leaves(override.value()):
         if isinstance(value, str) and "${" in value:
             raise ConfigError(f"{line!r}: ${{...}} cannot be sent to clients; write the value itself")
@@ -123,3 +127,11 @@ def _leaves(value: object) -> Iterator[object]:
             yield from _leaves(item)
     else:
         yield value
+
+
+def _keys(value: object) -> Iterator[object]:
+    """The keys of every mapping inside `value`."""
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _keys(item)

@@ -71,16 +71,18 @@ def _found(config: Any, key: str) -> Any:
     return config
 
 
-def _refuse_code(node: Any, key: str, package: str) -> None:
-    """A ConfigError for other code than that of `package`, and for what Hydra would look up elsewhere."""
+def _refuse_code(node: Any, key: str, package: str, *, top: bool = True) -> None:
+    """A ConfigError for other code than that of `package`, for any below the node's `top`, and for what Hydra would
+    look up elsewhere."""
     if isinstance(node, dict):
         for name, value in node.items():
-            known = isinstance(value, str) and value.startswith(package) and value in committed_targets()
+            known = top and isinstance(value, str) and value.startswith(package)
+            known = known and any(value in targets for targets in committed_targets().values())
             if re.fullmatch("_.*_", str(name)) and (name != "_target_" or not known):
                 raise ConfigError(f"{key}.{name}={value}: is no code of {package}* that a file under conf/ names")
-            _refuse_code(value, f"{key}.{name}", package)
+            _refuse_code(value, f"{key}.{name}", package, top=False)
     elif isinstance(node, list):
         for item in node:
-            _refuse_code(item, key, package)
+            _refuse_code(item, key, package, top=False)
     elif isinstance(node, str) and "${" in node:
         raise ConfigError(f"{key}={node}: ${{...}} would be looked up elsewhere; a saved config holds values")

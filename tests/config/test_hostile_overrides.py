@@ -1,10 +1,12 @@
 """Overrides from a hostile server: no file outside conf/ and the operator's folders is opened or looked for, and
 nothing that only the device knows comes back."""
 
+import copy
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,10 +15,12 @@ import pytest
 from flwr.app import Context, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from fedapp.client.handlers import _run, handle
 from fedapp.common.errors import ConfigError
 from fedapp.config import CONF_DIR, compose, split_overrides
+from fedapp.config.compose import from_hydra
 from fedapp.wire.preflight import unpack_preflight
 
 MARK = "planted-marker-6f1d"
@@ -120,6 +124,7 @@ def values(place: Path) -> st.SearchStrategy[str]:
             "choice(csv,digits)",
         ),
         *("range(1,3)", "glob(*)", "'" + up + secret + "'", '"' + up + secret + '"', f"[{up}{secret}]", "[[[]]]"),
+        *("{_target_:torch.optim.SGD}", "[{_target_:torch.optim.SGD}]", "{a:[{$5f$target_:torch.optim.SGD}]}"),
         *(f"{{_target_:{MARK}}}", f"{{path:{secret}}}", f"[{secret},digits]", "0" * 64),
     ]
     return st.sampled_from(paths) | st.text(max_size=12)
@@ -131,6 +136,16 @@ def hostile(draw: st.DrawFn, place: Path) -> list[str]:
     return [f"{draw(PREFIXES)}{draw(KEYS)}={draw(values(place))}" for _ in range(count)]
 
 
+def deep_code(node: Any, depth: int = 0) -> list[str]:
+    """Every `_...` key that is deeper in the config than an option's own top."""
+    node = vars(node) if is_dataclass(node) and not isinstance(node, type) else node
+    items = list(node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ())
+    top = isinstance(node, dict) and "_target_" in node and depth == 0
+    own = [name for name, _ in items if str(name).startswith("_") and not (top and name == "_target_")]
+    inside = depth + (isinstance(node, list) or (isinstance(node, dict) and "_target_" in node))
+    return own + [found for _, value in items for found in deep_code(value, inside)]
+
+
 # --- the composer ---------------------------------------------------------------------------------------------------
 
 
@@ -140,12 +155,55 @@ def test_composing_opens_nothing_but_conf(planted: Path, data: st.DataObject) ->
     overrides = data.draw(hostile(planted))
     with listening() as found:
         try:
-            text = str(compose(overrides))
+            made = compose(overrides)
+            assert deep_code(vars(made)) == []
+            text = str(made)
         except ConfigError as error:
             text = str(error)
     assert not [path for path in found if within(path, planted)], overrides
     told = MARK in text and not any(MARK in override for override in overrides)
     assert not told, text
+
+
+SGD = "torch.optim.SGD"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"data.label={{_target_:{SGD}}}",
+        f"data.categorical={{a:{{$5f$target_:{SGD}}}}}",
+        f"data.categorical={{a:{{_$74$arget_:{SGD}}}}}",
+        f"data.numeric=[x,{{_target_:{SGD}}}]",
+        f"+data.x={{a:[[{{_target_:{SGD}}}]]}}",
+        "+data.x={_partial_:true}",
+        "optimizer.lr={_target_:fedapp.data.sources.hub.Hub,dataset:x,label:a,image:b}",
+        f"data.label={{ _target_ : '{SGD}' , weird: a'b }}",
+    ],
+)
+def test_no_value_of_an_override_holds_code(override: str) -> None:
+    """Hydra makes what a nested `_target_` names, with the option that it is an argument of."""
+    table = ["data=csv", "data.label=a", "data.numeric=[x]", "data.categorical={}", "data.classes=[a,b]"]
+    with pytest.raises(ConfigError, match="code is chosen in a YAML file under conf/"):
+        compose([*table, override])
+
+
+def test_code_of_another_place_is_refused_however_it_got_into_the_config() -> None:
+    """Only what a file under conf/ gives this very place: not the loss's for the optimizer, nor below a node's top."""
+    whole = OmegaConf.structured(compose([]))
+    for key, target in {
+        "optimizer._target_": "torch.optim.Adam",  # committed, for the server
+        "strategy.aggregation._target_": SGD,
+        "data._target_": SGD,
+        "client_lr._target_": SGD,
+        "optimizer.lr": {"_target_": SGD},
+        "data.label": [{"_target_": SGD}],
+    }.items():
+        changed = copy.deepcopy(whole)
+        OmegaConf.update(changed, key, target, force_add=True)
+        with pytest.raises(ConfigError, match="code is chosen in a YAML file under conf/"):
+            from_hydra(changed)
+    assert from_hydra(whole) == compose([])
 
 
 @pytest.mark.parametrize(
