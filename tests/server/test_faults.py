@@ -51,7 +51,7 @@ class FaultyGrid(InProcessGrid):
     """Takes one SuperNode away while round 2 is under way, and lets late replies arrive during the next round."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        self._replies = {number: (0.0, replies) for number, (_, replies) in self._replies.items()}
+        self._due = dict.fromkeys(self._due, 0.0)
         return super().push_messages(messages)
 
     def _answer(self, message: Message) -> list[Message]:

@@ -11,6 +11,7 @@ from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
 from in_process import InProcessGrid, run_on
+from own_keys import node_configs, write_keys
 
 from fedapp.aggregation.exact_sum import WeightedSum
 from fedapp.common.errors import ConfigError, FederationError
@@ -135,9 +136,14 @@ def claiming(claim: int, *, spoilt: bool) -> Any:
     return tamper
 
 
-def run(tmp_path: Path, name: str, line: str, **options: Any) -> dict[str, Any]:
+def run(tmp_path: Path, name: str, line: str, *, signing: bool = False, **options: Any) -> dict[str, Any]:
     line = f"{line} federation.min_supernodes=4"
-    grid = InProcessGrid(line, node_configs=devices(tmp_path), **options)
+    configs = devices(tmp_path)
+    if signing:
+        keys = write_keys(tmp_path / f"{name}-keys", 4)
+        for own, config in zip(node_configs(keys, 4), configs, strict=True):
+            config |= {key: own[key] for key in ("signing-key", "peers")} | {"keep-path": f"{own['signing-key']}-kept"}
+    grid = InProcessGrid(line, node_configs=configs, **options)
     directory = run_on(grid, tmp_path / name, line)
     found: dict[str, Any] = json.loads((directory / "summary.json").read_text())
     rows = (directory / "clients.jsonl").read_text().splitlines()
@@ -183,8 +189,8 @@ def test_under_secure_aggregation_too(tmp_path: Path) -> None:
             reply.content.metric_records["metrics"]["num-examples"] = [LARGEST]
         return reply
 
-    found = run(tmp_path, "run", line, tamper=claim)
+    found = run(tmp_path, "run", line, signing=True, tamper=claim)
     assert (found["status"], found["rejected"]) == ("finished", 0)
     assert next(row["weight"] for row in found["rows"] if row["client"] == 3) == pytest.approx(2 / 5)
     with pytest.raises(FederationError):  # without the bound a client is alone in the sum, and nobody takes part
-        run(tmp_path, "unbounded", line.replace("weight_bound=2", "weight_bound=null"), tamper=claim)
+        run(tmp_path, "unbounded", line.replace("weight_bound=2", "weight_bound=null"), signing=True, tamper=claim)

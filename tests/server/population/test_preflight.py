@@ -326,7 +326,7 @@ def claiming(clients: list[int], partitions: int) -> Callable[[Message], Message
         if reply.metadata.src_node_id == 101:
             config, metrics = reply.content["config"], reply.content["metrics"]
             config["clients"], config["faults"] = clients, [""] * len(clients)
-            config["num-partitions"] = partitions
+            config["num-partitions"], config["data"] = partitions, []
             metrics["num-examples"] = [100] * len(clients)
             reply.content.pop("arrays", None)
         return reply

@@ -239,8 +239,7 @@ class Slow(InProcessGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         self.pushed += 1
-        for number, (_, replies) in list(self._replies.items()):
-            self._replies[number] = (0.0, replies)
+        self._due = dict.fromkeys(self._due, 0.0)
         return super().push_messages(messages)
 
 
