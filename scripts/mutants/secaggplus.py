@@ -126,10 +126,16 @@ REPETITIONS = [
         f"{REPETITION}::test_a_round_that_revealed_shares_and_changed_nothing_is_repeated_with_its_survivors",
     ),
 ]
-BLAMED = "if SHARE * len(by) >= of and len(by) > tolerated:"
+BLAMED = "if SHARE * len(by) >= of and len(by) > tolerated and len(by) >= LEAST:"
 FAULTS = [
-    Mutant(f"{PARTS}/blame.py", BLAMED, "if SHARE * len(by) >= of:", THIRD),
-    Mutant(f"{PARTS}/blame.py", BLAMED, "if len(by) > tolerated:", THIRD),
+    Mutant(f"{PARTS}/blame.py", BLAMED, "if SHARE * len(by) >= of and len(by) >= LEAST:", THIRD),
+    Mutant(f"{PARTS}/blame.py", BLAMED, "if len(by) > tolerated and len(by) >= LEAST:", THIRD),
+    Mutant(
+        f"{PARTS}/blame.py",
+        BLAMED,
+        "if SHARE * len(by) >= of and len(by) > tolerated:",
+        f"{BLAME}::test_one_liar_excludes_nobody_however_few_its_neighbours",
+    ),
     Mutant(
         f"{PARTS}/blame.py",
         "set(accused).intersection(view.neighbours(client))",

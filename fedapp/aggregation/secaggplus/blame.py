@@ -9,13 +9,15 @@ from fedapp.wire.reply import ClientReport
 __all__ = ["Accusations"]
 
 SHARE = 3  # a third of the neighbours whom a client has sealed shares for
+LEAST = 2  # accusers: one, who may be lying, is never enough, however few neighbours there are
 
 
 class Accusations:
     """In one round: by client, which of its neighbours say that its keys or its shares cannot be used.
 
-    A client may be lying, so one that is named is blamed only by a third of its neighbours, and by more of them than
-    may work together. Nor is it shown that who names others did anything wrong: it is in no sum, and no more.
+    A client may be lying, so one that is named is blamed only by a third of its neighbours, by more of them than
+    may work together, and by two at least. Nor is it shown that who names others did anything wrong: it is in no sum,
+    and no more.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,6 @@ class Accusations:
                 replies.reports[client], replies.unused[client] = ClientReport(client), why
         for client, by in sorted(self._by.items()):
             of = len(view.neighbours(client))
-            if SHARE * len(by) >= of and len(by) > tolerated:
+            if SHARE * len(by) >= of and len(by) > tolerated and len(by) >= LEAST:
                 replies.unused.pop(client, None)
                 replies.reject(client, f"{len(by)} of its {of} neighbours could not use its keys or shares")

@@ -135,6 +135,28 @@ def test_it_takes_a_third_of_the_neighbours_and_more_than_may_work_together(sett
     assert not blame(settings, needed - 1)
 
 
+@pytest.mark.parametrize(
+    ("cohort", "settings"),
+    [(3, Settings()), (2, Settings()), (4, Settings(None, 3)), (30, Settings(2)), (9, Settings(2, 2))],
+)
+def test_one_liar_excludes_nobody_however_few_its_neighbours(cohort: int, settings: Settings) -> None:
+    """A third of two is one, and there none may work together."""
+    view = play(cohort, settings, upto="keys").server.close_keys()
+    replies, accusations = ReplyLog(1, dict.fromkeys(range(cohort), 100)), Accusations()
+    assert accusations.add(view, 0, view.neighbours(0))
+    accusations.settle(view, replies)
+    assert not replies.reports
+
+
+def test_two_of_two_neighbours_are_believed() -> None:
+    view = play(3, Settings(), upto="keys").server.close_keys()
+    replies, accusations = ReplyLog(1, dict.fromkeys(range(3), 100)), Accusations()
+    for client in (0, 1):
+        accusations.add(view, client, [2])
+    accusations.settle(view, replies)
+    assert [client for client, report in replies.reports.items() if report.rejected is not None] == [2]
+
+
 def test_strangers_blame_nobody() -> None:
     view = play(9, Settings(4, 3, bits=12), upto="keys").server.close_keys()
     replies, accusations = ReplyLog(1, dict.fromkeys(range(9), 100)), Accusations()
