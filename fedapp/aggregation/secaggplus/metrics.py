@@ -17,16 +17,19 @@ from fedapp.aggregation.secaggplus.settings import Settings
 __all__ = ["ENTRIES", "LARGEST", "Decoded", "decode", "encode"]
 
 ENTRIES = 3  # of a metric
+SLACK = 1e-9  # of float64 arithmetic
 LARGEST = 1024.0  # of a loss or a metric without bounds
 
 
 @dataclass(frozen=True)
 class Decoded:
     """`means` over the clients that have a metric; None where nobody has it. `beyond`: the share of the cohort, by
-    weight, whose value is too large to be sent, and so in no mean."""
+    weight, whose value is too large to be sent, and so in no mean. `impossible`: metrics whose sums no values give, as
+    from a client that sends what it likes; they have no mean."""
 
     means: Mapping[str, float | None]
     beyond: Mapping[str, float]
+    impossible: tuple[str, ...] = ()
 
 
 def encode(
@@ -45,12 +48,32 @@ def encode(
     return found.reshape(-1)
 
 
-def decode(mean: Sequence[float] | NDArray[np.float64], largest: Mapping[str, float], settings: Settings) -> Decoded:
-    """From the mean entries over the cohort."""
-    rows = np.asarray(mean, np.float64).reshape(len(largest), ENTRIES)
-    means = {
-        name: float(most * value / present) if present > 0 else None
-        for (value, present, _), (name, most) in zip(rows, largest.items(), strict=True)
-    }
-    beyond = {name: float(row[2] / settings.clip) for row, name in zip(rows, largest, strict=True) if row[2] > 0}
-    return Decoded(means, beyond)
+def decode(
+    mean: Sequence[float] | NDArray[np.float64],
+    largest: Mapping[str, float],
+    settings: Settings,
+    *,
+    rounding: float = 0.0,
+    lowest: Mapping[str, float] | None = None,
+) -> Decoded:
+    """From the mean entries over the cohort, of which rounding has moved each by `rounding` at most.
+
+    `lowest`: by name, the lowest value that a metric can have, where that is not -`largest`. A mean lies between the
+    lowest and the largest value, and the shares of those who have one and of those beyond are 1 at most together.
+    """
+    rows = np.asarray(mean, np.float64).reshape(len(largest), ENTRIES) / settings.clip
+    slack = 2 * rounding / settings.clip + SLACK  # two entries are compared
+    means: dict[str, float | None] = {}
+    beyond: dict[str, float] = {}
+    impossible: list[str] = []
+    for (value, present, above), (name, most) in zip(rows.tolist(), largest.items(), strict=True):
+        least = (lowest or {}).get(name, -most)
+        shares = min(present, above) >= -slack and present + above <= 1 + slack
+        if not shares or not least / most * present - slack <= value <= present + slack:
+            means[name] = None
+            impossible.append(name)
+            continue
+        means[name] = min(max(most * value / present, least), most) if present > 0 else None
+        if above > 0:
+            beyond[name] = above
+    return Decoded(means, beyond, tuple(impossible))

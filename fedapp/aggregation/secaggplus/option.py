@@ -100,7 +100,16 @@ class SecAggPlus(AggregationProtocol):
             self.consistency_timeout,
             self.unmask_timeout,
         )
-        return SecAggServer(self.settings, timeouts, self._metric_ranges(config, parts), self._maths(config))
+        loss = parts.task.criterion.lowest
+        lowest = {f"val_{name}": metric.lowest for name, metric in parts.task.metrics.items()}
+        lowest |= {"train_loss": loss, "val_loss": loss}
+        return SecAggServer(
+            self.settings,
+            timeouts,
+            self._metric_ranges(config, parts),
+            self._maths(config),
+            lowest={"clipped": 0.0, **{name: low for name, low in lowest.items() if math.isfinite(low)}},
+        )
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
         """Two clients at least are a cohort. On a device, and where others are pinned, the server may lie."""

@@ -34,13 +34,19 @@ CLIPPED = 0.01  # of a cohort's entries: more than that is warned of
 
 class SecAggServer:
     """`metrics`: by name, the largest value of each metric that is aggregated along with the updates. `config_sha256`:
-    of the resolved config."""
+    of the resolved config. `lowest`: by name, the lowest value, where that is not the largest one's negative."""
 
     def __init__(
-        self, settings: Settings, timeouts: Timeouts, metrics: Mapping[str, float], config_sha256: str = ""
+        self,
+        settings: Settings,
+        timeouts: Timeouts,
+        metrics: Mapping[str, float],
+        config_sha256: str = "",
+        *,
+        lowest: Mapping[str, float] | None = None,
     ) -> None:
         self._settings, self._timeouts, self._metrics = settings, timeouts, dict(metrics)
-        self._config_sha256 = config_sha256
+        self._config_sha256, self._lowest = config_sha256, dict(lowest or {})
 
     def describe(self, cohort_size: int) -> None:
         """The neighbour graph, and a threshold that trusts the server with more than it must."""
@@ -96,7 +102,8 @@ class SecAggServer:
             log(WARNING, "round %d: %s", replies.server_round, share)
         mean = torch.from_numpy(unmasked.total.astype(np.float64) * (self._settings.step / weight))
         length = len(mean) - ENTRIES * len(self._metrics)
-        found = decode(mean[length:].numpy(), self._metrics, self._settings)
+        rounding = self._settings.step * len(members) / weight
+        found = decode(mean[length:].numpy(), self._metrics, self._settings, rounding=rounding, lowest=self._lowest)
         return Aggregate(
             total=unflatten(mean[:length], model.template),
             weight=1.0,
@@ -115,6 +122,10 @@ class SecAggServer:
             f"{name} too large": f"{name} of {share:.3g} of the cohort is above {self._metrics[name]:g}, the most that"
             " secure aggregation sends, and not in the mean"
             for name, share in found.beyond.items()
+        } | {
+            f"{name} impossible": f"the sum of {name} is none that its values can give, so it has no mean: a client"
+            " sends false figures, and its update may be false as well"
+            for name in found.impossible
         }
         if clipped > CLIPPED:
             warnings["clipped"] = (

@@ -166,6 +166,27 @@ def test_two_thirds_of_the_holders_are_needed_by_default(cohort: int, setting: S
     assert setting.needed(cohort) == needed
 
 
+@pytest.mark.parametrize(
+    ("entries", "mean"),
+    [
+        ((0.4, 0.5, 0.0), 0.8),
+        ((0.5 + 1e-4, 0.5, 0.0), 1.0),  # rounding
+        ((0.9, 0.5, 0.0), None),  # above 1
+        ((-0.1, 0.5, 0.0), None),  # below 0
+        ((0.9, 1.0, 0.0), None),  # more clients than there are
+        ((0.0, 0.4, 0.4), None),
+        ((0.0, -0.1, 0.0), None),
+        ((0.3, 0.4, -0.1), None),
+        ((0.5, 0.0, 0.0), None),  # a value of nobody
+    ],
+)
+def test_a_mean_that_no_values_can_give_is_none_and_named(entries: tuple[float, ...], mean: float | None) -> None:
+    setting, largest = Settings(clip=0.5), {"val_accuracy": 1.0, "val_loss": 64.0}
+    found = decode([*entries, -0.1, 0.5, 0.0], largest, setting, rounding=1e-3, lowest={"val_accuracy": 0.0})
+    assert found.means == {"val_accuracy": mean, "val_loss": pytest.approx(-12.8)}
+    assert found.impossible == (("val_accuracy",) if mean is None else ())
+
+
 def test_the_largest_cohort_that_is_let_through_cannot_wrap() -> None:
     for bits, modulus in ((8, 16), (22, 32), (20, 24)):
         setting = Settings(bits=bits, modulus_bits=modulus)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Message
@@ -14,6 +15,9 @@ from rich.console import Console
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
 from fedapp.aggregation.protocol import protocol_of
+from fedapp.aggregation.secaggplus.metrics import ENTRIES
+from fedapp.aggregation.secaggplus.quantise import pack, unpack
+from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
@@ -239,6 +243,26 @@ def test_what_lies_beyond_the_clip_is_cut_and_counted(tmp_path: Path) -> None:
     text = console.export_text()
     assert f"clipped {100 * line['clipped']:.3g} %" in text
     assert text.count("warning: ") == 2  # as it happens, and at the end
+
+
+def test_one_clients_impossible_metric_stops_no_run_and_is_named(tmp_path: Path) -> None:
+    """It takes four of six clients from those who have an accuracy, so that the mean is above 1."""
+
+    def lie(reply: Message) -> Message:
+        if stage(reply) == "masked" and reply.metadata.src_node_id == 101:
+            for record in reply.content.array_records.values():
+                state = arrays_to_state(record)
+                for packed in state.values():
+                    vector = unpack(packed.numpy(), Settings(), len(packed) // 4)
+                    vector[1 - 2 * ENTRIES] -= np.uint32(4 * 2**21)  # of val_accuracy, the last but one
+                    packed.copy_(torch.from_numpy(pack(vector, Settings())))
+                record.clear()
+                record.update(dict(state_to_arrays(state).items()))
+        return reply
+
+    directory = run_in_process(tmp_path / "run", SMALL + " federation.target_accuracy=0.99", 3, tamper=lie)
+    assert lines(directory, "metrics.jsonl")[-1]["val_accuracy"] is None  # in round 1 it was low, and 1/3 is possible
+    assert any("the sum of val_accuracy is none that" in text for text in summary(directory)["warnings"])
 
 
 def test_a_metric_too_large_to_be_sent_is_named(tmp_path: Path) -> None:
