@@ -12,6 +12,7 @@ from flwr.app import Context, RecordDict
 from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
+from fedapp.client.own_work import begin_training, check_own
 from fedapp.client.site import Site
 from fedapp.client.storage import (
     Folder,
@@ -110,6 +111,7 @@ def _train(content: RecordDict, context: Context) -> RecordDict:
     run = open_run(context)
 
     def train(client: int, instruction: Instruction, model: State) -> tuple[ClientReport, State]:
+        begin_training(instruction, context)
         storage = open_storage(context, run.config, run.site, instruction.run)
         report, update = run.site.train(client, instruction, model, storage)
         folder = storage_folder(context.node_config)
@@ -123,6 +125,7 @@ def _train(content: RecordDict, context: Context) -> RecordDict:
 def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     """Evaluate the global model on each client asked for, and store it on a device if it is the run's result."""
     instruction, model = unpack_instruction(content)
+    check_own(instruction, context)
     run = open_run(context)
     storage = open_storage(context, run.config, run.site, instruction.run)
     reply = run.site.evaluate(instruction, model, storage)

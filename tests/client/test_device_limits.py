@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import InProcessGrid
+from in_process import InProcessGrid, make_context
 
 from fedapp.client.build import build_site
+from fedapp.client.handlers import handle, open_run
 from fedapp.client.run_folders import RUNS_KEPT, RunFolders
 from fedapp.client.storage import storage_folder
 from fedapp.common.errors import ConfigError, FederationError, NodeConfigError
@@ -17,10 +18,14 @@ from fedapp.data.source import Examples
 from fedapp.deploy.supernode import parser
 from fedapp.learning.build import build_parts, bytes_of, model_bytes
 from fedapp.learning.training import LocalTraining
+from fedapp.models.shared_state import shared_state
 from fedapp.privacy.limits import own_limits
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.joining import AdmissionRules
 from fedapp.server.population.preflight import preflight
+from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
+from fedapp.wire.model import GlobalModel
+from fedapp.wire.reply import unpack_reply
 
 ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))
 TASK = "data=csv data.label=ill data.numeric=[age] data.categorical={sex:[f,m]} data.classes=[no,yes] data.scaling=none"
@@ -77,6 +82,34 @@ def test_a_server_that_skips_the_preflight_gets_no_further(device: dict[str, Any
     site = build_site(config, Path(device["data-path"]), limits)
     with pytest.raises(ConfigError, match="36 steps a round"):
         site.protection.training(site.model, site.shards.of(0).train, seed=(0,))
+
+
+def test_no_message_multiplies_the_work_of_a_round(device: dict[str, Any]) -> None:
+    """A limit of 9 steps is one of the round, however the server words and repeats its messages."""
+    line = f"{TASK} model=logistic_regression train.batch_size=4"
+    context = make_context(7, device | {"max-steps": 9}, line)
+    model = GlobalModel({name: value.clone() for name, value in shared_state(open_run(context).site.model).items()})
+
+    def steps(clients: tuple[int, ...], server_round: int, kind: str = "train", run: str = "0" * 16) -> int:
+        weights = (1 / max(len(clients), 1),) * len(clients)
+        content = pack_instruction(Instruction(server_round, clients, weights, run=run), model)
+        reply = unpack_reply(handle(kind, with_stage(content, "train"), context))
+        assert [report.rejected for report in reply.reports] == [None]
+        return sum(report.steps for report in reply.reports)
+
+    for clients in ((0,) * 200, (0, 0), (0, 1), (1,)):
+        for kind in ("train", "evaluate"):
+            with pytest.raises(RuntimeError, match="FederationError"):
+                steps(clients, 1, kind)
+    assert steps((0,), 1) == 9
+    for again in (1, 0):
+        with pytest.raises(RuntimeError, match="FederationError"):
+            steps((0,), again)
+    assert steps((0,), 1, "evaluate") == 0
+    assert steps((0,), 2) == 9
+    assert steps((0,), 1, run="1" * 16) == 9
+    context.node_config.pop("max-steps")
+    assert steps((0,), 1, run="1" * 16) == 9  # who sets no limit wants none
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9])
