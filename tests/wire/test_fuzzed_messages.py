@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import fedapp.aggregation
 import fedapp.wire
 from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers, signed_answers
+from fedapp.aggregation.secaggplus.batches import WHOLE
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, pack_masked_reply
 from fedapp.aggregation.secaggplus.member import Sealed, Shared
@@ -88,7 +89,7 @@ EXAMPLES: dict[str, tuple[RecordDict, Callable[[Any], Callable[[RecordDict], Any
         lambda unpack: unpack,
     ),
     "unpack_masked_reply": (
-        pack_masked_reply(HEADER, Reply(REPORTS), torch.zeros(9, dtype=torch.uint8)),
+        pack_masked_reply(HEADER, Reply(REPORTS), {WHOLE: torch.zeros(9, dtype=torch.uint8)}),
         lambda unpack: unpack,
     ),
     "unpack_keys": (one(key_answers(b"c", b"m", b"s")), of_record),
