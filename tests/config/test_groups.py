@@ -22,6 +22,7 @@ NUMBER = (
     " model=logistic_regression"
 )
 SALES = "data=series data.path={sales} data.time=day data.series=shop data.label=sold data.regression=true"
+SALES += " partition=iid"
 # What an option needs besides its name. "{csv}", "{images}" and "{hub}" are made by the fixture below.
 EXTRA = {
     "data/breast_cancer": "model=mlp",
