@@ -72,7 +72,8 @@ def _check_node(node: object, key: str, group: str = "") -> None:
     """Refuse code that no file under conf/ gives this place, `key` (or its `group`), and numbers that are not finite,
     however they got into the config. Code is at the top of a node only: Hydra would make what is deeper, too."""
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in conf/{group or key}/")
+        how = f"; choose one by {group}@{key}={node}" if group and isinstance(node, str) else ""
+        raise ConfigError(f"{key}={node}: must be a node with a _target_, like those in conf/{group or key}/{how}")
     known = committed_targets()
     if not any(node["_target_"] in known.get(place, ()) for place in (key, group)):
         raise ConfigError(f"{key}._target_={node['_target_']}: {NO_CODE}")
