@@ -34,7 +34,8 @@ def run(options: Namespace) -> Result:
     for name, make in MODELS.items():
         for accountant in ("prv", "rdp"):
             for where, (clients, cohort) in FEDERATIONS.items():
-                accounting._epsilon.cache_clear()
+                accounting._rdp.cache_clear()
+                accounting._prv.cache_clear()
                 spent, trained = _rounds(make(), accountant, clients, cohort, options.repetitions, options.steps)
                 share = sum(spent.seconds) / (sum(spent.seconds) + sum(trained.seconds))
                 row = {"model": name, "accountant": accountant, "where": where, "share": share}
