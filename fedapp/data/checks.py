@@ -6,7 +6,16 @@ from typing import Any
 from fedapp.common.errors import ConfigError
 from fedapp.data.tables.text import clean
 
-__all__ = ["check_choice", "check_fraction", "check_grey_range", "check_roles", "check_size", "known", "names"]
+__all__ = [
+    "check_choice",
+    "check_fraction",
+    "check_grey_range",
+    "check_roles",
+    "check_size",
+    "given_classes",
+    "known",
+    "names",
+]
 
 
 def check_fraction(value: float, key: str) -> None:
@@ -25,6 +34,18 @@ def check_size(size: int, channels: int) -> None:
     if size < 1:
         raise ConfigError(f"data.size={size}: the side of the images in pixels, at least 1")
     check_choice(channels, (1, 3), "data.channels")
+
+
+def given_classes(classes: Sequence[object] | None, path: object) -> tuple[str, ...] | None:
+    """The names in data.classes; None where they are to be inferred from the data at `path`."""
+    if classes is not None:
+        return names(classes, "data.classes", at_least=2)
+    if path is None:
+        raise ConfigError(
+            "data.classes: must be set where data.path is not. Devices and server cannot infer the classes, since"
+            " nobody sees all the data"
+        )
+    return None
 
 
 def check_grey_range(grey_range: Sequence[float] | None) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
-from fedapp.data.checks import check_choice, check_fraction, check_grey_range, check_size, known, names
+from fedapp.data.checks import check_choice, check_fraction, check_grey_range, check_size, given_classes, known, names
 from fedapp.data.findings import Findings
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import DecodedImages, Reading, decode, images_in
@@ -128,13 +128,8 @@ class ImageFolder(DataSource):
         return Reading(self.size, self.channels, given, self.unreadable == "skip")
 
     def _class_names(self) -> tuple[str, ...]:
-        if self.classes is not None:
-            return names(self.classes, "data.classes", at_least=2)
-        if self.path is None:
-            raise ConfigError(
-                "data.classes: must be set where data.path is not. Devices and server cannot infer the classes, since"
-                " nobody sees all the data"
-            )
+        if (given := given_classes(self.classes, self.path)) is not None:
+            return given
         found = tuple(sorted({image.label for image in self._found.images}))
         if len(found) < 2:
             raise DataError(f"{self.path}: has images of the classes {known(found)}; two or more are needed")

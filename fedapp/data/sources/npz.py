@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
-from fedapp.data.checks import check_fraction, check_size, known, names
+from fedapp.data.checks import check_fraction, check_size, given_classes, known, names
 from fedapp.data.findings import Findings
 from fedapp.data.held_out import hold_out
 from fedapp.data.image_files import Reading, images_in
@@ -85,15 +85,12 @@ class Npz(DataSource):
 
     @cached_property
     def _class_names(self) -> tuple[str, ...]:
-        if self.classes is not None:
-            return names(self.classes, "data.classes", at_least=2)
-        if self.path is None:
-            raise ConfigError(
-                "data.classes: must be set where data.path is not. Devices and server cannot infer the classes, since"
-                " nobody sees all the data"
-            )
+        if (given := given_classes(self.classes, self.path)) is not None:
+            return given
         parts = [
-            _labels(self._content, split, self.path) for split in ("train", "val", "test") if _has(self._content, split)
+            _labels(self._content, split, str(self.path))
+            for split in ("train", "val", "test")
+            if _has(self._content, split)
         ]
         if not parts or len(found := np.unique(np.concatenate(parts))) < 2:
             raise DataError(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedapp.launch.local.channel import receive, send
-from fedapp.launch.local.zygote import Zygote
+from fedapp.launch.local.zygote import Zygote, report_fault
 
 __all__ = ["Reports"]
 
@@ -46,7 +46,7 @@ class Reports:
         neither side's messages pile up."""
         try:
             if self._writer is not None and self._asked and (wait or select.select([self._writer], [], [], 0)[0]):
-                self._done(str(receive(self._writer)[0].get("fault", "")))
+                self._done(str(receive(self._writer)[0]["fault"]))
             if self._writer is not None and self._wanted and not self._asked:
                 send(self._writer, {"directory": str(self._wanted[0])})
                 self._asked = True
@@ -54,20 +54,9 @@ class Reports:
             self.end()
             self._asked = False
         if self._writer is None and wait and self._wanted:
-            self._done(_written_here(self._wanted[0]))
+            self._done(report_fault(self._wanted[0]))
 
     def _done(self, fault: str) -> None:
         directory, self._asked = self._wanted.pop(0), False
         if fault:
             self._faults.append(f"{directory}: the report could not be written: {fault}")
-
-
-def _written_here(directory: Path) -> str:
-    """What went wrong; "" where nothing did."""
-    from fedapp.report.page import write_report  # matplotlib takes a second to import
-
-    try:
-        write_report(directory)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""

@@ -6,38 +6,39 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["log_in_worker", "log_to"]
 
+LOGGER = logging.getLogger("flwr")
 FORMAT = "%(levelname)s : %(asctime)s  %(message)s"
 
 
 def log_in_worker() -> None:
     """Have Flower's log of this process look like the server's, on standard error."""
-    logger = logging.getLogger("flwr")
-    handler = logging.StreamHandler(sys.stderr)
+    _log_only_to(sys.stderr)
+
+
+def _log_only_to(stream: TextIO) -> None:
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
-    logger.handlers[:], logger.propagate = [handler], False
+    LOGGER.handlers[:], LOGGER.propagate = [handler], False
 
 
 @contextmanager
 def log_to(file: Path) -> Iterator[int]:
     """Have Flower's log and all warnings of this process end in `file`, which workers get the descriptor of."""
     stream = file.open("a", encoding="utf-8", errors="backslashreplace")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter(FORMAT))
-    logger = logging.getLogger("flwr")
-    before, show, propagate = logger.handlers[:], warnings.showwarning, logger.propagate
+    before, show, propagate = LOGGER.handlers[:], warnings.showwarning, LOGGER.propagate
 
     def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-        logger.warning("%s", warnings.formatwarning(message, category, filename, lineno).strip())
+        LOGGER.warning("%s", warnings.formatwarning(message, category, filename, lineno).strip())
 
-    logger.handlers[:], logger.propagate = [handler], False
+    _log_only_to(stream)
     warnings.showwarning = warn
     try:
         yield stream.fileno()
     finally:
         warnings.showwarning = show
-        logger.handlers[:], logger.propagate = before, propagate
+        LOGGER.handlers[:], LOGGER.propagate = before, propagate
         stream.close()

@@ -11,7 +11,7 @@ from fedapp.launch.local.channel import receive, send
 from fedapp.launch.local.processes import forget_children, fork, is_single_threaded, write_output_to
 from fedapp.launch.local.worker import prepare, work
 
-__all__ = ["Zygote"]
+__all__ = ["Zygote", "report_fault"]
 
 
 class Zygote:
@@ -76,11 +76,18 @@ def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
 def _report(connection: socket.socket, settings: dict[str, object]) -> None:
     """Write the report of each run that is named, one after the other."""
     os.nice(10)  # others' work is waited for
-    from fedapp.report.page import write_report  # matplotlib takes a second to import
+    import fedapp.report.page  # noqa: F401 (early: matplotlib takes a second)
 
     while True:
-        directory = receive(connection)[0]["directory"]
-        try:
-            send(connection, {"report": str(write_report(Path(directory)))})
-        except Exception as error:
-            send(connection, {"fault": f"{type(error).__name__}: {error}"})
+        send(connection, {"fault": report_fault(Path(receive(connection)[0]["directory"]))})
+
+
+def report_fault(directory: Path) -> str:
+    """Write the report of the run in `directory`. What went wrong; "" where nothing did."""
+    from fedapp.report.page import write_report  # matplotlib takes a second to import
+
+    try:
+        write_report(directory)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

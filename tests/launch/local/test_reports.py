@@ -29,7 +29,7 @@ class Writer:
                 while len(self.written) < self.most:
                     directory = receive(connection)[0]["directory"]
                     self.written.append(directory)
-                    send(connection, {"fault": "no plots"} if directory.endswith("13") else {"report": directory})
+                    send(connection, {"fault": "no plots" if directory.endswith("13") else ""})
             except (EOFError, OSError):
                 pass
 
