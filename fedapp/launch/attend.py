@@ -47,7 +47,9 @@ def attend(
         with RoundBar(console, num_rounds) as bar:
             status = follow(bar.update)
     except KeyboardInterrupt:
-        console.print(f"stopped{_how_to_go_on(directory, command)}", style="bold red", soft_wrap=True, highlight=False)
+        # What was stopped may hold its directory a moment longer.
+        hint = _how_to_go_on(directory, command)
+        console.print(f"stopped{hint}", style="bold red", soft_wrap=True, highlight=False)
         raise
     except FederationError as gone:  # the SuperLink has
         raise FederationError(f"{gone}{_how_to_go_on(directory, command)}") from None
@@ -59,14 +61,15 @@ def attend(
         show_summary(console, summary, directory)
     if status.completed:
         return Finished(overrides, directory, summary, None)
-    error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory, command)}"
+    hint = "" if is_held(directory) else _how_to_go_on(directory, command)  # not where it is another run's
+    error = f"the run {status.words}\nIts output is in {run.log}{hint}"
     say_error(console, error)
     return Finished(overrides, directory, summary, error)
 
 
 def _how_to_go_on(directory: Path, command: str) -> str:
     """A hint, where there is a checkpoint."""
-    if not checkpoint_files(directory / "checkpoint") or is_held(directory):  # another run's
+    if not checkpoint_files(directory / "checkpoint"):
         return ""
     if command:
         return f"\nTo go on with it: {command} --resume {shlex.quote(str(directory))}"

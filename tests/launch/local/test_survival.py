@@ -78,7 +78,7 @@ def test_nothing_is_left_however_it_ends(how: str, tmp_path: Path) -> None:
     if how in ("Ctrl-C", "SIGTERM"):
         assert "stopped" in output
     if status >= 0:
-        assert "To go on with it, add run.resume=" in output
+        assert f"To go on with it: python scripts/run.py --resume {run.directory}\n" in output
     if status == 1:
         assert "has ended; was it killed?" in output
 
