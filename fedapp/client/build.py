@@ -17,11 +17,13 @@ from fedapp.updates.steps import steps_of
 __all__ = ["build_site", "only_own_paths"]
 
 
-def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder: Folder | None = None) -> Site:
+def build_site(
+    config: Config, data_path: Path | None, limits: OwnLimits, folder: Folder | None = None, *, seen: bool = True
+) -> Site:
     """A SuperNode's side. A device's own `data_path` comes before anything that the config says.
 
-    `limits`: what its operator has set, whatever the config says. `folder`: where it may store features. Raises
-    FedappError for a config that cannot work here.
+    `limits`: what its operator has set, whatever the config says. `folder`: where it may store features. `seen`:
+    whether the server sees single updates. Raises FedappError for a config that cannot work here.
     """
     if data_path is not None:
         config = only_own_paths(config, limits)
@@ -39,11 +41,12 @@ def build_site(config: Config, data_path: Path | None, limits: OwnLimits, folder
     files = FeatureFiles(folder.path / "features", backbone, folder.feature_bytes) if folder is not None else None
     features = Features(parts.frozen, files, bool(config.train.augmentation)) if parts.frozen is not None else None
     shards = build_shards(config, parts, data_path)
+    steps = steps_of(config)
     return Site(
         parts,
         shards,
         protection,
-        steps_of(config),
+        steps if seen else steps.unseen(),
         seed=config.run.seed,
         on_device=data_path is not None,
         features=features,

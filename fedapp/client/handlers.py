@@ -24,6 +24,7 @@ from fedapp.client.storage import (
     store_result,
 )
 from fedapp.common.code_digest import code_digest, code_path
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
@@ -72,7 +73,7 @@ def _run(
     config = compose(split_overrides(overrides))
     protocol, privacy = protocol_of(config), privacy_of(config)
     limits.check(individual_updates=protocol.individual_updates, spends=privacy.spends)
-    site = build_site(config, data_path, limits, folder)
+    site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
     return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)
 
@@ -84,7 +85,9 @@ def open_run(context: Context) -> SiteRun:
     path = local_data_path(context.node_config)
     versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
     run = _run(given, path, limits, storage_folder(context.node_config), versions)
-    torch.set_num_threads(run.config.run.threads_per_client)  # another run's may have been other
+    # Another run's may have been other. A device's cores are its owner's, however many threads a server asks for.
+    threads = run.config.run.threads_per_client
+    torch.set_num_threads(min(threads, allowed_cores()) if path is not None else threads)
     run.privacy.check_site(limits, run.config.data)
     return run
 

@@ -183,6 +183,11 @@ class DataSource(ABC):
         """The constructor's arguments that were found in the data, so that the same schema comes without the data."""
         return {}
 
+    def from_rows(self) -> tuple[str, ...]:
+        """Settings, as overrides with a usual value, that are not given, so that how each row is read follows from the
+        others."""
+        return ()
+
     def findings(self) -> Findings:
         """What was inferred from a simulation's data, and what looks wrong in it, such as columns that look like
         identifiers. Called after the data was read without an error."""

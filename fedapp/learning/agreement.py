@@ -1,6 +1,6 @@
 """What clients and server agree on in the preflight: constants of the model that follow from all clients' data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from fedapp.data.source import Examples, Schema
 from fedapp.models.input_layer import InputLayer
 from fedapp.models.output_layer import OutputLayer
 
-__all__ = ["Agreement", "of_inputs", "of_targets"]
+__all__ = ["Agreement", "of_inputs", "of_targets", "share_columns"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Agreement:
     """`setting` asks for it; `what` of a client's data is told; `remedy` is what to set where that may not leave it.
 
     `values` makes (n, width) of training examples, whose means and deviations the clients tell. `take` puts those over
-    all clients, (width,), into the whole model.
+    all clients, (width,), into the whole model. `shares`: each example has a 1 in one column and a 0 in the others.
     """
 
     setting: str
@@ -26,6 +26,7 @@ class Agreement:
     width: int
     values: Callable[[Examples], Tensor]
     take: Callable[[nn.Module, Tensor, Tensor], None]
+    shares: bool = False
 
 
 def of_inputs(schema: Schema) -> Agreement:
@@ -55,4 +56,12 @@ def of_targets(layer: OutputLayer) -> Agreement:
         layer.width,
         lambda examples: layer.values(examples.targets),
         lambda _, mean, std: layer.set_statistics(mean, std),
+        layer.shares,
     )
+
+
+def share_columns(agreements: Sequence[Agreement]) -> tuple[slice, ...]:
+    """Which columns of all agreements' values together are shares."""
+    ends = [sum(agreement.width for agreement in agreements[: place + 1]) for place in range(len(agreements))]
+    pairs = zip(agreements, ends, strict=True)
+    return tuple(slice(end - agreement.width, end) for agreement, end in pairs if agreement.shares)

@@ -18,10 +18,11 @@ __all__ = ["ClassWeights", "OutputLayer", "TargetScale"]
 
 
 class OutputLayer(nn.Module):
-    """`width`: of how many values a target moments are wanted; 0 where the constants are given. `setting`, `what` and
-    `remedy`: as in fedapp.learning.agreement."""
+    """`width`: of how many values a target moments are wanted; 0 where the constants are given. `shares`,
+    `setting`, `what` and `remedy`: as in fedapp.learning.agreement."""
 
     width: int
+    shares: ClassVar[bool] = False
     setting: ClassVar[str]
     what: ClassVar[str]
     remedy: ClassVar[str]
@@ -84,6 +85,7 @@ class ClassWeights(OutputLayer):
     so that each class counts alike and the mean weight of an example is 1. A class that nobody has weighs nothing.
     """
 
+    shares = True
     setting = "task.loss.class_weights=balanced"
     what = "the counts by class"
     remedy = "task.loss.class_weights={<class>: <weight>, ...}, of public frequencies"

@@ -107,6 +107,11 @@ class DpSgd(PrivacyOption):
                 f"privacy.noise_source={self.noise_source}, privacy.noise_multiplier={budget.cost.noise_multiplier}:"
                 " not on a device, whose data is real"
             )
+        if on_device and (inferred := parts.source.from_rows()):
+            raise ConfigError(
+                f"{', '.join(text.partition('=')[0] for text in inferred)}: under privacy=dp_sgd how a device's rows"
+                f" are read must not follow from other rows; say it, for example {' '.join(inferred)}"
+            )
         from fedapp.privacy.dp_protection import DpSgdProtection
 
         log.info("DP-SGD with per-example gradients by %s: %s", plan.mode, plan.reason)

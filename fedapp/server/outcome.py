@@ -4,11 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.shown_figures import shown_figures
 from fedapp.learning.task import Task
+from fedapp.server.population.count_bound import CountBound
 from fedapp.wire.reply import ClientReport
 
 __all__ = [
@@ -92,36 +94,41 @@ def validation_metrics(
     scalars: Mapping[str, float | None] | None,
     task: Task,
     num_examples: Mapping[int, int],
+    bound: CountBound | None = None,
 ) -> Metrics:
     """Metrics on the clients' validation splits, as `federated_metrics` has them.
 
     Of aggregated `scalars` there is no spread over clients, and each counts by the weight of its update.
     """
-    found = federated_metrics(replies.good, task, num_examples)
+    found = federated_metrics(replies.good, task, num_examples, bound)
     if scalars is not None:
         found |= {name: scalars.get(name) for name in ("val_loss", *(f"val_{metric}" for metric in task.metrics))}
     return found
 
 
-def federated_metrics(reports: Sequence[ClientReport], task: Task, num_examples: Mapping[int, int]) -> Metrics:
+def federated_metrics(
+    reports: Sequence[ClientReport], task: Task, num_examples: Mapping[int, int], bound: CountBound | None = None
+) -> Metrics:
     """Loss and metrics on the clients' validation splits.
 
     `val_<metric>` weighs each client by its validation examples; in `_mean` each counts the same; `_worst_decile` is
     the mean of the tenth of clients (at least one) that are worst off. Clients for which a metric is not defined are
     not in it. A report with an impossible figure does not count, and nobody's validation split counts for more than
-    `num_examples`: of its training examples in the preflight, those that count.
+    `num_examples`: of its training examples in the preflight, those that count. With `bound` losses, and metrics that
+    have no largest value, count in `val_<name>` as far as `_within` lets them: none decides it alone.
     """
+    times = bound.multiple if bound is not None else math.inf
     judged = [
         (min(report.val_examples, num_examples[report.client]), report.val_loss, report.val_metrics)
         for report in reports
         if report.val_examples and report.val_loss is not None and _possible(report.val_loss, report.val_metrics, task)
     ]
-    found: Metrics = {"val_loss": _mean([(count, loss) for count, loss, _ in judged])}
+    found: Metrics = {"val_loss": _mean(_within([(count, loss) for count, loss, _ in judged], times))}
     for name, metric in task.metrics.items():
         pairs = [(count, values[name]) for count, _, values in judged if name in values]
         ranked = sorted((value for _, value in pairs), reverse=metric.lower_is_better)
         worst = ranked[: math.ceil(len(ranked) / 10)]
-        found[f"val_{name}"] = _mean(pairs)
+        found[f"val_{name}"] = _mean(pairs if math.isfinite(metric.largest) else _within(pairs, times))
         found[f"val_{name}_mean"] = math.fsum(ranked) / len(ranked) if ranked else None
         found[f"val_{name}_worst_decile"] = math.fsum(worst) / len(worst) if worst else None
     return found
@@ -130,6 +137,14 @@ def federated_metrics(reports: Sequence[ClientReport], task: Task, num_examples:
 def _possible(loss: float, metrics: Mapping[str, float], task: Task) -> bool:
     known = (task.metrics[name].possible(value) for name, value in metrics.items() if name in task.metrics)
     return loss >= task.criterion.lowest and all(known)
+
+
+def _within(pairs: list[tuple[int, float]], times: float) -> list[tuple[int, float]]:
+    """Values between the clients' median over `times` and the median times it; all of them, where it is 0 or less."""
+    middle = median_low([value for _, value in pairs]) if pairs else 0.0
+    if middle <= 0 or math.isinf(times):
+        return pairs
+    return [(count, min(max(value, middle / times), middle * times)) for count, value in pairs]
 
 
 def _mean(pairs: Sequence[tuple[int, float]]) -> float | None:

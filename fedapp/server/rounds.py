@@ -68,7 +68,7 @@ class SynchronousRounds:
         self.model = changed or self.model
         test = self.central.metrics(self.model.state)
         clock.lap("evaluate")
-        validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted)
+        validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,
             cohort.weights if roster.bound is None else normalised(cohort.weights),
@@ -104,7 +104,7 @@ class SynchronousRounds:
         delivered = sum(report.delivered for report in replies.good)
         if deliver and delivered < len(replies.good):
             log(WARNING, "%d of %d clients store the result: others have no keep-path", delivered, len(replies.good))
-        validation = validation_metrics(replies, None, self.task, strategy.roster.counted)
+        validation = validation_metrics(replies, None, self.task, strategy.roster.counted, strategy.roster.bound)
         return RoundOutcome(server_round, {}, replies, validation=validation)
 
     # --- going on from a checkpoint ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from fedapp.common.logger import log
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
 from fedapp.flower.simulation import is_simulated
+from fedapp.learning.agreement import share_columns
 from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy, load_initial, output_directory
@@ -142,6 +143,7 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         reply_timeout=federation.round_timeout,
         backbone=parts.backbone,
         features=sum(agreement.width for agreement in parts.task.agreements),
+        shares=share_columns(parts.task.agreements),
         weight_bound=config.strategy.weight_bound,
     )
 

@@ -170,7 +170,7 @@ class WeightedFedAvg(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics over all clients that replied; None if nobody has a validation split."""
-        found = federated_metrics(self._evaluated.good, self.task, self.roster.counted)
+        found = federated_metrics(self._evaluated.good, self.task, self.roster.counted, self.roster.bound)
         return MetricRecord({name: value for name, value in found.items() if value is not None}) or None
 
     def _asking(self, grid: Grid) -> Ask:

@@ -1,8 +1,8 @@
-"""strategy.max_update_norm: an update that is too large is rejected, wherever it can be seen."""
+"""strategy.max_update_norm: an update that is too large is rejected where the server sees it, else scaled down."""
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,16 +13,23 @@ from fedapp.wire.instruction import Params
 __all__ = ["NormLimit"]
 
 SLACK = 1e-9  # of float64 arithmetic, as a share
+ROUNDED = 1e-6  # of float32, as a share
 
 
 @dataclass(frozen=True)
 class NormLimit(UpdateStep):
     """No update has an L2 norm above `largest`; so, by the triangle inequality, no sum of updates has a norm above
-    `largest` times its weight."""
+    `largest` times its weight. `scales`: clients scale larger ones down."""
 
     largest: float
+    scales: bool = False
+
+    def unseen(self) -> "NormLimit":
+        return replace(self, scales=True)
 
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
+        if self.scales and self.largest < (norm := _norm(vector)) < math.inf:
+            return (vector.double() * (self.largest * (1 - ROUNDED) / norm)).to(vector.dtype)
         return self.on_reply(vector, 1.0, params)
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:

@@ -45,6 +45,11 @@ class UpdateStep:
         """Raise ConfigError for a config (`config.schema.Config`) or parts (`learning.build.Parts`) that do not go
         with this step. Called before anything starts."""
 
+    def unseen(self) -> "UpdateStep":
+        """The step for clients whose updates the server sees the sum of only. What they refuse to send there tells of
+        one update: such a step changes the update instead."""
+        return self
+
     def plan(self, server_round: int) -> Params:
         """Public values for this round, made by the server and sent to every client."""
         return {}

@@ -35,6 +35,10 @@ class UpdateSteps:
     def keeps_state(self) -> bool:
         return any(step.keeps_state for step in self.steps)
 
+    def unseen(self) -> "UpdateSteps":
+        """For clients whose updates the server sees the sum of only."""
+        return UpdateSteps(tuple(step.unseen() for step in self.steps))
+
     def plan(self, server_round: int) -> dict[str, Params]:
         return {step.name: params for step in self.steps if (params := step.plan(server_round))}
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessGrid, make_context
+from table_form import FORM
 
 from fedapp.client.build import build_site
 from fedapp.client.handlers import handle, open_run
 from fedapp.client.run_folders import RUNS_KEPT, RunFolders
 from fedapp.client.storage import storage_folder
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError, FederationError, NodeConfigError
 from fedapp.config import compose
 from fedapp.data.source import Examples
@@ -29,7 +31,7 @@ from fedapp.wire.reply import unpack_reply
 
 ROWS = "".join(f"{30 + i},{'fm'[i % 2]},{['no', 'yes'][i % 3 == 0]}\n" for i in range(40))
 TASK = "data=csv data.label=ill data.numeric=[age] data.categorical={sex:[f,m]} data.classes=[no,yes] data.scaling=none"
-PRIVATE = "privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false privacy.noise_multiplier=1e4"
+PRIVATE = f"{FORM} privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false privacy.noise_multiplier=1e4"
 MB = 1 << 20
 
 
@@ -197,3 +199,12 @@ def test_features_and_runs_share_what_is_allowed(device: dict[str, Any]) -> None
         assert folder.run_bytes is not None
         assert folder.run_bytes + folder.feature_bytes == most * MB
         assert folder.feature_bytes <= min(1024 * MB, most * MB // 2)
+
+
+def test_a_server_gets_no_more_threads_than_a_device_has_cores(device: dict[str, Any]) -> None:
+    before = torch.get_num_threads()
+    try:
+        open_run(make_context(7, device, f"{TASK} model=logistic_regression run.threads_per_client=4096"))
+        assert torch.get_num_threads() <= allowed_cores()
+    finally:
+        torch.set_num_threads(before)

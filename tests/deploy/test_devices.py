@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from deployed import Deployed, call
 from in_process import InProcessGrid
+from table_form import FORM
 
 from fedapp.client.build import build_site
 from fedapp.common.errors import ConfigError, DataError
@@ -59,7 +60,7 @@ def test_the_preflight_names_the_site_whose_data_does_not_fit(
 @pytest.mark.parametrize("privacy", ["", " privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false"])
 def test_the_device_says_so_before_it_connects(kind: str, privacy: str, good: Path, tmp_path: Path) -> None:
     """Under differential privacy, too, where the server is not told."""
-    private = f"{privacy} data.scaling=none" if privacy else ""
+    private = f"{privacy} data.scaling=none {FORM}" if privacy else ""
     table, words = FAULTS[kind]
     (tmp_path / "bad.csv").write_text(table)
     with pytest.raises(DataError, match=words):
@@ -92,7 +93,7 @@ def test_the_shorter_time_counts(server: float | None, own: float | None, expect
 
 
 def test_a_bound_on_time_is_refused_where_it_would_tell_of_the_data(good: Path) -> None:
-    private = "privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false data.scaling=none"
+    private = f"privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false data.scaling=none {FORM}"
     with pytest.raises(ConfigError, match="max-seconds=3"):
         build_site(
             compose([*TASK.split(), *private.split()]), good, own_limits(node(good, "A", 0, **{"max-seconds": 3}))

@@ -18,6 +18,7 @@ from deployed import Deployed, call, command, wait_for
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from gateways import Caller, besieged
 from in_process import run_in_process
+from table_form import FORM
 
 from fedapp.common.errors import DataError
 from fedapp.deploy.folders import read_site, read_superlink
@@ -283,7 +284,7 @@ def test_kills_lose_no_ledger_and_no_run(federation: Deployed, place: Path) -> N
 
 
 PRIVATE = (
-    f"{RUN} privacy=dp_sgd privacy.noise_multiplier=20 privacy.sample_rate=0.5 train.val_fraction=0"
+    f"{RUN} {FORM} privacy=dp_sgd privacy.noise_multiplier=20 privacy.sample_rate=0.5 train.val_fraction=0"
     " federation.final_evaluation=false data.scaling=given data.means={age:50,dose:5} data.deviations={age:20,dose:20}"
     " privacy.accountant=rdp"
 )

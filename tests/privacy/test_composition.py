@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Message
 from in_process import run_in_process
 from safetensors.torch import load_file
+from table_form import FORM
 
 from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.config import compose
@@ -54,7 +55,7 @@ def test_what_is_delivered_is_made_of_covered_updates_and_costs_nothing(tmp_path
         place = {"ledger-path": str(tmp_path / f"ledger-{number}"), "keep-path": str(tmp_path / f"keep-{number}")}
         configs.append({"data-path": str(tmp_path / f"{number}.csv"), "partition-id": number, **place})
     overrides = (
-        "privacy=dp_sgd privacy.accountant=rdp privacy.sample_rate=0.5 privacy.noise_multiplier=2.0 data=csv"
+        f"{FORM} privacy=dp_sgd privacy.accountant=rdp privacy.sample_rate=0.5 privacy.noise_multiplier=2.0 data=csv"
         " data.label=ill data.numeric=[a,b] data.categorical={} data.classes=[y,n] data.scaling=none"
         " model=logistic_regression federation.fraction_train=1 federation.num_rounds=2 federation.deliver=true"
     )

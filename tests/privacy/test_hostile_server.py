@@ -17,6 +17,7 @@ import torch
 from flwr.app import Context, RecordDict
 from in_process import make_context
 from opacus.accountants import PRVAccountant, RDPAccountant
+from table_form import FORM
 
 from fedapp.client.handlers import handle, open_run
 from fedapp.privacy.dp_training import PrivateTraining
@@ -26,7 +27,8 @@ from fedapp.wire.model import GlobalModel
 
 COUNT = 60
 TABLE = (
-    "privacy=dp_sgd data=csv data.label=ill data.numeric=[a,b] data.categorical={} data.classes=[y,n] data.scaling=none"
+    f"{FORM} privacy=dp_sgd data=csv data.label=ill data.numeric=[a,b]"
+    " data.categorical={} data.classes=[y,n] data.scaling=none"
     " model=logistic_regression"
 )
 CHOICES: dict[str, tuple[object, ...]] = {

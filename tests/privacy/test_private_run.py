@@ -12,6 +12,7 @@ from every_task import EVERY_TASK
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from rich.console import Console
+from table_form import FORM
 
 from fedapp.client.handlers import open_run
 from fedapp.client_app import app
@@ -165,10 +166,19 @@ def devices(tmp_path: Path, **third: Any) -> list[dict[str, Any]]:
 
 TABLES = (
     "privacy=dp_sgd privacy.accountant=rdp privacy.sample_rate=0.5 privacy.noise_multiplier=2.0 data=csv data.label=ill"
+    f" {FORM}"
     " data.numeric=[a,b] data.categorical={} data.classes=[y,n] data.scaling=none model=logistic_regression"
     " federation.fraction_train=1"
 )
 OWN_FAULT = "its node-config does not go with this run (see the client's log)"  # what the server is told of one
+
+
+@pytest.mark.parametrize("left_out", FORM.split())
+def test_no_row_of_a_device_decides_how_the_others_are_read(left_out: str, tmp_path: Path) -> None:
+    """What is not given would follow from the rows, and one more row could change every example."""
+    overrides, key = TABLES.replace(left_out, ""), left_out.partition("=")[0]
+    with pytest.raises(FederationError, match=rf"{key}: under privacy=dp_sgd how a device's rows .* {key}="):
+        run_in_process(tmp_path / "run", overrides, node_configs=devices(tmp_path))
 
 
 def test_an_operators_limit_cannot_be_lifted(tmp_path: Path) -> None:

@@ -527,6 +527,23 @@ def test_a_sum_of_wrong_form_costs_its_own_clients_alone() -> None:
         assert all(reason in why for why in faults(aggregate).values())
 
 
+@pytest.mark.parametrize("claimed", [1e99, 60.0, 1e-99, 0.0])
+@pytest.mark.parametrize("honest", [2, 3, 8])
+def test_no_sites_loss_decides_alone(claimed: float, honest: int) -> None:
+    """As on devices: a loss counts between a tenth of the median and ten times it."""
+    reports = [ClientReport(c, val_examples=10, val_loss=2.0 + c / 10, val_metrics={}) for c in range(honest)]
+    made_up = ClientReport(honest, val_examples=10, val_loss=claimed, val_metrics={})
+    counts = dict.fromkeys(range(honest + 1), 10)
+    true = federated_metrics(reports, TASK, counts)["val_loss"]
+    assert federated_metrics(reports, TASK, counts, CountBound(10.0, 10))["val_loss"] == true
+    found = federated_metrics([*reports, made_up], TASK, counts, CountBound(10.0, 10))["val_loss"]
+    assert true is not None
+    assert found is not None
+    assert abs(found - true) <= 10 * 3 / (honest + 1)
+    if claimed == 1e99:
+        assert federated_metrics([*reports, made_up], TASK, counts)["val_loss"] > 1e90  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     "claims",
     [

@@ -31,7 +31,7 @@ from fedapp.aggregation.secaggplus.messages import (
 )
 from fedapp.aggregation.secaggplus.metrics import encode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import pack, quantise
+from fedapp.aggregation.secaggplus.quantise import fit, pack, quantise
 from fedapp.aggregation.secaggplus.repetition import Repetitions
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys, sign_list
@@ -106,6 +106,8 @@ class SecAggClient:
 
         try:
             _expect_stage(header, "keys")
+            if self.least.signed and len(header.clients) > 1:
+                raise ProtocolError("forged", f"a device is one client, and is asked for keys of {len(header.clients)}")
             begin_round(state, header.run, header.server_round)
         except ProtocolError as error:
             return pack_answers(header, {}, dict.fromkeys(header.clients, error))
@@ -236,8 +238,7 @@ class SecAggClient:
             why = "its update was not sent (see the client's log)"
             rejected = why if report.rejected is not None else None
             return ClientReport(client, rejected=rejected, declined=report.declined, privacy=report.privacy), None
-        values = flatten(update, template).double().numpy()
-        clipped = float(np.mean(np.abs(values) > self.settings.clip)) if len(values) else 0.0
+        values, clipped = fit(flatten(update, template).double().numpy(), self.settings.clip)
         if clipped:
             log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
         found = {

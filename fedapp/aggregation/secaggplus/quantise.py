@@ -13,9 +13,27 @@ from numpy.typing import NDArray
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 
-__all__ = ["pack", "quantise", "signed", "unpack"]
+__all__ = ["MOST_CLIPPED", "fit", "pack", "quantise", "signed", "unpack"]
 
 Ints = NDArray[np.int64]
+MOST_CLIPPED = 0.01  # of an update's entries are cut
+
+
+def fit(values: NDArray[np.float64], clip: float) -> tuple[NDArray[np.float64], float]:
+    """An update (n,) of which no more than `MOST_CLIPPED` lies beyond `clip`, and how much of it did before.
+
+    Where more of it does, all of it is scaled down. Entries that are cut say their signs and nothing else: were most
+    of them, a server that chooses a small `clip` would read signs from the sum. Nor is such an update refused, since
+    that would tell the server something of this client alone.
+    """
+    if not len(values):
+        return values, 0.0
+    sizes = np.abs(values)
+    beyond = float(np.mean(sizes > clip))
+    if beyond <= MOST_CLIPPED:
+        return values, beyond
+    last = len(values) - 1 - int(MOST_CLIPPED * len(values))
+    return values * (clip / float(np.partition(sizes, last)[last])), beyond
 
 
 def quantise(values: NDArray[Any], weight: float, settings: Settings, random: np.random.Generator) -> Ints:

@@ -20,6 +20,7 @@ from fedapp.aggregation.secaggplus.cohort_view import work_digest
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.metrics import ENTRIES, Decoded, decode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.secaggplus.quantise import MOST_CLIPPED
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
 from fedapp.common.logger import log
@@ -28,8 +29,6 @@ from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
 
 __all__ = ["SecAggServer"]
-
-CLIPPED = 0.01  # of a cohort's entries: more than that is warned of
 
 
 class SecAggServer:
@@ -127,10 +126,11 @@ class SecAggServer:
             " sends false figures, and its update may be false as well"
             for name in found.impossible
         }
-        if clipped > CLIPPED:
+        if clipped > MOST_CLIPPED:
             warnings["clipped"] = (
-                f"{100 * clipped:.3g} % of the updates' entries were cut to +-{clip:g}, so the sum is another one than"
-                f" that of the updates; raise secure_aggregation.clip={clip:g}, or lower optimizer.lr"
+                f"{100 * clipped:.3g} % of the updates' entries lay beyond +-{clip:g}, so clients have scaled their"
+                " updates down and the sum is another one than that of the updates; raise"
+                f" secure_aggregation.clip={clip:g}, or lower optimizer.lr"
             )
         return warnings
 

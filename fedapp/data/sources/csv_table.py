@@ -118,7 +118,7 @@ class CsvTable(DataSource):
         if self.decimal is not None:
             check_choice(self.decimal, DECIMALS, "data.decimal")
         if self.thousands is not None:
-            check_choice(self.thousands, THOUSANDS, "data.thousands")
+            check_choice(self.thousands, ("", *THOUSANDS), "data.thousands")
         if self.decimal is not None and self.decimal == self.thousands:
             raise ConfigError(f"data.decimal={self.decimal!r}, data.thousands={self.thousands!r}: cannot be the same")
         if self.encoding is not None:
@@ -220,6 +220,11 @@ class CsvTable(DataSource):
             frozenset(expected or [self._label]),
         )
         return DataTable.of(str(file), [read_sheet(one, form, site) for site, one in site_files(path).items()])
+
+    def from_rows(self) -> tuple[str, ...]:
+        usual = {"delimiter": "','", "decimal": ".", "thousands": "''", "encoding": "utf-8"}
+        usual |= {"day_first": "false"} if self.dates else {}
+        return tuple(f"data.{key}={value}" for key, value in usual.items() if getattr(self, key) is None)
 
     @property
     def _blanks(self) -> Blanks:

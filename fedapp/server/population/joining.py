@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import FederationError
+from fedapp.server.population.moments import are_shares
 from fedapp.wire.preflight import PreflightReport
 
 __all__ = ["AdmissionRules", "check_admission", "check_some_same_code", "claimed_twice", "partitions_of", "who"]
@@ -14,7 +15,8 @@ __all__ = ["AdmissionRules", "check_admission", "check_some_same_code", "claimed
 @dataclass(frozen=True)
 class AdmissionRules:
     """Who may take part. `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model
-    is frozen. `features`: of how many features moments are wanted. `weight_bound`: as strategy.weight_bound.
+    is frozen. `features`: of how many features moments are wanted; `shares`: which of them are shares of classes.
+    `weight_bound`: as strategy.weight_bound.
     `min_supernodes` and `min_clients` are waited for, up to `wait_timeout` seconds, and a reply for up to
     `reply_timeout`."""
 
@@ -25,6 +27,7 @@ class AdmissionRules:
     reply_timeout: float = 600.0
     backbone: str = ""
     features: int = 0
+    shares: tuple[slice, ...] = ()
     weight_bound: float | str | None = None
 
 
@@ -52,6 +55,8 @@ def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: 
     if rules.features and report.moments and report.moments["count"].shape[1] != rules.features:
         found = report.moments["count"].shape[1]
         raise FederationError(f"its moments are of {found} features, the data has {rules.features}")
+    if report.moments and rules.features and not are_shares(report, rules.shares):
+        raise FederationError("its counts by class are none that examples can have")
 
 
 def _check_claim(report: PreflightReport, partitions: int, num_clients: int) -> None:

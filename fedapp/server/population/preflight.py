@@ -148,7 +148,7 @@ def _population(
     if not devices:  # the data is the server's own, and may be as unevenly spread as the partition has it
         mean, std = merge_moments([moments[client] for client in sorted(moments)])
         return replace(found, mean=mean, std=std)
-    parts, bounded = bounded_moments(moments, num_examples, bound)
+    parts, bounded = bounded_moments(moments, num_examples, bound, rules.shares)
     mean, std = merge_moments(parts)
     return replace(found, mean=mean, std=std, bounded=bounded)
 

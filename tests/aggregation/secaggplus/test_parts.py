@@ -13,7 +13,7 @@ from fedapp.aggregation.secaggplus.keys import KeyPair, commitment, derive, new_
 from fedapp.aggregation.secaggplus.masks import BLOCK, add_mask
 from fedapp.aggregation.secaggplus.metrics import decode, encode
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import pack, quantise, signed, unpack
+from fedapp.aggregation.secaggplus.quantise import MOST_CLIPPED, fit, pack, quantise, signed, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.shamir import combine, split
 from fedapp.common.errors import ConfigError
@@ -130,6 +130,19 @@ def test_values_are_clipped_and_weighted_and_their_sum_cannot_wrap() -> None:
     setting.check(cohort)
     worst = quantise(np.full(1000, 1e30), 1.0, setting, random) + 1
     assert int(worst.max()) * cohort <= setting.largest_sum(cohort) < 2**15
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 400), st.floats(-12, 6), st.integers(0, 2**32 - 1))
+def test_no_clip_makes_an_update_a_list_of_signs(length: int, power: float, seed: int) -> None:
+    """However small the server sets `clip`: at most one entry in a hundred is cut, and all is scaled alike."""
+    clip, values = 10.0**power, np.random.default_rng(seed).standard_cauchy(length)
+    found, beyond = fit(values, clip)
+    assert beyond == np.mean(np.abs(values) > clip)
+    assert np.mean(np.abs(found) > clip * (1 + 1e-12)) <= MOST_CLIPPED
+    scales = found / values
+    assert np.allclose(scales, scales[0], rtol=1e-9)
+    assert (scales[0] < 1) == (beyond > MOST_CLIPPED)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -225,13 +225,13 @@ def test_a_mean_that_is_too_large_changes_nothing(tmp_path: Path, monkeypatch: p
     assert {line.get(name) for line in metrics for name in ("train_loss", "val_loss", "val_accuracy")} == {None}
 
 
-def test_what_lies_beyond_the_clip_is_cut_and_counted(tmp_path: Path) -> None:
+def test_updates_beyond_the_clip_are_scaled_down_and_counted(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", SMALL + " secure_aggregation.clip=0.001", report=True)
     line = lines(directory, "metrics.jsonl")[-1]
     assert 0.1 < line["clipped"] < 1
     assert line["test_loss"] < lines(directory, "metrics.jsonl")[0]["test_loss"]
     (said,) = summary(directory)["warnings"]
-    assert said.startswith(f"{100 * line['clipped']:.3g} % of the updates' entries were cut to +-0.001")
+    assert said.startswith(f"{100 * line['clipped']:.3g} % of the updates' entries lay beyond +-0.001")
     assert "secure_aggregation.clip=0.001" in said
     assert said.endswith("(in 2 rounds)")
     assert "Warnings" in (directory / "report.html").read_text()
@@ -418,3 +418,13 @@ def test_flowers_own_loop_drives_it_too(secure: Path) -> None:
     assert asked == [name for _ in range(2) for name in STAGES for _ in range(6)]
     assert state_sha256(arrays_to_state(result.arrays)) == summary(secure)["model_sha256"]
     assert {number: metrics["clients"] for number, metrics in result.train_metrics_clientapp.items()} == {1: 6, 2: 6}
+
+
+def test_no_norm_limit_tells_who_is_above_it(tmp_path: Path) -> None:
+    """Nobody is missing from the sum, however small the limit: whose update is larger cannot be found by trying."""
+    for limit in (1e-3, 1e-2, 1.0):
+        directory = run_in_process(tmp_path / f"{limit}", f"{SMALL} strategy.max_update_norm={limit}")
+        assert {row["rejected"] for row in lines(directory, "clients.jsonl")} == {None}
+        assert {row.get("unused") for row in lines(directory, "clients.jsonl")} == {None}
+        losses = [line["test_loss"] for line in lines(directory, "metrics.jsonl")]
+        assert losses[-1] < losses[0]
