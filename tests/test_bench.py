@@ -323,13 +323,13 @@ def test_all_asks_for_five_benchmarks_with_files_of_their_own(monkeypatch: pytes
 
 
 def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
-    """Small, with Flower's own processes for the stock app; what is started is ended."""
+    """Small; what is started is ended."""
     line = [sys.executable, str(SCRIPTS / "bench.py"), "simulation", "--quick", "--model", "2nn", "--cohort", "10"]
-    line += ["--arms", "ideal", "fedapp", "stock", "--json", "figures.json"]
+    line += ["--arms", "ideal", "fedapp", "--json", "figures.json"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert [row["arm"] for row in rows] == ["ideal", "fedapp", "stock"]
+    assert [row["arm"] for row in rows] == ["ideal", "fedapp"]
     for row in rows[1:]:
         assert row["steps"] == [[100, 100, 100]]
         assert row["to_ideal"] > 0

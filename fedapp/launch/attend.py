@@ -48,7 +48,7 @@ def attend(
             status = follow(bar.update)
     except KeyboardInterrupt:
         # What was stopped may hold its directory a moment longer.
-        hint = _how_to_go_on(directory, command)
+        hint = _how_to_go_on(directory, command, stopped=True)
         console.print(f"stopped{hint}", style="bold red", soft_wrap=True, highlight=False)
         raise
     except FederationError as gone:  # the SuperLink has
@@ -61,15 +61,14 @@ def attend(
         show_summary(console, summary, directory)
     if status.completed:
         return Finished(overrides, directory, summary, None)
-    hint = "" if is_held(directory) else _how_to_go_on(directory, command)  # not where it is another run's
-    error = f"the run {status.words}\nIts output is in {run.log}{hint}"
+    error = f"the run {status.words}\nIts output is in {run.log}{_how_to_go_on(directory, command)}"
     say_error(console, error)
     return Finished(overrides, directory, summary, error)
 
 
-def _how_to_go_on(directory: Path, command: str) -> str:
-    """A hint, where there is a checkpoint."""
-    if not checkpoint_files(directory / "checkpoint"):
+def _how_to_go_on(directory: Path, command: str, *, stopped: bool = False) -> str:
+    """A hint, where there is a checkpoint. `stopped`: whoever holds the directory is the run that was stopped."""
+    if not checkpoint_files(directory / "checkpoint") or (is_held(directory) and not stopped):  # another run's
         return ""
     if command:
         return f"\nTo go on with it: {command} --resume {shlex.quote(str(directory))}"

@@ -252,7 +252,7 @@ def test_kills_lose_no_ledger_and_no_run(federation: Deployed, place: Path) -> N
     overrides = [
         *PRIVATE.split(),
         *("federation.min_clients=1", "federation.min_supernodes=2", "federation.exclude_after=null"),
-        *("federation.round_timeout=30", "federation.max_failed_rounds=50"),  # a slow machine is no failure
+        *("federation.round_timeout=60", "federation.max_failed_rounds=50"),  # a slow machine is no failure
     ]
     endless = [*overrides, "federation.num_rounds=1000", f"run.output_dir={directory}"]
     run = federation.start("run", *command("run", "--folder", str(federation.root / "operator"), *endless))

@@ -33,24 +33,19 @@ def test_it_is_close_to_training_on_the_pooled_data(default: Finished, tmp_path:
     assert abs(pooled["test_accuracy"] - default.summary["test_accuracy"]) <= 0.02
 
 
-def test_in_process_and_on_ray_the_model_is_the_same(default: Finished, tmp_path: Path) -> None:
-    directory = run_in_process(tmp_path / "run", "", num_nodes=3)
-    assert json.loads((directory / "summary.json").read_text())["model_sha256"] == default.summary["model_sha256"]
+def test_secure_aggregation_costs_no_accuracy(default: Finished, tmp_path: Path) -> None:
+    secure = run_script("secure_aggregation=secaggplus", "run.num_supernodes=2", cwd=tmp_path)
+    assert secure.code == 0, secure.output
+    assert (secure.summary["rounds"], secure.summary["rejected"]) == (60, 0)
+    assert abs(secure.summary["test_accuracy"] - default.summary["test_accuracy"]) <= 0.01
 
 
-def test_secure_aggregation_costs_no_accuracy(default: Finished, flower: Flower, tmp_path: Path) -> None:
-    overrides = f"secure_aggregation=secaggplus run.output_dir={tmp_path / 'run'}"
-    output, status = flower.run(overrides, supernodes=2)
+def test_flwr_run_gives_the_same_model(flower: Flower, tmp_path: Path) -> None:
+    few = "federation.num_rounds=3"
+    output, status = flower.run(f"{few} run.output_dir={tmp_path / 'run'}", supernodes=4)
     assert status == "finished:completed", output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["rounds"], summary["rejected"]) == (60, 0)
-    assert abs(summary["test_accuracy"] - default.summary["test_accuracy"]) <= 0.01
-
-
-def test_flwr_run_gives_the_same_model(default: Finished, flower: Flower, tmp_path: Path) -> None:
-    output, status = flower.run(f"run.output_dir={tmp_path / 'run'}", supernodes=4)
-    assert status == "finished:completed", output
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["supernodes"], default.summary["supernodes"]) == (4, 2)
-    assert summary["model_sha256"] == default.summary["model_sha256"]
+    alone = json.loads((run_in_process(tmp_path / "alone", few, num_nodes=3) / "summary.json").read_text())
+    assert summary["supernodes"] == 4
+    assert summary["model_sha256"] == alone["model_sha256"]
     assert f"run_dir={tmp_path / 'run'}" in output

@@ -85,9 +85,9 @@ def test_faults_in_real_client_apps(engine: str, flower: Flower, tmp_path: Path)
         assert (reason is None) if client not in REASONS else (REASONS[client] in reason), (client, reason)
 
 
-def test_a_server_killed_and_resumed_ends_with_the_same_model(flower: Flower, tmp_path: Path) -> None:
+def test_a_server_killed_and_resumed_on_another_engine_ends_with_the_same_model(flower: Flower, tmp_path: Path) -> None:
     """`kill -9` for the process in which the ServerApp and the SuperNodes run, in the middle of the rounds."""
-    overrides = "model=logistic_regression federation.num_rounds=12 federation.fraction_train=1 run.resume=auto"
+    overrides = "model=logistic_regression federation.num_rounds=7 federation.fraction_train=1 run.resume=auto"
     # In process: bit for bit what Flower's processes compute, as test_same_model.py holds.
     whole = run_in_process(tmp_path / "whole", overrides, num_nodes=1)
     directory = tmp_path / "run"

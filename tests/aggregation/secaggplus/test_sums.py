@@ -32,7 +32,7 @@ def rounds(draw: st.DrawFn, largest: int) -> Case:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rounds(50), st.integers(0, 2**32))
 def test_the_unmasked_sum_is_the_plain_one_for_cohorts_of_2_to_50(case: Case, seed: int) -> None:
     unmasked_is_plain(case, seed)

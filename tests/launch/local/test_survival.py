@@ -83,7 +83,7 @@ def test_nothing_is_left_however_it_ends(how: str, tmp_path: Path) -> None:
         assert "has ended; was it killed?" in output
 
 
-def test_killed_and_resumed_on_another_engine_it_ends_with_the_same_model(tmp_path: Path) -> None:
+def test_killed_and_resumed_it_ends_with_the_same_model(tmp_path: Path) -> None:
     whole = run_in_process(tmp_path / "whole", THREE_ROUNDS, num_nodes=1)
     with watched(tmp_path, f"{THREE_ROUNDS} run.num_supernodes=1") as run:
         run.wait_for(lambda: run.rounds >= 4)
@@ -91,7 +91,7 @@ def test_killed_and_resumed_on_another_engine_it_ends_with_the_same_model(tmp_pa
         run.end()
     assert not (run.directory / "summary.json").exists()
     again = [*THREE_ROUNDS.split(), f"run.output_dir={run.directory}", "run.resume=auto"]
-    resumed = run_script(*again, "run.num_supernodes=1", "run.engine=flower", cwd=tmp_path)
+    resumed = run_script(*again, "run.num_supernodes=1", cwd=tmp_path)
     assert resumed.code == 0, resumed.output
     assert "going on after round" in (run.directory / "flwr.log").read_text()
     assert summary(run.directory)["model_sha256"] == summary(whole)["model_sha256"]

@@ -1,0 +1,16 @@
+"""The order of tests: files that start processes come first, so that none of them is left when the rest is done."""
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest = ("tests/deploy/", "tests/end_to_end/", "tests/launch/", "tests/docs/", "tests/test_bench")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    root = items[0].config.rootpath if items else None
+
+    def rank(item: pytest.Item) -> int:
+        if item.path not in slow:
+            return 2
+        return 0 if item.path.relative_to(root).as_posix().startswith(longest) else 1
+
+    items.sort(key=rank)  # stable: files stay together, and tests of a file in their order
