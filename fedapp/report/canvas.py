@@ -4,15 +4,18 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-__all__ = ["COLORS", "DARK", "SIZE", "WIDE", "as_share", "legend", "new_axes", "round_axis", "to_svg"]
+__all__ = ["COLORS", "DARK", "SIZE", "WIDE", "as_share", "legend", "new_axes", "round_axis", "to_png", "to_svg"]
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), told apart with any common colour blindness.
 COLORS = {
@@ -98,6 +101,13 @@ def legend(figure: Figure, axes: Axes, handles: Sequence[Artist] | None = None) 
         )
 
 
+def to_png(figure: Figure, file: Path, *, dpi: float) -> None:
+    """As `Figure.savefig` does it, which draws everything once more only to have it laid out."""
+    figure.set_dpi(dpi)
+    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+    figure.set_layout_engine("none")  # stays as it is for the page: laying it out takes as long as drawing it
+
+
 def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     """`figure` as an `<svg>` element for use inside HTML.
 
@@ -108,7 +118,8 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     # The writer reads these two settings from nowhere else; they are put back at once.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fedapp"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
+        figure.set_facecolor("none")
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)

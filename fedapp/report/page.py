@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedapp.report.canvas import COLORS, DARK, to_svg
+from fedapp.report.canvas import COLORS, DARK, to_png, to_svg
 from fedapp.report.gallery import PLOT_NAMES, Plot, draw_plots
 from fedapp.report.read import Record, RunData, read_run
 from fedapp.report.tables import cards, clients_table, privacy_table, rejections_table, rounds_table, warnings_table
@@ -42,8 +42,7 @@ def write_report(run_dir: Path) -> Path:
     for name in set(PLOT_NAMES) - {plot.name for plot in plots}:
         (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier report on files that have changed since
     for plot in plots:
-        plot.figure.savefig(folder / f"{plot.name}.png", dpi=160)
-        plot.figure.set_layout_engine("none")  # stays as it is for the page: laying it out takes as long as drawing it
+        to_png(plot.figure, folder / f"{plot.name}.png", dpi=160)
     page = run.path / "report.html"
     draft = page.with_suffix(".html.tmp")
     draft.write_text(_render(run, plots), encoding="utf-8")
