@@ -9,6 +9,12 @@ LEDGER, ACCOUNTS = "tests/privacy/test_ledger.py", "tests/privacy/test_server_ac
 
 MUTANTS = [
     Mutant(
+        "fedapp/privacy/dp_sgd.py",
+        "if on_device and (inferred := parts.source.from_rows()):",
+        "if on_device and (inferred := ()):",
+        "tests/privacy/test_private_run.py::test_no_row_of_a_device_decides_how_the_others_are_read",
+    ),
+    Mutant(
         "fedapp/privacy/clipping.py",
         "factors = torch.where(safe, (bound / norms).clamp(max=1.0), 0.0)",
         "factors = torch.where(safe, (bound / norms).clamp(max=1.01), 0.0)",

@@ -13,6 +13,12 @@ FOLDERS = "fedapp/client/run_folders.py"
 
 MUTANTS = [
     Mutant(
+        "fedapp/client/handlers.py",
+        "min(threads, allowed_cores()) if path is not None else threads",
+        "threads",
+        f"{LIMITS}::test_a_server_gets_no_more_threads_than_a_device_has_cores",
+    ),
+    Mutant(
         "fedapp/privacy/plan.py",
         "if limits.max_steps is not None and steps > limits.max_steps:",
         "if False:",

@@ -14,7 +14,31 @@ IMPOSSIBLE = f"{TESTS}::test_an_impossible_preflight_report_costs_its_supernode_
 MADE_UP = "tests/server/population/test_moments.py::test_made_up_moments_move_the_scale_within_bounds"
 COUNTS = "tests/server/population/test_count_bound.py"
 
+SHARES = "tests/server/population/test_moments.py::test_counts_by_class_that_no_examples_have_are_refused"
+MOMENTS_FILE = "fedapp/server/population/moments.py"
+JUDGED = "fedapp/server/outcome.py"
+
 MUTANTS = [
+    Mutant(MOMENTS_FILE, "(count[:, part] == totals) & (ones", "(ones", SHARES),
+    Mutant(
+        MOMENTS_FILE,
+        "        sound &= mean[:, part] == ones / totals.clamp(min=1)",
+        "        sound &= totals > 0",
+        SHARES,
+    ),
+    Mutant(MOMENTS_FILE, " and (ones.sum(1, keepdim=True) == totals).all()", "", SHARES),
+    Mutant(
+        MOMENTS_FILE,
+        "    count, squares = count * share, squares * share\n",
+        "",
+        "tests/server/population/test_moments.py::test_one_report_moves_class_weights_by_its_weight_and_no_more",
+    ),
+    Mutant(
+        JUDGED,
+        "    if middle <= 0 or math.isinf(times):\n",
+        "    if True:\n",
+        "tests/server/test_strategy.py::test_no_sites_loss_decides_alone",
+    ),
     Mutant(
         JOINING, "if report.code != code_digest():", "if False:", f"{TESTS}::test_other_code_costs_its_supernode_alone"
     ),

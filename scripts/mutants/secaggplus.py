@@ -17,6 +17,18 @@ THIRD = f"{BLAME}::test_it_takes_a_third_of_the_neighbours_and_more_than_may_wor
 
 SUMS = [
     Mutant(
+        f"{PARTS}/quantise.py",
+        "if beyond <= MOST_CLIPPED:",
+        "if True:",
+        f"{TESTS}/test_parts.py::test_no_clip_makes_an_update_a_list_of_signs",
+    ),
+    Mutant(
+        "fedapp/client/build.py",
+        "steps if seen else steps.unseen(),",
+        "steps,",
+        f"{TESTS}/test_secure_run.py::test_no_norm_limit_tells_who_is_above_it",
+    ),
+    Mutant(
         f"{PARTS}/least_sum.py",
         "found = view.component(client, among)",
         "found = set(among)",
