@@ -1,9 +1,14 @@
-"""Machines as they are: proxies, and folders that are not to be written."""
+"""Machines as they are: proxies, folders that are not to be written, and places where little is allowed."""
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from commands import run_script
+from commands import PATIENCE, ROOT, run_script
+from in_process import run_in_process
 
 from fedapp.common.loopback import past_proxies
 from fedapp.launch.local_superlink import flower_environment
@@ -41,3 +46,47 @@ def test_output_that_cannot_be_written_is_said_in_one_message(tmp_path: Path) ->
     assert "Traceback" not in done.output
     assert f"{tmp_path}/outputs: is a file" in done.output.replace("\n", "")
     assert "hydra.run.dir=" in done.output
+
+
+# As a user whom /etc/passwd does not name, with a home that is not to be written, 64 MB of /dev/shm, few file handles,
+# an ASCII locale, and files for oneself alone.
+HOSTILE = """
+set -e
+mount --bind /dev/null /etc/passwd
+mount -t tmpfs -o size=64m none /dev/shm
+mkdir home
+mount -t tmpfs -o ro none home
+ulimit -n 256
+umask 077
+exec env -u USER -u LOGNAME -u PYTHONIOENCODING HOME="$PWD/home" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 \\
+    "$0" "$@" 2>&1
+"""
+
+
+def can_unshare() -> bool:
+    """Whether this process may make a mount namespace, as root may."""
+    unshare = shutil.which("unshare")
+    return unshare is not None and not subprocess.run([unshare, "-m", "true"], capture_output=True).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_unshare(), reason="mount namespaces are for root")
+def test_a_poor_place_gives_the_same_model(tmp_path: Path) -> None:
+    overrides = ["federation.num_rounds=1", "model=logistic_regression", "run.num_supernodes=2"]
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides, f"run.output_dir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", HOSTILE, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        f"report  {tmp_path / 'run' / 'report.html'}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    alone = run_in_process(tmp_path / "alone", " ".join(overrides[:2]), num_nodes=2)
+    found, expected = (json.loads((place / "summary.json").read_text()) for place in (tmp_path / "run", alone))
+    assert found["model_sha256"] == expected["model_sha256"]
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "run").rglob("*")} == {0}

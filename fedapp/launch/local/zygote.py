@@ -1,6 +1,7 @@
 """The zygote, from which the processes of all runs of a call are forked, and each run's parent of workers."""
 
 import gc
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def _be_parent(connection: socket.socket, settings: dict[str, object]) -> None:
 def _report(connection: socket.socket, settings: dict[str, object]) -> None:
     """Write the report of each run that is named, one after the other."""
     os.nice(10)  # others' work is waited for
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it says that it has looked for fonts
     import fedapp.report.page  # noqa: F401 (early: matplotlib takes a second)
 
     while True:
