@@ -37,6 +37,7 @@ __all__ = [
 
 CONNECTION = "fedapp"  # the name of the connection in the config.toml written here
 START_TIMEOUT = 90.0  # seconds
+LONGEST_FOLDER = 24  # characters: a socket's path has 107, of which Ray takes 65 and a folder of one's own 18
 RAY_SETTINGS = {  # unless the person's environment has others
     # A message up to this size goes to a worker with its call, not by way of the object store: 3 ms less. Larger ones
     # take longer so.
@@ -60,6 +61,13 @@ def flower_environment(home: Path) -> dict[str, str]:
         # How often Flower's launcher of processes looks for a message, or a run to start.
         TASK_POLL_INTERVAL: "0.2",
     }
+
+
+def short_folder() -> str | None:
+    """Where temporary folders go whose paths a socket's must begin with; None: where all go."""
+    if len(tempfile.gettempdir()) <= LONGEST_FOLDER:
+        return None
+    return next((place for place in ("/tmp", "/var/tmp") if os.access(place, os.W_OK | os.X_OK)), None)
 
 
 def free_port() -> int:
@@ -102,10 +110,12 @@ class LocalSuperLink:
     """A `flower-superlink --simulation`. `start` returns at once, so that other work can go on meanwhile."""
 
     def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-"))
+        self.home = Path(tempfile.mkdtemp(prefix="fedapp-flwr-", dir=short_folder()))
         self.splits = self.home / "splits"
         self.splits.mkdir()
-        self.environment = {**RAY_SETTINGS, **flower_environment(self.home), SPLITS: str(self.splits)}
+        # Ray's sockets and logs: in no folder that another user may have made, and gone with this one.
+        own = {} if "RAY_ADDRESS" in os.environ else {"RAY_TMPDIR": str(self.home)}
+        self.environment = {**RAY_SETTINGS, **own, **flower_environment(self.home), SPLITS: str(self.splits)}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self.port = free_port()

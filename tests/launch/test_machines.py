@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from commands import PATIENCE, ROOT, run_script
 from in_process import run_in_process
 
 from fedapp.common.loopback import past_proxies
-from fedapp.launch.local_superlink import flower_environment
+from fedapp.launch.local_superlink import LocalSuperLink, flower_environment
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,24 @@ def test_a_poor_place_gives_the_same_model(tmp_path: Path) -> None:
     found, expected = (json.loads((place / "summary.json").read_text()) for place in (tmp_path / "run", alone))
     assert found["model_sha256"] == expected["model_sha256"]
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "run").rglob("*")} == {0}
+
+
+@pytest.mark.parametrize("length", [4, 24, 25, 120])
+def test_a_long_tmpdir_leaves_room_for_sockets(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And Ray's folder is one of this run's own: /tmp/ray may be another user's."""
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp".ljust(length, "x") if length > 24 else "/tmp")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    superlink = LocalSuperLink()
+    try:
+        assert superlink.environment["RAY_TMPDIR"] == str(superlink.home)
+        session = superlink.home / "ray" / "session_2026-11-29_19-39-30_123456_1234567" / "sockets" / "plasma_store"
+        assert len(str(session)) <= 107
+    finally:
+        shutil.rmtree(superlink.home)
+
+
+def test_a_cluster_of_ones_own_keeps_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    superlink = LocalSuperLink()
+    shutil.rmtree(superlink.home)
+    assert "RAY_TMPDIR" not in superlink.environment
