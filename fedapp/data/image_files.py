@@ -44,7 +44,9 @@ class DecodedImages:
 def check_image(path: Path, where: str) -> Path:
     """`path`, if it is called as an image is; else a DataError that says what belongs `where`."""
     if path.is_dir() or (path.suffix.lower() not in IMAGE_ENDINGS and not is_dicom(path)):
-        raise DataError(f"{path}: no image. {where} holds nothing but files named *{' *'.join(IMAGE_ENDINGS)}")
+        deeper = path.is_dir() and any(one.suffix.lower() in IMAGE_ENDINGS for one in path.iterdir())
+        hint = ". If the folders above it are sites, set data.layout='{site}/{class}/*'" if deeper else ""
+        raise DataError(f"{path}: no image. {where} holds nothing but files named *{' *'.join(IMAGE_ENDINGS)}{hint}")
     return path
 
 

@@ -38,6 +38,7 @@ IDENTITY = re.compile(
     r"([\W_]?(id|nr|no|num|number|code|key))?$",
     re.IGNORECASE,
 )
+RARE = 0.05  # of all rows
 FEW = 20  # rows; a table of fewer proves nothing
 LISTED = 12  # names in a line
 
@@ -117,7 +118,22 @@ def _warnings(table: DataTable, columns: Columns, groups: Sequence[str]) -> list
                 f"column {name!r}: {known(odd)} counts as one of the {what}. If it stands for a missing value, set"
                 f" {blanks} and data.missing=drop"
             )
-    return warnings + _identities(table, columns, groups)
+    return [*warnings, *_rare(table, columns), *_identities(table, columns, groups)]
+
+
+def _rare(table: DataTable, columns: Columns) -> list[str]:
+    """Classes that a model can leave out, and still be right nearly always."""
+    counts = Counter(table.column(str(columns.label)).values()) if columns.classes else Counter()
+    total = sum(counts[name] for name in columns.classes)
+    found = [name for name in columns.classes if 0 < counts[name] < RARE * total]
+    if not found or len(columns.classes) * RARE > 1:  # of many classes each is rare
+        return []
+    names = ", ".join(f"{name!r} ({100 * counts[name] / total:.2g} %)" for name in found[:LISTED])
+    return [
+        f"column {columns.label!r}: {names} is rare: accuracy hardly tells whether it is found. Look at"
+        " task.metrics=[recall,precision,average_precision], and give it weight by task/loss=cross_entropy"
+        " task.loss.class_weights=balanced"
+    ]
 
 
 def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[str]:

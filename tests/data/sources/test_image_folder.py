@@ -138,3 +138,13 @@ def test_settings_for_a_simulation_are_asked_for() -> None:
         ImageFolder().schema()
     with pytest.raises(ConfigError, match=r"^data\.path=null: a simulation needs all images"):
         ImageFolder(classes=["cat", "dog"]).pooled()
+
+
+def test_folders_that_are_sites_are_recognised(tmp_path: Path) -> None:
+    for site in "ab":
+        for name in ("cat", "dog"):
+            (tmp_path / site / name).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / site / name / "1.png")
+    with pytest.raises(DataError, match=r"no image\. .* are sites, set data.layout='\{site\}/\{class\}/\*'"):
+        ImageFolder(path=str(tmp_path)).pooled()
+    assert len(ImageFolder(path=str(tmp_path), layout="{site}/{class}/*", test_fraction=0).pooled().train) == 4

@@ -142,3 +142,13 @@ def test_what_was_found_is_told(tmp_path: Path) -> None:
         "groups      1: ward",
         "left out    1: note",
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "rare"),
+    [("0" * 97 + "1" * 3, "'1' (3 %)"), ("0" * 95 + "1" * 5, ""), ("01", ""), ("".join(map(chr, range(97, 122))), "")],
+)
+def test_a_rare_class_is_warned_of(tmp_path: Path, labels: str, rare: str) -> None:
+    said = warnings(table(tmp_path, numbers(100), labels=labels))
+    assert (f"column 'y': {rare} is rare: accuracy hardly tells" in said) == bool(rare)
+    assert ("task.loss.class_weights=balanced" in said) == bool(rare)
