@@ -21,12 +21,25 @@ LAYERS = {
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "wire"},
     "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},
+    "vertical": {"aggregation", "common", "config", "data", "learning", "models", "wire"},
     "client": {
-        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "updates", "wire"),
+        *(
+            "vertical",
+            "aggregation",
+            "common",
+            "config",
+            "data",
+            "flower",
+            "learning",
+            "models",
+            "privacy",
+            "updates",
+            "wire",
+        ),
     },
     "server": {
         *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "updates"),
-        "wire",
+        *("vertical", "wire"),
     },
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
@@ -39,7 +52,8 @@ ONLY_IN = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "opacus": {"privacy"},
-    "cryptography": {"aggregation", "common", "deploy"},
+    "cryptography": {"aggregation", "common", "deploy", "vertical"},
+    "rbcl": {"vertical"},
     "Crypto": {"aggregation"},
     "httpx": {"deploy"},
     "uvicorn": {"deploy"},
@@ -55,7 +69,7 @@ ONLY_IN = {
 # Costly to import, and needed by few messages: inside functions only, but for report/, which is imported in functions.
 LAZY = {
     *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
-    *("onnx", "onnxruntime"),
+    *("onnx", "onnxruntime", "rbcl"),
 }
 # What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
@@ -225,5 +239,6 @@ def test_conf_reads_what_the_code_has() -> None:
     expected = {
         *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
         *("optimizer", "partition", "privacy", "secure_aggregation", "strategy", "task", "task/kind", "task/loss"),
+        *("vertical", "vertical/fusion", "vertical/label_privacy"),
     }
     assert groups == expected

@@ -5,6 +5,7 @@ from fedapp.config.config_file import file_overrides
 from fedapp.config.nodes import instantiate
 from fedapp.config.options import options_of
 from fedapp.config.overrides import CONF_DIR, by_group, split_overrides
+from fedapp.config.same_maths import maths_sha256
 from fedapp.config.saved_config import SavedConfig, read_saved
 from fedapp.config.schema import Config
 from fedapp.config.typed_text import as_typed
@@ -19,6 +20,7 @@ __all__ = [
     "config_sha256",
     "file_overrides",
     "instantiate",
+    "maths_sha256",
     "options_of",
     "read_saved",
     "split_overrides",

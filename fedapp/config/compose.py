@@ -184,6 +184,8 @@ def from_hydra(node: DictConfig) -> Config:
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
         _check_node(getattr(config, name), name)
     _check_node(config.federation.personal, "federation.personal")
+    for name in ("fusion", "label_privacy"):
+        _check_node(getattr(config.vertical, name), f"vertical.{name}")
     for name in ("client_lr", "server_lr"):
         _check_node(getattr(config, name), name, "lr_schedule")
     for name in ("kind", "loss"):

@@ -25,7 +25,8 @@ def choice(*options: str | int) -> Any:
 
 @dataclass
 class TaskSection:
-    name: str = choice("horizontal", "transfer")
+    name: str = choice("horizontal", "transfer", "vertical")
+    by_columns: bool = MISSING
     kind: Any = MISSING
     loss: Any = MISSING
     metrics: Any = MISSING
@@ -77,6 +78,19 @@ class Strategy:
 
 
 @dataclass
+class Vertical:
+    label_party: str | None = MISSING
+    embedding: int = bounded(ge=1)
+    top: list[int] | None = MISSING
+    fusion: Any = MISSING
+    normalise: str = choice("clean", "casefold", "alphanumeric")
+    unmatched: str = choice("drop", "zero")
+    min_matches: int = bounded(ge=1)
+    local_steps: int = bounded(ge=1)
+    label_privacy: Any = MISSING
+
+
+@dataclass
 class Run:
     seed: int = bounded(ge=0)
     device: str = MISSING
@@ -106,11 +120,12 @@ class Config:
     compression: Any = MISSING
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)
+    vertical: Vertical = field(default_factory=Vertical)
     run: Run = field(default_factory=Run)
 
 
 def check_ranges(config: Config) -> None:
-    for section_name in ("task", "federation", "train", "strategy", "run"):
+    for section_name in ("task", "federation", "train", "strategy", "vertical", "run"):
         for item in fields(getattr(config, section_name)):
             value, rule = getattr(getattr(config, section_name), item.name), item.metadata
             key = f"{section_name}.{item.name}"

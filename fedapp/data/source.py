@@ -193,6 +193,15 @@ class DataSource(ABC):
         identifiers. Called after the data was read without an error."""
         return Findings()
 
+    def column_groups(self) -> Mapping[str, Sequence[str]]:
+        """By party, its columns or patterns of them, as partition=columns deals a table out unless the config says how;
+        empty where the data suggests nothing."""
+        return {}
+
+    def label_group(self) -> str | None:
+        """Which of these parties has the labels, unless the config says so; None: the first by name."""
+        return None
+
     def test(self) -> Examples | None:
         """The server's held-out data; None: no central evaluation. Must not need a client's data if it can help it."""
         return self.pooled().test

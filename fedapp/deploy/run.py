@@ -22,7 +22,7 @@ from fedapp.launch.follow import FollowedRun
 from fedapp.launch.local_superlink import Connection, flower_environment, write_connection
 from fedapp.launch.show import Finished
 from fedapp.server.build import output_directory
-from fedapp.server.check_config import check_config, check_directory
+from fedapp.server.check_config import check_directory, check_run
 
 __all__ = ["Prepared", "main", "prepare", "run_prepared", "with_seed"]
 
@@ -77,7 +77,7 @@ def prepare(overrides: Sequence[str], *, remote: bool = False) -> Prepared:
     sent = [*overrides, *absolute_paths(config)]
     config = compose(sent)
     directory = output_directory(config, default_directory())
-    done = check_directory(check_config(config), directory)
+    done = check_directory(check_run(config), directory)
     return Prepared(overrides, sent, directory, config.federation.num_rounds, done)
 
 

@@ -12,17 +12,19 @@ from fedapp.data.shards import Shards
 from fedapp.data.shared_examples import keep_shards
 from fedapp.learning.build import build_shards, examples_key
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
+from fedapp.server.vertical.vertical_run import CheckedParties, check_parties
 
 __all__ = ["Ready", "absolute_paths", "check"]
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A simulation that can start. `shards`: its clients' data, loaded and split. `done`: the round after which it is
+    """A simulation that can start. `shards`: its clients' data, loaded and split; None where they are parties, which
+    read their own. `done`: the round after which it is
     resumed, or -1 for a new one."""
 
-    checked: Checked
-    shards: Shards
+    checked: Checked | CheckedParties
+    shards: Shards | None
     done: int
 
 
@@ -34,6 +36,8 @@ def check(
     `splits`: the folder for the split and the examples, which are made here. `show` is given what was found in the
     data.
     """
+    if config.task.by_columns:
+        return _check_parties(config, directory, show)
     check_num_clients(config)
     checked = check_config(config)
     check_cohort(checked, range(config.federation.num_clients))
@@ -43,6 +47,16 @@ def check(
         keep_shards(shards, splits, examples_key(config))
     show(checked.parts.source.findings())
     return Ready(checked, shards, check_directory(checked, directory))
+
+
+def _check_parties(config: Config, directory: Path, show: Callable[[Findings], None]) -> Ready:
+    """The same for parties with different columns, whose tables are read here once, to say what is wrong with them."""
+    checked = check_parties(config)
+    options = checked.options
+    for name in options.names:
+        options.source.table(name, options.label_party)
+    show(options.source.findings())
+    return Ready(checked, None, check_directory(checked, directory))
 
 
 def absolute_paths(config: Config) -> list[str]:

@@ -44,8 +44,10 @@ __all__ = [
     "build_parts",
     "build_shards",
     "build_source",
+    "build_task",
     "build_training",
     "check_optimizer",
+    "check_target",
     "examples_key",
     "optimizer_factory",
 ]
@@ -95,11 +97,7 @@ def build_parts(config: Config) -> Parts:
     source = build_source(config.data)
     schema = source.schema()
     task = build_task(config, schema)
-    if config.federation.target_accuracy is not None and "accuracy" not in task.metrics:
-        raise ConfigError(
-            f"federation.target_accuracy: needs a classification task, this one is a {task.kind} without the metric"
-            " accuracy; leave it null"
-        )
+    check_target(config, task)
     with seeded(config.run.seed, "model"):
         whole = build_model(config.model, task)
     check_fits(whole, task.example_inputs, task.output_shape)
@@ -119,6 +117,15 @@ def build_parts(config: Config) -> Parts:
     personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
     return Parts(source, task, whole, frozen, model, personal, smallest)
+
+
+def check_target(config: Config, task: Task) -> None:
+    """Raises ConfigError where the accuracy that a run is to reach is no metric of its task."""
+    if config.federation.target_accuracy is not None and "accuracy" not in task.metrics:
+        raise ConfigError(
+            f"federation.target_accuracy: needs a classification task, this one is a {task.kind} without the metric"
+            " accuracy; leave it null"
+        )
 
 
 def build_source(node: dict[str, Any]) -> DataSource:

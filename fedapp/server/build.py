@@ -28,6 +28,7 @@ __all__ = [
     "central_test",
     "check_strategy",
     "cohort_rule",
+    "learning_rates",
     "load_initial",
     "output_directory",
     "stop_rules",
@@ -88,6 +89,11 @@ def _schedule(config: Config, name: str) -> LearningRateSchedule:
                 f"{name}: {node['_target_']} multiplies the learning rate of round {number} by {factor:g}"
             )
     return schedule
+
+
+def learning_rates(config: Config, name: str) -> Callable[[int], float]:
+    """By round, what the learning rate is multiplied by, as the schedule `client_lr` or `server_lr` has it."""
+    return _schedule(config, name).factor
 
 
 def build_strategy(

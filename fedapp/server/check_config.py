@@ -19,6 +19,7 @@ from fedapp.server.run_directory.claim import claim
 from fedapp.server.run_directory.lock import LOCK, only_writer
 from fedapp.server.run_directory.resume import find_checkpoint
 from fedapp.server.stopping import StopRules
+from fedapp.server.vertical.vertical_run import CheckedParties, check_parties, check_parties_directory
 from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "check_config",
     "check_directory",
     "check_num_clients",
+    "check_run",
     "checkpoint_of",
 ]
 
@@ -56,6 +58,11 @@ def check_config(config: Config) -> Checked:
     return Checked(config, parts, protocol, privacy, steps, test, rules)
 
 
+def check_run(config: Config) -> Checked | CheckedParties:
+    """The same for clients with different examples, and for parties with different columns."""
+    return check_parties(config) if config.task.by_columns else check_config(config)
+
+
 def check_cohort(checked: Checked, clients: Collection[int]) -> None:
     """Refuse what cannot work with the cohorts that these clients make."""
     rule = cohort_rule(checked.config)
@@ -69,11 +76,13 @@ def check_cohort(checked: Checked, clients: Collection[int]) -> None:
         )
 
 
-def check_directory(checked: Checked, directory: Path) -> int:
+def check_directory(checked: Checked | CheckedParties, directory: Path) -> int:
     """Refuse a run directory in which this run cannot begin or go on, and a model that it cannot begin with.
 
     Returns the round after which a run is resumed, or -1 for a new one.
     """
+    if isinstance(checked, CheckedParties):
+        return check_parties_directory(checked, directory, as_json(checked.config))
     run, resumed = checked.config.run, checkpoint_of(checked, directory, quiet=True)
     if resumed is None:
         load_initial(checked.config, checked.parts)

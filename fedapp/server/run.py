@@ -22,7 +22,7 @@ from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
-from fedapp.server.check_config import Checked, as_json, check_cohort, check_config, checkpoint_of
+from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
 from fedapp.server.ending import Ending
 from fedapp.server.exchange import Exchange
 from fedapp.server.population.attendance import Attendance
@@ -36,6 +36,7 @@ from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_data, check_same_form
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
+from fedapp.server.vertical.vertical_run import CheckedParties, run_parties
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -63,7 +64,7 @@ def run_federation(
     start: float,
     overrides: Sequence[str] = (),
     *,
-    checked: Checked | None = None,
+    checked: Checked | CheckedParties | None = None,
     on_round: OnRound = lambda metrics: None,
     show: Callable[[Path, dict[str, Any]], None] = show,
 ) -> None:
@@ -72,7 +73,10 @@ def run_federation(
     `checked`: what `check_config` has made of the config, if it was called before. `on_round` is called with the
     metrics of each round, `show` at the end with the summary.
     """
-    checked = checked or check_config(config)
+    checked = checked or check_run(config)
+    if isinstance(checked, CheckedParties):
+        run_parties(grid, checked, directory, start, overrides, on_round=on_round, show=show, as_json=as_json)
+        return
     parts = checked.parts
     # What is wrong with either is said before anything starts.
     if checkpoint_of(checked, directory, quiet=True) is None:

@@ -1,5 +1,6 @@
 """Real data sets that scikit-learn carries: they need no network and no files."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,6 +94,12 @@ class BreastCancer(DataSource):
         features = [f"mean {m}" for m in MEASURES] + [f"{m} error" for m in MEASURES] + [f"worst {m}" for m in MEASURES]
         scaling = Scaling("federated") if self.scaling == "federated" else published_scaling()
         return Schema((30,), ("malignant", "benign"), tuple(features), scaling)
+
+    def column_groups(self) -> Mapping[str, Sequence[str]]:
+        return {"means": ["mean *"], "errors": ["* error"], "worst": ["worst *"]}
+
+    def label_group(self) -> str:
+        return "means"
 
     def pooled(self) -> Pooled:
         from sklearn.datasets import load_breast_cancer

@@ -15,7 +15,7 @@ from fedapp.common.errors import FedappError
 from fedapp.common.logger import log
 from fedapp.common.override_text import quoted
 from fedapp.config import Config
-from fedapp.data.shared_examples import share_shards, take_shards
+from fedapp.data.shared_examples import anonymous_memory, share_shards, take_shards
 from fedapp.flower.hosted_grid import simulated_nodes
 from fedapp.launch.follow import RunStatus
 from fedapp.launch.local.grid import LocalGrid
@@ -125,9 +125,10 @@ class LocalRun:
 
     def _run(self, ready: "Ready", on_round: OnRound, file: int) -> None:
         with ExitStack() as stack:
-            data = share_shards(ready.shards)
+            data = anonymous_memory() if ready.shards is None else share_shards(ready.shards)
             stack.callback(os.close, data)
-            take_shards(ready.shards, os.dup(data))  # not once more in this process
+            if ready.shards is not None:
+                take_shards(ready.shards, os.dup(data))  # not once more in this process
             self.workers.share(data, file)
             self.timeline.mark("data shared, workers' parent ready")
             nodes = simulated_nodes(self.supernodes, self.line)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from flwr.app import Context
 
-from fedapp.client.handlers import open_run
+from fedapp.client.handlers import has_parties, open_run
 from fedapp.client_app import app
 from fedapp.common.errors import FedappError
 from fedapp.data.shared_examples import take_shards
@@ -35,17 +35,21 @@ class PreparedRun:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         torch.set_num_threads(1)  # until the run says what it wants: another thread would be in the way of a fork
         self.contexts = simulated_nodes(settings["supernodes"], settings["overrides"])
-        self._run = open_run(next(iter(self.contexts.values())))
+        context = next(iter(self.contexts.values()))
+        self._run = None if has_parties(context) else open_run(context)  # parties read their own tables
 
     def keeps(self, context: Context) -> bool:
         """Whether this process has what another one would not have for this SuperNode, or only after a long time."""
-        return bool(context.state) or self._run.site.features is not None
+        return bool(context.state) or (self._run is not None and self._run.site.features is not None)
 
     def take_data(self, data: int, log: int) -> None:
         """`data`: a descriptor of what `share_shards` has written. `log`: where all output goes. Both get closed."""
         write_output_to(log)
         log_in_worker()
-        take_shards(self._run.site.shards, data)
+        if self._run is None:
+            os.close(data)
+        else:
+            take_shards(self._run.site.shards, data)
 
 
 def prepare(connection: socket.socket, settings: Mapping[str, Any]) -> PreparedRun:

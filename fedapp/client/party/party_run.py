@@ -1,0 +1,131 @@
+"""This SuperNode's side of a vertical run: which parties it hosts, their tables, and where their parts are kept."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+
+from fedapp.client.build import only_own_paths
+from fedapp.client.storage import Folder, storage_folder
+from fedapp.common.code_digest import code_digest
+from fedapp.common.cores import allowed_cores
+from fedapp.common.device_keys import Identity, Peers, read_identity, read_peers
+from fedapp.common.errors import ConfigError, NodeConfigError
+from fedapp.common.run_paths import run_directory
+from fedapp.config import Config, compose, maths_sha256, split_overrides
+from fedapp.data.party_table import PartyTable
+from fedapp.data.shards import data_version, hosted_clients, local_data_path
+from fedapp.privacy.limits import OwnLimits, own_limits, whole_limit
+from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
+
+__all__ = ["PartyRun", "hosted_parties", "open_party_run"]
+
+log = logging.getLogger("flwr")
+
+NodeConfig = Mapping[str, bool | int | float | str]
+MOST_IDENTITIES = 2_000_000  # unless the operator says otherwise (max-identities): hashing them takes minutes
+
+
+@dataclass(frozen=True)
+class PartyRun:
+    """`digest`: of what is computed, and by which code. `path` and `key`: a device's own file and id-column. `folder`:
+    where it keeps its part. `most`: how many identities it blinds, or raises for others."""
+
+    config: Config
+    options: VerticalOptions
+    limits: OwnLimits
+    digest: str
+    path: Path | None
+    key: str
+    folder: Folder | None
+    identity: Identity | None
+    peers: Peers | None
+    most: int
+    _tables: dict[str, PartyTable] = field(default_factory=dict)
+
+    @property
+    def on_device(self) -> bool:
+        return self.path is not None
+
+    def table(self, party: str) -> PartyTable:
+        """Raises FedappError where the data does not fit."""
+        if party not in self._tables:
+            source, labels = self.options.source, self.options.label_party
+            found = (
+                source.table(party, labels)
+                if self.path is None
+                else source.local_table(self.path, party, labels, self.key)
+            )
+            self._tables[party] = found
+        return self._tables[party]
+
+    def kept(self, party: str, run: str) -> Path | None:
+        """The folder of a party's part of a run; None where nothing is kept, as the run directory is not known."""
+        if self.folder is not None:
+            return self.folder.path / "vertical" / run
+        given = self.config.run
+        known = run_directory(given.resume) or (Path(given.output_dir) if given.output_dir else None)
+        return known / "parties" / party if known is not None and not self.on_device else None
+
+
+def open_party_run(context: Context) -> PartyRun:
+    """Raises FedappError for a config or a node-config that cannot work."""
+    node_config = context.node_config
+    limits, path = own_limits(node_config), local_data_path(node_config)
+    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
+    key, most = str(node_config.get("id-column", "")), whole_limit(node_config, "max-identities", 1) or MOST_IDENTITIES
+    run = _run(str(context.run_config["overrides"]), path, key, limits, storage_folder(node_config), most, versions)
+    threads = run.config.run.threads_per_client
+    torch.set_num_threads(min(threads, allowed_cores()) if path is not None else threads)
+    return run
+
+
+@lru_cache(maxsize=4)
+def _run(
+    overrides: str,
+    path: Path | None,
+    key: str,
+    limits: OwnLimits,
+    folder: Folder | None,
+    most: int,
+    versions: tuple[str, ...],
+) -> PartyRun:
+    config = compose(split_overrides(overrides))
+    digest = f"{maths_sha256(config)}{code_digest()}"
+    if path is not None:
+        _check_device(limits, folder)
+        config = only_own_paths(config, limits)
+    if limits.keys:
+        raise ConfigError(
+            f"privacy: this SuperNode's operator asks for differential privacy ({', '.join(limits.keys)}), which"
+            " task=vertical does not have"
+        )
+    options = vertical_options(config)
+    identity = read_identity(limits.signing_key) if limits.signing_key is not None else None
+    peers = read_peers(limits.peers) if limits.peers is not None else None
+    return PartyRun(config, options, limits, digest, path, key, folder, identity, peers, most)
+
+
+def _check_device(limits: OwnLimits, folder: Folder | None) -> None:
+    """What a device must have for vertical learning, whatever the config says."""
+    if limits.peers is None or limits.signing_key is None:
+        raise ConfigError(
+            "peers, signing-key: a party on a device seals what it sends to the others' keys, and must know them: its"
+            " node-config needs the folder of their public keys and its own key"
+        )
+    if folder is None:
+        raise ConfigError("keep-path: a party keeps its part of the model, so its node-config must name a folder")
+
+
+def hosted_parties(node_config: NodeConfig, node_id: int, names: tuple[str, ...]) -> dict[str, int]:
+    """By name of each party that lives on this SuperNode, its client's number. Raises FedappError."""
+    if "data-path" not in node_config:
+        return {names[client]: client for client in hosted_clients(node_config, node_id, len(names))}
+    party = node_config.get("party")
+    if party not in names:
+        raise NodeConfigError(f"node-config party={party}: must be one of the run's parties, {', '.join(names)}")
+    return {str(party): hosted_clients(node_config, node_id, 0)[0]}
