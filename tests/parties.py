@@ -20,7 +20,7 @@ from fedapp.learning.training import minibatches
 from fedapp.server.run import run_federation
 from fedapp.vertical.session import Party
 
-__all__ = ["PLAIN", "SMALL", "joined_training", "metrics_of", "parts_of", "run_parties_in", "summary_of"]
+__all__ = ["PLAIN", "SMALL", "joined_training", "metrics_of", "parts_of", "run_on_grid", "run_parties_in", "summary_of"]
 
 PLAIN = "task=vertical optimizer.momentum=0 vertical.embedding=4 model.hidden=[5] train.batch_size=64"
 SMALL = f"{PLAIN} federation.num_rounds=1"
@@ -29,8 +29,12 @@ SMALL = f"{PLAIN} federation.num_rounds=1"
 def run_parties_in(directory: Path, overrides: str, num_nodes: int = 2, **grid: Any) -> Path:
     """A whole run, whose parties keep their parts in `directory`."""
     line = f"{overrides} run.output_dir={directory}"
-    given, made = shlex.split(line), InProcessGrid(line, num_nodes, **grid)
-    run_federation(made, compose(given), directory, time.perf_counter(), given, show=lambda *_: None)
+    return run_on_grid(InProcessGrid(line, num_nodes, **grid), directory, line)
+
+
+def run_on_grid(grid: InProcessGrid, directory: Path, line: str) -> Path:
+    given = shlex.split(line)
+    run_federation(grid, compose(given), directory, time.perf_counter(), given, show=lambda *_: None)
     return directory
 
 

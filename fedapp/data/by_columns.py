@@ -57,7 +57,8 @@ class TableInColumns(PartySource):
 
     @property
     def labelled(self) -> str:
-        return self.party_names[0] if (own := self.source.label_group()) is None else own
+        own = self.source.label_group()
+        return own if own is not None and own in self.groups else self.party_names[0]
 
     def schema(self) -> Schema:
         return self.source.schema()

@@ -6,6 +6,8 @@ import pytest
 import torch
 from parties import SMALL, joined_training, metrics_of, parts_of, run_parties_in, summary_of
 
+pytestmark = pytest.mark.slow  # whole federations
+
 TWO = """'partition.parties={a:["mean *","worst *"],b:"* error"}' vertical.label_party=b"""
 FOUR = """'partition.parties={a:"mean *",b:"* error",c:["worst r*","worst t*","worst p*"],d:"worst [!rtp]*"}'"""
 FOUR += " vertical.label_party=c"

@@ -124,6 +124,7 @@ def run_parties(
             local_epochs=config.train.local_epochs,
             lr_factor=learning_rates(config, "client_lr"),
             name=secrets.token_hex(8),
+            most_failed=config.federation.max_failed_rounds,
         )
         run = TrainingRun(
             training,

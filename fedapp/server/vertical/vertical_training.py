@@ -39,9 +39,11 @@ class VerticalTraining:
         local_epochs: int,
         lr_factor: Callable[[int], float],
         name: str,
+        most_failed: int,
     ) -> None:
         self.exchange, self.rules, self.joined, self.task = exchange, rules, joined, task
         self.local_epochs, self.lr_factor, self.name = local_epochs, lr_factor, name
+        self.most_failed = most_failed
         self.model = GlobalModel({})
         self.epoch = 0  # the last one after which all parties have kept their parts
         self.digests: dict[str, str] = {}
@@ -60,27 +62,26 @@ class VerticalTraining:
 
     def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
         """All batches, then the evaluation. Where a party fails, all go back to the last epoch that all have kept, and
-        the round is done once more; if that fails, too, it changes nothing."""
-        replies = ReplyLog(server_round, self.hosts)
-        test, changed = None, False
-        for attempt in range(2):
+        the round is done once more. Raises FederationError where that has failed `most_failed` times: the run ends with
+        the parts of that epoch at every party, and can be resumed."""
+        for attempt in range(1, self.most_failed + 1):
             try:
-                if attempt:
+                if attempt > 1:
                     self._come_back()
                 clock.lap("other")
                 test = self._epochs(self.lr_factor(server_round))
-                changed = True
                 break
             except FederationError as error:
                 log(WARNING, "round %d: %s", server_round, error)
-                self._blame(replies, error)
+                if attempt == self.most_failed:
+                    raise
             finally:
                 clock.lap("clients")
-        if changed:
-            replies.add(self._reports())
+        replies = ReplyLog(server_round, self.hosts)
+        replies.add(self._reports())
         self._count(replies)
         weights = {client: 1 / len(self.hosts) for client in self.hosts}
-        return RoundOutcome(server_round, weights, replies, changed=changed, test=test or self._undefined())
+        return RoundOutcome(server_round, weights, replies, changed=True, test=test)
 
     def _epochs(self, lr_factor: float) -> Metrics:
         """The passes of one round: the epoch counts once all of it is kept."""
@@ -135,9 +136,6 @@ class VerticalTraining:
         good = math.isfinite(value) and (metric is None or metric.possible(value))
         return value if good else None
 
-    def _undefined(self) -> Metrics:
-        return {"test_loss": None, **{f"test_{name}": None for name in self.task.metrics}}
-
     def _reports(self) -> list[ClientReport]:
         view, rounds = self.joined.relay.view, self.local_epochs * self.num_batches
         return [
@@ -149,14 +147,6 @@ class VerticalTraining:
             )
             for party in view.parties
         ]
-
-    def _blame(self, replies: ReplyLog, error: FederationError) -> None:
-        faults = error.faults if isinstance(error, PartyFailedError) else {}
-        for party in self.joined.relay.view.parties:
-            if party.name in faults:
-                replies.reject(party.client, faults[party.name])
-            elif party.client not in replies.reports:
-                replies.unused[party.client] = "another party failed"
 
     def _count(self, replies: ReplyLog) -> None:
         taken = self.joined.relay.traffic.take()
