@@ -69,6 +69,8 @@ def only_own_paths(config: Config, limits: OwnLimits) -> Config:
     Raises DeviceError, always in the same words to the server, for a file that is not there.
     """
     data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
+    if isinstance(parties := data.get("parties"), dict):
+        data["parties"] = dict.fromkeys(parties)
     model, given = dict(config.model), config.model.get("pretrained")
     if isinstance(given, str):
         try:

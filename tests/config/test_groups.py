@@ -52,6 +52,12 @@ EXTRA = {
     "experiment/solar_scratch": "data.size=32",
     "experiment/bench_cnn": "data.num_examples=600 data.test_examples=60",
     "model/torchvision": "model.name=resnet18 model.norm=group",
+    "data/flights": "task=vertical data.sample=60 vertical.unmatched=zero",
+    "data/party_files": "task=vertical data.parties={parties} data.label_party=bank data.label=late data.key=id",
+    "partition/columns": "task=vertical",
+    **dict.fromkeys(("vertical/fusion/sum", "vertical/fusion/concat"), "task=vertical"),
+    **{f"vertical/label_privacy/{name}": "task=vertical" for name in ("none", "noise", "label_dp")},
+    "experiment/flights_vertical": "data.sample=60",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
 CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name
@@ -84,7 +90,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     np.savez(root / "images.npz", **arrays)
     rows = "".join(f"2024-01-{1 + i % 28:02d},s{i // 28},{i % 7 * 2},1\n" for i in range(84))
     (root / "sales.csv").write_text("day,shop,sold,open\n" + rows)
+    for party in ("bank", "shop", "phone"):
+        lines = [f"{i},{source.random():.3f},{'ny'[i % 2]}" for i in range(60)]
+        (root / f"{party}.csv").write_text("\n".join(["id,spent,late", *lines]) + "\n")
     return {
+        "parties": "{" + ",".join(f"{name}:{root / name}.csv" for name in ("bank", "shop", "phone")) + "}",
         "sales": str(root / "sales.csv"),
         "npz": str(root / "images.npz"),
         "csv": str(root / "table.csv"),
@@ -103,7 +113,10 @@ def overrides_for(option: str, places: dict[str, str]) -> str:
     group, _, name = option.rpartition("/")
     choice = CHOSEN_BY.get(group, f"{group}={{}}").format(name)
     small = SMALL.replace("num_clients=3", "num_clients=1") if option == "experiment/pooled" else SMALL
-    return f"{choice} {small} {EXTRA.get(option, '').format(**places)}"
+    extra = EXTRA.get(option, "").format(**places)
+    if "vertical" in f"{option} {extra}":  # its parties are all there is
+        small = "federation.num_rounds=1"
+    return f"{choice} {small} {extra}"
 
 
 @pytest.mark.parametrize("option", OPTIONS)

