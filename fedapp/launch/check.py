@@ -62,6 +62,8 @@ def _check_parties(config: Config, directory: Path, show: Callable[[Findings], N
 def absolute_paths(config: Config) -> list[str]:
     """Overrides that make relative paths absolute: a path is meant from where the person is, not the server."""
     paths = {f"data.{key}": config.data.get(key) for key in ("path", "test_path")}
+    if isinstance(parties := config.data.get("parties"), dict):  # each has a file
+        paths |= {f"data.parties.{name}": path for name, path in parties.items()}
     paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
     paths |= {"run.initial_model": config.run.initial_model}
     if isinstance(weights := config.model.get("pretrained"), str) and weights:

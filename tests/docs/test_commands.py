@@ -75,6 +75,12 @@ def make_place(folder: Path) -> None:
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
     pq.write_table(csv.read_csv(folder / "patients.csv"), folder / "patients.parquet")
     days = [f"2024-{1 + i // 28:02d}-{1 + i % 28:02d},{shop},{i % 7}" for i in range(84) for shop in "ABC"]
+    for party, title in (("bank", "person,city,card,late"), ("shop", "city,card,spent"), ("phone", "person,calls")):
+        cells = {"person": "p{}", "city": "Bern", "card": "c{}", "late": "{:b}", "spent": "{}.5", "calls": "{}"}
+        lines = [
+            ",".join(cells[name].format(i % 2 if name == "late" else i) for name in title.split(",")) for i in range(60)
+        ]
+        (folder / f"{party}.csv").write_text("\n".join([title, *lines]) + "\n")
     (folder / "sales.csv").write_text("day,shop,sold\n" + "\n".join(days) + "\n")
     for i in range(90):
         site = ("north", "south", "west")[i % 3]

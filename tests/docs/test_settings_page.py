@@ -15,7 +15,7 @@ TEXT = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 WORDS = set(re.findall(r"[\w./@-]+", " ".join(re.findall(r"`([^`]+)`", FENCE.sub("", TEXT)))))
 OPTIONS = sorted(path.relative_to(ROOT / "conf").with_suffix("") for path in (ROOT / "conf").glob("*/**/*.yaml"))
 SECTIONS = {
-    "": ("federation", "train", "strategy", "run", "task"),
+    "": ("federation", "train", "strategy", "vertical", "run", "task"),
     "privacy=dp_sgd data.scaling=published data=breast_cancer": ("privacy",),
     "secure_aggregation=secaggplus": ("secure_aggregation",),
 }
