@@ -44,7 +44,9 @@ LAYERS = {
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
     "launch": {"client", "client_app", "common", "config", "data", "flower", "learning", "report", "server"},
-    "deploy": {"client", "common", "config", "data", "flower", "launch", "privacy", "server", "aggregation"},
+    "deploy": {
+        *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
+    },
     "audit": {"common", "config", "data", "learning", "privacy"},
 }
 # Packages that belong to some parts only.

@@ -1,5 +1,6 @@
 """scripts/deploy/local: a whole federation on this machine for one run, with TLS and authenticated SuperNodes."""
 
+import shutil
 import tempfile
 import threading
 from argparse import ArgumentParser, Namespace
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedapp.common.errors import ConfigError, DataError
+from fedapp.config import compose
 from fedapp.deploy import terminal
 from fedapp.deploy.folders import SiteFolder, make_private_folder, read_operator, read_site, read_superlink
 from fedapp.deploy.register import Register
@@ -18,6 +20,7 @@ from fedapp.deploy.superlink import DeployedSuperLink
 from fedapp.deploy.supernode import NodeConfig, SuperNode
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import free_port
+from fedapp.vertical.vertical_options import vertical_options
 
 __all__ = ["main"]
 
@@ -26,6 +29,7 @@ LINES = 60  # of the programs' output, shown when a run failed
 EXAMPLE = """Examples:
   scripts/deploy/local --supernodes 2 federation.num_rounds=3
   scripts/deploy/local --supernodes 3 --data-root sites data=csv data.label=outcome ...  # sites/site-0.csv, ...
+  scripts/deploy/local --supernodes 3 --data-root parties task=vertical data=party_files ...  # parties/bank.csv, ...
 Without --data-root the SuperNodes share the task's own data, as in a simulation. Everything but the results is
 temporary unless --folder names a place for certificates and keys. The last line printed is run_dir=<absolute path>."""
 
@@ -33,7 +37,12 @@ temporary unless --folder names a place for certificates and keys. The last line
 def parser() -> ArgumentParser:
     made = terminal.parser(__doc__, EXAMPLE)
     made.add_argument("--supernodes", type=int, required=True, metavar="N", help="how many SuperNodes")
-    made.add_argument("--data-root", type=Path, metavar="DIR", help="site k's data is DIR/site-k, a file or a folder")
+    made.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="site k's data is DIR/site-k, a party's DIR/PARTY: a file or a folder",
+    )
     made.add_argument("--folder", type=Path, help="where certificates and keys are made, and kept for the next call")
     made.add_argument("--cold", action="store_true", help="no warm workers: every message starts a new process")
     made.add_argument("overrides", nargs="*", help="key=value, as scripts/run.py takes them")
@@ -51,11 +60,12 @@ class LocalFederation:
             "127.0.0.1",
             self._say("superlink"),
         )
+        peers = _peers(federation, home)
         self._supernodes = [
             SuperNode(
                 site := read_site(federation.root / name),
                 make_private_folder(home / name),
-                _with_own_files(config, site, home / name),
+                _with_own_files(config, site, home / name, peers),
                 warm=warm,
                 say=self._say(name),
             )
@@ -94,10 +104,19 @@ class LocalFederation:
         self._superlink.close()
 
 
-def _with_own_files(config: NodeConfig, site: SiteFolder, home: Path) -> NodeConfig:
+def _peers(federation: Register, home: Path) -> Path:
+    """A folder with the public keys of all sites."""
+    folder = make_private_folder(home / "peers")
+    for name in federation.participants:
+        shutil.copy(federation.root / name / f"{name}.pub", folder)
+    return folder
+
+
+def _with_own_files(config: NodeConfig, site: SiteFolder, home: Path, peers: Path) -> NodeConfig:
     """With the site's key and, where it has data of its own, a folder for what it stores, as scripts/deploy/supernode
-    has them."""
+    has them; parties also with the others' keys (`peers`)."""
     own = {"signing-key": str(site.key.absolute())}
+    own |= {"peers": str(peers)} if "party" in config else {}
     return {**config, **own, **({"keep-path": str(home / "keep")} if "data-path" in config else {})}
 
 
@@ -110,17 +129,26 @@ def site_data(root: Path, name: str) -> Path:
     return found[0].absolute()
 
 
-def node_configs(given: Namespace) -> list[dict[str, bool | int | float | str]]:
-    """What each SuperNode tells its ClientApps. Raises FedappError."""
+def party_names(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The parties of a task in which each has other columns; none in any other."""
+    config = compose(overrides)
+    return vertical_options(config).names if config.task.by_columns else ()
+
+
+def node_configs(given: Namespace, parties: Sequence[str] = ()) -> list[dict[str, bool | int | float | str]]:
+    """What each SuperNode tells its ClientApps; SuperNode k is party k, where there are any. Raises FedappError."""
     if given.supernodes < 1:
         raise ConfigError(f"--supernodes {given.supernodes}: must be at least 1")
+    if parties and given.data_root is not None and len(parties) != given.supernodes:
+        raise ConfigError(f"--supernodes {given.supernodes}: the task has {len(parties)} parties: {', '.join(parties)}")
     configs: list[dict[str, bool | int | float | str]] = []
     for k in range(given.supernodes):
         config: dict[str, bool | int | float | str] = {"site-name": f"site-{k}", "partition-id": k}
         if given.data_root is None:
             config["num-partitions"] = given.supernodes
         else:
-            config["data-path"] = str(site_data(given.data_root, f"site-{k}"))
+            config["data-path"] = str(site_data(given.data_root, parties[k] if parties else f"site-{k}"))
+            config |= {"party": parties[k]} if parties else {}
         configs.append(config)
     return configs
 
@@ -140,9 +168,9 @@ def provisioned(root: Path, count: int) -> Register:
 
 def main(arguments: Sequence[str]) -> int:
     given = parser().parse_intermixed_args(arguments)
-    configs = node_configs(given)
     overrides = given.overrides
-    if not any(item.startswith("federation.min_supernodes=") for item in overrides):
+    configs = node_configs(given, parties := party_names(overrides))
+    if not parties and not any(item.startswith("federation.min_supernodes=") for item in overrides):
         overrides = [*overrides, f"federation.min_supernodes={given.supernodes}"]  # none is left out for being slow
     prepared = prepare(overrides)
     home = Path(tempfile.mkdtemp(prefix="fedapp-local-"))

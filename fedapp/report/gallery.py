@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from fedapp.report.canvas import WIDE
 from fedapp.report.client_plots import MOST_BARS, MOST_ROWS, final_by_client, participation_plot, spread_by_round
 from fedapp.report.confusion import confusion_plot
+from fedapp.report.party_plot import parties_plot
 from fedapp.report.plots import bytes_by_round, loss_by_round, metric_by_round, privacy_by_round, seconds_by_round
 from fedapp.report.read import RunData
 from fedapp.report.series import client_metric, final_values, headline_metric, participation
@@ -34,6 +35,7 @@ _DRAW: dict[str, Callable[[RunData], Figure | None]] = {
     "metric": metric_by_round,
     "loss": loss_by_round,
     "confusion": confusion_plot,
+    "parties": parties_plot,
     "privacy": privacy_by_round,
     "clients_by_round": spread_by_round,
     "clients_final": final_by_client,
@@ -71,6 +73,10 @@ def _words(run: RunData) -> dict[str, tuple[str, str]]:
         "confusion": (
             "Confusion matrix",
             "The final model on the server's test data: shades are shares of the true class, numbers are counts.",
+        ),
+        "parties": (
+            "Who holds what",
+            "Each party's columns and rows; filled as far as the label party has the same entities.",
         ),
         "privacy": (
             "Privacy spent",

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from fedapp.report.canvas import COLORS, DARK, to_png, to_svg
 from fedapp.report.gallery import PLOT_NAMES, Plot, draw_plots
+from fedapp.report.party_plot import parties_table
 from fedapp.report.read import Record, RunData, read_run
 from fedapp.report.tables import cards, clients_table, privacy_table, rejections_table, rounds_table, warnings_table
 from fedapp.report.template import PAGE
@@ -62,6 +63,7 @@ def _render(run: RunData, plots: tuple[Plot, ...]) -> str:
         cards=cards(run),
         plots=[_drawing(plot) for plot in plots],
         warnings=warnings_table(run),
+        parties=parties_table(run),
         privacy=privacy_table(run),
         rounds=rounds_table(run),
         rejections=rejections_table(run),

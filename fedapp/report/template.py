@@ -116,6 +116,7 @@ PAGE = f"""{_TABLE}<!doctype html>
 {{% endfor %}}
 </div>
 {{% endif %}}
+{{{{ show("Parties", parties) }}}}
 {{{{ show("Privacy", privacy, "words") }}}}
 {{{{ show("Rounds", rounds) }}}}
 {{{{ show("Rejections", rejections, "words") }}}}

@@ -22,7 +22,7 @@ from fedapp.data.shards import data_version, hosted_clients, local_data_path
 from fedapp.privacy.limits import OwnLimits, own_limits, whole_limit
 from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
 
-__all__ = ["PartyRun", "hosted_parties", "open_party_run"]
+__all__ = ["PartyRun", "hosted_parties", "open_party_run", "party_run"]
 
 log = logging.getLogger("flwr")
 
@@ -74,14 +74,18 @@ class PartyRun:
 
 def open_party_run(context: Context) -> PartyRun:
     """Raises FedappError for a config or a node-config that cannot work."""
-    node_config = context.node_config
+    run = party_run(str(context.run_config["overrides"]), context.node_config)
+    threads = run.config.run.threads_per_client
+    torch.set_num_threads(min(threads, allowed_cores()) if run.on_device else threads)
+    return run
+
+
+def party_run(overrides: str, node_config: NodeConfig) -> PartyRun:
+    """The run of these settings on a SuperNode with this node-config. Raises FedappError."""
     limits, path = own_limits(node_config), local_data_path(node_config)
     versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
     key, most = str(node_config.get("id-column", "")), whole_limit(node_config, "max-identities", 1) or MOST_IDENTITIES
-    run = _run(str(context.run_config["overrides"]), path, key, limits, storage_folder(node_config), most, versions)
-    threads = run.config.run.threads_per_client
-    torch.set_num_threads(min(threads, allowed_cores()) if path is not None else threads)
-    return run
+    return _run(overrides, path, key, limits, storage_folder(node_config), most, versions)
 
 
 @lru_cache(maxsize=4)
