@@ -11,15 +11,23 @@ data, model, task, optimizer, train, privacy, federation.num_clients and federat
 data, model or task among them they change experiment=audit. All clients take part in every round with the same
 weight, and every client is given its share of the data anew.
 
+For task=vertical it attacks the labels, as a party without them sees gradients and embeddings: without protection and
+with each option of vertical.label_privacy. The result is in audit.json.
+
+    python scripts/audit.py task=vertical federation.num_rounds=5
+    python scripts/audit.py experiment=flights_vertical federation.num_rounds=2
+
 The exit status is 1 if an attack proves a larger ε than the accountant says, 2 if it could not be made. The last line
 printed is `audit_dir=<absolute path>`: audit.json, roc-*.png, epsilon.png, inversion.png.
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -32,9 +40,18 @@ from rich.table import Table
 from fedapp.audit.arms import Setting
 from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
+from fedapp.audit.label_attacks import audit_labels
 from fedapp.common.errors import FedappError
+from fedapp.config import by_group, compose
 
 FEW = 16
+PROTECTIONS = (
+    "vertical/label_privacy=none",
+    "vertical/label_privacy=noise",
+    "vertical/label_privacy=noise vertical.label_privacy.scale=3",
+    "vertical/label_privacy=label_dp",
+    "vertical/label_privacy=label_dp vertical.label_privacy.epsilon=3",
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,6 +99,10 @@ def share(text: str) -> float:
     return found
 
 
+def by_columns(overrides: Sequence[str]) -> bool:
+    return compose(by_group(overrides)).task.by_columns
+
+
 def show(console: Console, audited: Sequence[Audited], size: Size) -> None:
     confidence = size.confidence
     console.print(f"attacked: {audited[0].text}", highlight=False, soft_wrap=True)
@@ -109,6 +130,27 @@ def show(console: Console, audited: Sequence[Audited], size: Size) -> None:
         found = arm.inversion.explained
         table.add_row(arm.name, f"{found:.3f}" + ("" if found > 0 else "  (worse than guessing the average)"))
     console.print(table)
+
+
+def audit_parties(console: Console, overrides: Sequence[str], directory: Path) -> int:
+    """Attack the labels of a vertical run, under each option that protects them."""
+    if directory.exists() and any(directory.iterdir()):
+        raise FedappError(f"--output {directory}: is not empty")
+    table = Table("label privacy", "norm", "direction", "completion", "held out", box=SIMPLE_HEAD, padding=(0, 1))
+    rows = []
+    for name in PROTECTIONS:
+        shown = name.partition("=")[2].replace("vertical.label_privacy.", "")
+        found = audit_labels(compose([*overrides, *name.split()]), shown)
+        rows.append(asdict(found))
+        figures = (found.norm, found.direction, found.completion)
+        held_out = ", ".join(f"{metric} {value:.4f}" for metric, value in found.metrics.items())
+        table.add_row(found.name, *(f"{figure:.3f}" for figure in figures), held_out)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "audit.json").write_text(json.dumps({"overrides": list(overrides), "labels": rows}, indent=2) + "\n")
+    console.print("AUC of attacks on training labels (0.5: nothing is learnt), and the model's metrics", soft_wrap=True)
+    console.print(table)
+    print(f"audit_dir={directory}", flush=True)
+    return 0
 
 
 def draw(directory: Path, audited: Sequence[Audited]) -> None:
@@ -145,6 +187,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = tuple(options.overrides)
     if not any(line.startswith(("experiment=", "data=", "model=", "task=")) for line in overrides):
         overrides = ("experiment=audit", *overrides)
+    try:
+        if by_columns(overrides):
+            return audit_parties(console, overrides, directory)
+    except FedappError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 2
     settings = [Setting(overrides, options.candidates, epsilon) for epsilon in (None, *options.epsilon)]
     size = Size(
         shadows=options.shadows,

@@ -47,7 +47,7 @@ LAYERS = {
     "deploy": {
         *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
     },
-    "audit": {"common", "config", "data", "learning", "privacy"},
+    "audit": {"common", "config", "data", "learning", "privacy", "vertical"},
 }
 # Packages that belong to some parts only.
 ONLY_IN = {

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fedapp.vertical.matching import Blinded, Distinct
 from fedapp.vertical.orders import pack_parties, unpack_parties
+from fedapp.vertical.parts import Learner
 from fedapp.vertical.party_error import PartyError
 from fedapp.vertical.session import Party, View
-from fedapp.vertical.split_model import Bottom, LabelHead, Part
 from fedapp.wire.records import arrays_to_state, state_to_arrays, text, whole
 
-__all__ = ["LastBatch", "Learner", "SessionMember", "forget", "keep", "kept", "version_of"]
+__all__ = ["LastBatch", "SessionMember", "forget", "keep", "kept", "version_of"]
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,6 @@ class LastBatch:
     number: int = 0
     epoch: int = 0
     batch: int = 0
-
-
-@dataclass
-class Learner:
-    """What trains: made anew in every process, and loaded with the part's state."""
-
-    part: Part
-    bottom: Bottom | None
-    head: LabelHead | None = None
 
 
 @dataclass

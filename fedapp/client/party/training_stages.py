@@ -9,10 +9,11 @@ from torch import Tensor
 from fedapp.client.party.kept_parts import part_sha256, restore_snapshot, save_part, save_snapshot
 from fedapp.client.party.matching_stages import opened, sealed
 from fedapp.client.party.party_run import PartyRun
-from fedapp.client.party.session_member import LastBatch, Learner, SessionMember
+from fedapp.client.party.session_member import LastBatch, SessionMember
 from fedapp.common.seeding import generator
 from fedapp.learning.training import minibatches
 from fedapp.vertical.orders import Order, PartyAnswer, Payload
+from fedapp.vertical.parts import Learner
 from fedapp.vertical.party_error import PartyError
 
 __all__ = ["judge", "judge_labelled", "keep_result", "restore", "train", "train_labelled"]

@@ -1,0 +1,85 @@
+"""Attacks find what is there and nothing else; protections do what they say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fedapp.audit.label_attacks import auc, audit_labels, by_direction, by_norm, completed, recovered
+from fedapp.common.errors import ConfigError
+from fedapp.config import compose
+from fedapp.vertical.label_privacy import GradientNoise, LabelDP
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.arange(400) % 4 == 0
+
+
+def gradients() -> np.ndarray:
+    """Of two classes that point apart, of which the rarer has the larger ones."""
+    away = np.where(LABELS[:, None], 3.0, -1.0) * np.ones((1, 4))
+    return away + 0.1 * RANDOM.standard_normal((400, 4))
+
+
+def test_norm_and_direction_tell_labels_and_noise_hides_them() -> None:
+    plain = gradients()
+    assert auc(by_norm(plain), LABELS) > 0.99
+    assert auc(by_direction(plain), LABELS) > 0.99
+    assert auc(by_norm(RANDOM.standard_normal((400, 4))), LABELS) < 0.6
+    noisy = GradientNoise(20.0).gradient(torch.from_numpy(plain).float(), torch.from_numpy(LABELS).long())
+    assert auc(by_norm(noisy.double().numpy()), LABELS) < 0.62
+    assert auc(by_direction(noisy.double().numpy()), LABELS) < 0.62
+
+
+def test_noise_is_unbiased_and_along_the_difference() -> None:
+    plain, targets = torch.from_numpy(gradients()).float(), torch.from_numpy(LABELS).long()
+    noise = torch.stack([GradientNoise(1.0).gradient(plain, targets) - plain for _ in range(200)])
+    difference = plain[targets == 1].mean(0) - plain[targets == 0].mean(0)
+    unit = difference / difference.norm()
+    size = float(difference.norm())
+    count = noise.shape[0] * noise.shape[1]
+    assert float((noise @ unit).mean().abs()) < 5 * 1.1 * size / math.sqrt(count)
+    assert float((noise @ unit).std()) == pytest.approx(size * math.sqrt(1 + 1 / 64), rel=0.03)
+
+
+@pytest.mark.parametrize(("epsilon", "classes"), [(0.5, 2), (1.0, 2), (2.0, 5)])
+def test_randomised_labels_have_the_probabilities_of_their_epsilon(epsilon: float, classes: int) -> None:
+    """Each answer's probability differs by a factor of e^epsilon at most between any two true labels."""
+    targets = torch.arange(40_000) % classes
+    drawn = LabelDP(epsilon).training_targets(targets, classes)
+    shares = torch.zeros(classes, classes)
+    shares.index_put_((targets, drawn), torch.ones(len(targets)), accumulate=True)
+    shares /= shares.sum(1, keepdim=True)
+    keep = math.exp(epsilon) / (math.exp(epsilon) + classes - 1)
+    other = (1 - keep) / (classes - 1)
+    expected = torch.full((classes, classes), other).fill_diagonal_(keep)
+    assert torch.allclose(shares, expected, atol=5 * math.sqrt(0.25 * classes / 40_000))
+    assert keep / other == pytest.approx(math.exp(epsilon))
+
+
+def test_few_labels_complete_what_embeddings_separate() -> None:
+    embeddings = LABELS[:, None] + 0.3 * RANDOM.standard_normal((400, 3))
+    assert completed(embeddings, LABELS, seed=0) > 0.95
+    assert completed(RANDOM.standard_normal((400, 3)), LABELS, seed=0) < 0.65
+
+
+def test_sums_of_entities_that_repeat_determine_their_embeddings_up_to_a_constant() -> None:
+    planes, hours = RANDOM.standard_normal((12, 3)), RANDOM.standard_normal((9, 3))
+    first, second = RANDOM.integers(0, 12, 80), RANDOM.integers(0, 9, 80)
+    first[:12], second[:12] = np.arange(12), 0
+    second[12:21], first[12:21] = np.arange(9), 0
+    one, other = recovered(planes[first] + hours[second], first, second)
+    shift = planes[0]
+    assert np.allclose(one, planes - shift)
+    assert np.allclose(other, hours + shift)
+
+
+@pytest.mark.slow  # trains
+def test_the_audit_trains_and_attacks() -> None:
+    line = "task=vertical federation.num_rounds=1 vertical.embedding=4 model.hidden=[5] train.batch_size=64"
+    found = audit_labels(compose(line.split()), "none")
+    assert found.direction > 0.8
+    assert 0.5 <= found.norm <= 1
+    assert found.metrics["accuracy"] > 0.7
+    with pytest.raises(ConfigError, match="two classes"):
+        audit_labels(compose(["task=vertical", "data=digits"]), "none")
