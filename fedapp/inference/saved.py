@@ -100,12 +100,25 @@ def _files(directory: Path, name: str) -> tuple[Path, Path]:
         raise ModelError(
             f"{directory}: has no {name}: nobody had data to tell which of its models is the best; take its result"
         )
+    if not weights.is_file() and _is_vertical(directory):
+        raise ModelError(
+            f"{directory}: is of a vertical run (task=vertical): its model lies in parts with the parties, as"
+            " part.safetensors, and no command puts them together to predict or to export"
+        )
     if not weights.is_file():
         raise ModelError(
             f"{directory}: has no model.safetensors, since its run has not ended. Go on with it: python scripts/run.py"
             f" --resume {shlex.quote(str(directory.resolve()))}"
         )
     return config, weights
+
+
+def _is_vertical(directory: Path) -> bool:
+    """Whether a run's summary tells of parties with different columns."""
+    try:
+        return "label_party" in json.loads((directory / "summary.json").read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _check_same(summary: Path, weights: Path, found: str) -> None:

@@ -1,14 +1,18 @@
 """Attacks find what is there and nothing else; protections do what they say."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from parties import run_parties_in, summary_of
 
 from fedapp.audit.label_attacks import auc, audit_labels, by_direction, by_norm, completed, recovered
-from fedapp.common.errors import ConfigError
+from fedapp.client.party.label_ledger import LABEL_LEDGER, spend_labels
+from fedapp.common.errors import ConfigError, DataError, ModelError
 from fedapp.config import compose
+from fedapp.inference.saved import load_run
 from fedapp.vertical.label_privacy import GradientNoise, LabelDP
 
 RANDOM = np.random.default_rng(0)
@@ -83,3 +87,30 @@ def test_the_audit_trains_and_attacks() -> None:
     assert found.metrics["accuracy"] > 0.7
     with pytest.raises(ConfigError, match="two classes"):
         audit_labels(compose(["task=vertical", "data=digits"]), "none")
+
+
+def test_labels_are_paid_for_once_for_each_set_that_is_drawn(tmp_path: Path) -> None:
+    one, other = torch.tensor([0, 1, 1]), torch.tensor([1, 1, 1])
+    folder = tmp_path / "keep"
+    assert spend_labels(folder, one, 1.0, 2.5) == 1.0
+    assert spend_labels(folder, one, 1.0, 2.5) == 1.0
+    assert spend_labels(folder, other, 1.5, 2.5) == 2.5
+    with pytest.raises(ConfigError, match="max-label-epsilon"):
+        spend_labels(folder, torch.tensor([0, 0, 0]), 0.1, 2.5)
+    assert len((folder / LABEL_LEDGER).read_text().splitlines()) == 2
+    assert (folder / LABEL_LEDGER).stat().st_mode & 0o077 == 0
+    (folder / LABEL_LEDGER).write_text("{}\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        spend_labels(folder, one, 1.0, 2.5)
+
+
+@pytest.mark.slow  # whole federations
+def test_a_run_draws_its_labels_once_however_often_it_is_resumed(tmp_path: Path) -> None:
+    line = "task=vertical vertical.embedding=4 model.hidden=[5] train.batch_size=200 vertical.label_privacy=label_dp"
+    directory = run_parties_in(tmp_path / "run", f"{line} federation.num_rounds=1")
+    run_parties_in(directory, f"{line} federation.num_rounds=2 run.resume=auto")
+    (entry,) = (directory / "parties" / "means" / LABEL_LEDGER).read_text().splitlines()
+    assert '"epsilon": 1.0' in entry
+    assert summary_of(directory)["label_epsilon"] == 1.0
+    with pytest.raises(ModelError, match="vertical run"):
+        load_run(directory)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,13 +27,15 @@ __all__ = ["PartyRun", "hosted_parties", "open_party_run", "party_run"]
 log = logging.getLogger("flwr")
 
 NodeConfig = Mapping[str, bool | int | float | str]
+MOST_LABEL_EPSILON = 8.0  # over all runs, unless the operator says otherwise (max-label-epsilon)
 MOST_IDENTITIES = 2_000_000  # unless the operator says otherwise (max-identities): hashing them takes minutes
 
 
 @dataclass(frozen=True)
 class PartyRun:
     """`digest`: of what is computed, and by which code. `path` and `key`: a device's own file and id-column. `folder`:
-    where it keeps its part. `most`: how many identities it blinds, or raises for others."""
+    where it keeps its part. `most`: how many identities it blinds, or raises for others.
+    `most_label_epsilon`: what labels may ever cost; None in a simulation."""
 
     config: Config
     options: VerticalOptions
@@ -45,6 +47,7 @@ class PartyRun:
     identity: Identity | None
     peers: Peers | None
     most: int
+    most_label_epsilon: float | None = None
     _tables: dict[str, PartyTable] = field(default_factory=dict)
 
     @property
@@ -62,6 +65,11 @@ class PartyRun:
             )
             self._tables[party] = found
         return self._tables[party]
+
+    @property
+    def ledger_folder(self) -> Path | None:
+        """Where the label party keeps its account over all runs; in a simulation over this one."""
+        return self.folder.path if self.folder is not None else self.kept(self.options.label_party, "")
 
     def kept(self, party: str, run: str) -> Path | None:
         """The folder of a party's part of a run; None where nothing is kept, as the run directory is not known."""
@@ -85,7 +93,15 @@ def party_run(overrides: str, node_config: NodeConfig) -> PartyRun:
     limits, path = own_limits(node_config), local_data_path(node_config)
     versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
     key, most = str(node_config.get("id-column", "")), whole_limit(node_config, "max-identities", 1) or MOST_IDENTITIES
-    return _run(overrides, path, key, limits, storage_folder(node_config), most, versions)
+    run = _run(overrides, path, key, limits, storage_folder(node_config), most, versions)
+    return replace(run, most_label_epsilon=_most_label_epsilon(node_config) if run.on_device else None)
+
+
+def _most_label_epsilon(node_config: NodeConfig) -> float:
+    given = node_config.get("max-label-epsilon", MOST_LABEL_EPSILON)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
+        raise NodeConfigError(f"node-config max-label-epsilon={given}: must be a number greater than 0")
+    return float(given)
 
 
 @lru_cache(maxsize=4)

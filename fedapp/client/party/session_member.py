@@ -51,6 +51,7 @@ class SessionMember:
     losses: tuple[float, int] = (0.0, 0)
     learner: Learner | None = None
     stored: dict[str, Tensor] | None = None  # the rows that are in the state already
+    paid: Tensor | None = None  # the randomised targets that are in the ledger
     batches: tuple[int, list[Tensor]] | None = None  # of an epoch, made when first asked for
 
     def trains(self) -> Learner:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedapp.client.party.kept_parts import part_sha256, restore_snapshot, save_part, save_snapshot
+from fedapp.client.party.label_ledger import spend_labels
 from fedapp.client.party.matching_stages import opened, sealed
 from fedapp.client.party.party_run import PartyRun
 from fedapp.client.party.session_member import LastBatch, SessionMember
@@ -66,6 +67,7 @@ def train_labelled(run: PartyRun, member: SessionMember, order: Order) -> PartyA
 
 def _step_labelled(run: PartyRun, member: SessionMember, learner: Learner, order: Order) -> None:
     assert learner.head is not None
+    _pay(run, member)
     batch = _batch(run, member, order.epoch, order.batch)
     rows, targets = member.rows["train"][batch], member.rows["targets"][batch]
     received = _received(run, member, order, len(batch))
@@ -86,6 +88,16 @@ def _step_labelled(run: PartyRun, member: SessionMember, learner: Learner, order
     assert sent is not None
     privacy = run.options.label_privacy
     member.gradients = {name: privacy.gradient(gradient, targets) for name, gradient in sent.items()}
+
+
+def _pay(run: PartyRun, member: SessionMember) -> None:
+    """Into the label party's ledger, before its randomised labels are trained on. Raises ConfigError where they cost
+    more than its operator allows."""
+    epsilon, folder = run.options.label_privacy.budget, run.ledger_folder
+    targets = member.rows["targets"]
+    if epsilon is not None and folder is not None and member.paid is not targets:
+        spend_labels(folder, targets, epsilon, run.most_label_epsilon)
+        member.paid = targets
 
 
 def judge(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
