@@ -13,7 +13,7 @@ from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
 from fedapp.client.own_work import begin_training, check_own
-from fedapp.client.party.party_handlers import party_query, party_stage
+from fedapp.client.party.party_handlers import PARTY_HANDLERS, has_parties
 from fedapp.client.site import Site
 from fedapp.client.storage import (
     Folder,
@@ -36,7 +36,7 @@ from fedapp.wire.instruction import Instruction, unpack_instruction
 from fedapp.wire.preflight import PreflightReport, pack_preflight
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
-__all__ = ["handle", "has_parties", "open_run"]
+__all__ = ["handle", "open_run"]
 
 log = logging.getLogger("flwr")
 
@@ -48,25 +48,10 @@ def handle(kind: str, content: RecordDict, context: Context) -> RecordDict:
     exception's text to the server, and it may hold data.
     """
     try:
-        if has_parties(context):
-            return PARTY_HANDLERS[kind](content, context)
-        return HANDLERS[kind](content, context)
+        return (PARTY_HANDLERS if has_parties(context) else HANDLERS)[kind](content, context)
     except Exception as error:
         log.error("message failed", exc_info=error)
         raise RuntimeError(f"{type(error).__name__} (see the client's log)") from None
-
-
-def has_parties(context: Context) -> bool:
-    """Whether the run's clients are parties with different columns."""
-    return _by_columns(str(context.run_config["overrides"]))
-
-
-@lru_cache(maxsize=4)
-def _by_columns(overrides: str) -> bool:
-    try:
-        return compose(split_overrides(overrides)).task.by_columns
-    except FedappError:  # whoever opens the run says so
-        return False
 
 
 @dataclass(frozen=True)
@@ -169,7 +154,6 @@ def _check_ledger(context: Context) -> None:
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None
 
 
-PARTY_HANDLERS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {"query": party_query, "train": party_stage}
 HANDLERS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {
     "query": _query,
     "train": _train,

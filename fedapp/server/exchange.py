@@ -62,7 +62,7 @@ class Exchange:
         self._uploads = Uploads(grid)
         self._replies = Replies(grid)
         self._largest_report = largest_report(1, 0)
-        self._payload_bytes = 0
+        self.payload_bytes = 0  # that any reply may hold more: what parties send each other through the server
         self._pending: dict[str, _Pending] = {}  # by message id
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
@@ -89,10 +89,6 @@ class Exchange:
     def expect_reports(self, clients: int, features: int) -> None:
         """Preflight reports are about so many clients at most, with the moments of so many features."""
         self._largest_report = largest_report(clients, features)
-
-    def expect_payloads(self, most: int) -> None:
-        """Any reply may hold so many bytes more: what parties send each other through the server."""
-        self._payload_bytes = most
 
     def post(self, messages: Iterable[Message]) -> None:
         """Push `messages` and wait for nothing: `late` gives their replies."""
@@ -132,7 +128,7 @@ class Exchange:
             largest = self._largest_report if query else largest_reply(message.content)
             # A sum of updates has eight bytes a value, the model that goes out mostly four.
             self._pending[number] = _Pending(
-                stub, stale, 2 * tensor_bytes(message.content), largest + self._payload_bytes
+                stub, stale, 2 * tensor_bytes(message.content), largest + self.payload_bytes
             )
         return unsent, sent
 

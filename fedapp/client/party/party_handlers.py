@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 
 from flwr.app import Context, RecordDict
 
@@ -12,10 +13,11 @@ from fedapp.client.party.session_member import SessionMember, forget, keep, kept
 from fedapp.client.party.training_stages import judge, judge_labelled, keep_result, restore, train, train_labelled
 from fedapp.common.code_digest import code_digest
 from fedapp.common.errors import FedappError, told
+from fedapp.config import compose, split_overrides
 from fedapp.vertical.orders import Order, PartyAnswer, pack_answers, unpack_order
 from fedapp.vertical.party_error import PartyError
 
-__all__ = ["party_query", "party_stage"]
+__all__ = ["PARTY_HANDLERS", "has_parties"]
 
 log = logging.getLogger("flwr")
 
@@ -72,6 +74,22 @@ def party_stage(content: RecordDict, context: Context) -> RecordDict:
             LIVE.pop(_key(context, name), None)  # it may be half changed; the state is as it was
             answers.append(_fault(name, error, run.on_device))
     return pack_answers(answers, {"code": code_digest()})
+
+
+PARTY_HANDLERS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {"query": party_query, "train": party_stage}
+
+
+def has_parties(context: Context) -> bool:
+    """Whether the run's clients are parties with different columns."""
+    return _by_columns(str(context.run_config["overrides"]))
+
+
+@lru_cache(maxsize=4)
+def _by_columns(overrides: str) -> bool:
+    try:
+        return compose(split_overrides(overrides)).task.by_columns
+    except FedappError:  # whoever opens the run says so
+        return False
 
 
 def _do(run: PartyRun, context: Context, order: Order, name: str) -> PartyAnswer:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from flwr.app import Context
 
-from fedapp.client.handlers import has_parties, open_run
+from fedapp.client.handlers import open_run
+from fedapp.client.party.party_handlers import has_parties
 from fedapp.client_app import app
 from fedapp.common.errors import FedappError
 from fedapp.data.shared_examples import take_shards

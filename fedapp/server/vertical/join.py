@@ -124,6 +124,6 @@ def meet(exchange: Exchange, rules: JoinRules) -> tuple[Relay, dict[str, str]]:
     view = View(session, rules.digest, tuple(parties[name][1] for name in names))
     rows = max(party.rows for party in view.parties)
     values = max(rules.batch, rows) * max(8 * rules.embedding, 2 * POINT_BYTES)
-    exchange.expect_payloads(min(2 * len(names) * (values + 4096), LARGEST))
+    exchange.payload_bytes = min(2 * len(names) * (values + 4096), LARGEST)
     relay = Relay(exchange, view, {name: parties[name][0] for name in names}, rules.round_timeout)
     return relay, data
