@@ -48,7 +48,7 @@ FEW = 16
 PROTECTIONS = (
     "vertical/label_privacy=none",
     "vertical/label_privacy=noise",
-    "vertical/label_privacy=noise vertical.label_privacy.scale=3",
+    "vertical/label_privacy=noise vertical.label_privacy.scale=1",
     "vertical/label_privacy=label_dp",
     "vertical/label_privacy=label_dp vertical.label_privacy.epsilon=3",
 )

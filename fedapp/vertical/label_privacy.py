@@ -59,7 +59,7 @@ class GradientNoise(LabelPrivacy):
 
     random: ClassVar[bool] = True
     left_open: ClassVar[str] = "noisy gradients still tell something of labels, and promise no epsilon"
-    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    scale: Annotated[float, Field(gt=0, le=1000)] = 3.0
 
     def check(self, task: Task) -> None:
         if len(task.schema.classes) != 2:

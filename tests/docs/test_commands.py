@@ -24,6 +24,7 @@ from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.server.build import output_directory
+from fedapp.vertical.vertical_options import vertical_options
 
 ALL = [command for page in PAGES for command in commands(page)]
 ADDED = {name: text for page in PAGES for name, text in shown_files(page).items()}
@@ -143,6 +144,8 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
         check_run(arguments[1:], place, copy)
     elif script in parsers:
         parsers[script](arguments[1:])
+    elif script == "scripts/benchmarks/vertical.py":
+        vertical_options(compose(arguments[1:]))
     elif script == "-m":
         assert importlib.util.find_spec(arguments[1]) is not None, arguments
     elif script == "-":  # a program of the documentation's own
