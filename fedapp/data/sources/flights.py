@@ -28,7 +28,8 @@ MAKERS = 8  # manufacturers with a column of their own
 class Flights(PartySource):
     """327,346 flights that arrived. `airline`: whether a flight came more than 15 minutes late, and what was scheduled
     before departure; `planes`: the registry, by tail number; `weather`: by airport and hour of scheduled departure.
-    What is held out are the last days of the year. `sample`: every n-th day alone, for a shorter run."""
+    What is held out are the last days of the year. `sample`: every n-th day
+    alone, for a shorter run."""
 
     test_fraction: float = 0.2
     sample: int = 1
@@ -98,7 +99,7 @@ class Flights(PartySource):
         return PartyTable("planes", _inputs(columns), tuple(columns), {"airline": [_texts(planes["tailnum"])]})
 
     def _weather(self) -> PartyTable:
-        weather = self._read("weather.csv").drop_duplicates(["origin", "time_hour"])
+        weather = self._sampled(self._read("weather.csv").drop_duplicates(["origin", "time_hour"]))
         columns = {name: weather[name] for name in WEATHER}
         keys = {"airline": [_texts(weather[name]) for name in ("origin", "time_hour")]}
         return PartyTable("weather", _inputs(columns), WEATHER, keys)
@@ -107,8 +108,10 @@ class Flights(PartySource):
     def _flights(self) -> "pd.DataFrame":
         """Those that arrived, of every `sample`-th day."""
         flights = self._read("flights.csv.zip")
-        flights = flights[flights["arr_delay"].notna()]
-        return flights[(flights["month"] * 31 + flights["day"]) % self.sample == 0].reset_index(drop=True)
+        return self._sampled(flights[flights["arr_delay"].notna()])
+
+    def _sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
+        return rows[(rows["month"] * 31 + rows["day"]) % self.sample == 0].reset_index(drop=True)
 
     def _read(self, name: str) -> "pd.DataFrame":
         """A file of the package, which is not imported: its own module needs what newer setuptools lack."""
