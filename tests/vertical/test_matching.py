@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedapp.common.errors import DataError
-from fedapp.vertical.group import NEUTRAL, blinded, check_points, new_scalar, points_in
+from fedapp.vertical.group import NEUTRAL, blinded, check_points, points_in
 from fedapp.vertical.identities import check_unique, is_enumerable, joined, normalise
 from fedapp.vertical.matching import double, hide, hide_distinct, match
 from fedapp.vertical.party_error import PartyError
@@ -54,7 +54,7 @@ def test_points_are_fresh_and_in_random_order() -> None:
     assert one.rows.tolist() != other.rows.tolist() != sorted(other.rows.tolist())
 
 
-GOOD = blinded(["a", "b"], new_scalar(), "p")
+GOOD = blinded(["a", "b"], bytes([5, *bytes(31)]), "p")
 NOT_CANONICAL = (2**255 - 19 + 2).to_bytes(32, "little")  # the field element 2, not reduced
 SMALL_ORDER = (1).to_bytes(32, "little")  # of edwards25519, where it has order 4; no point of this group
 
@@ -69,6 +69,7 @@ SMALL_ORDER = (1).to_bytes(32, "little")  # of edwards25519, where it has order 
         (GOOD + NOT_CANONICAL, "no point"),
         (GOOD + SMALL_ORDER, "no point"),
     ],
+    ids=["cut off", "twice", "neutral", "no number", "not canonical", "small order"],
 )
 def test_odd_points_are_refused_by_name(content: bytes, kind: str) -> None:
     check_points(GOOD, most=MOST)

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from in_process import InProcessGrid
@@ -53,6 +54,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_files(folder: Path) -> str:
     return f"{LINE} data.parties={{{','.join(f'{name}:{folder}/{name}.csv' for name in NAMES)}}}"
+
+
+@pytest.mark.slow
+def test_a_party_of_random_columns_raises_no_auc(folder: Path, tmp_path: Path) -> None:
+    """Beyond the 95 % interval of the AUC (Hanley & McNeil 1982) on the held-out loans."""
+    random_columns = np.random.default_rng(0).standard_normal((120, 3))
+    rows = [f"\u00c4{i:03d},{','.join(f'{value:.4f}' for value in row)}" for i, row in enumerate(random_columns)]
+    (tmp_path / "noise.csv").write_text("\n".join(["person,a,b,c", *rows]) + "\n", encoding="utf-8")
+    line = LINE.replace(" data.keys={shop:[city,card]}", "").replace("num_rounds=2", "num_rounds=8")
+    line += " task.metrics=[auc] vertical.fusion.masked=false data.ignore=[city,card]"
+    files = f"bank:{folder}/bank.csv,phone:{folder}/phone.csv"
+    alone = summary_of(run_parties_in(tmp_path / "two", f"{line} data.parties={{{files}}}"))
+    more = summary_of(run_parties_in(tmp_path / "three", f"{line} data.parties={{{files},noise:{tmp_path}/noise.csv}}"))
+    assert alone["test_auc"] > 0.8
+    assert alone["entities"] == more["entities"]
+    positive = alone["entities"]["held_out"] // 2
+    one, both = alone["test_auc"] / (2 - alone["test_auc"]), 2 * alone["test_auc"] ** 2 / (1 + alone["test_auc"])
+    spread = alone["test_auc"] * (1 - alone["test_auc"])
+    spread += (positive - 1) * (one + both - 2 * alone["test_auc"] ** 2)
+    assert more["test_auc"] <= alone["test_auc"] + 1.96 * (spread / positive**2) ** 0.5
 
 
 @pytest.mark.slow  # whole federations
