@@ -3,6 +3,8 @@
 
     python scripts/export.py outputs/<date>/<time> --format torchscript
     python scripts/export.py outputs/<date>/<time> --format onnx --output model.onnx --check more-photos/
+    python scripts/export.py outputs/<date>/<time> --format onnx --party shop       one party's part (task=vertical)
+    python scripts/export.py <keep-path>/vertical/<run> --format onnx               a device's own part
 
 Input: images (N, channels, height, width), uint8 of 0..255 (digits: float32 of 0..16), or a table's features (N,
 features) float32 in the order that the file names, categories one-hot, missing values NaN where the run imputes.
@@ -16,6 +18,11 @@ input_shape, input_dtype, features, classes and model_sha256 (that of the run's 
     session = onnxruntime.InferenceSession("model.onnx")
     facts = session.get_modelmeta().custom_metadata_map
     probabilities = session.run(None, {"input": np.zeros((1, 3, 160, 160), np.uint8)})[0]
+
+Of a part (task=vertical) two kinds of files are written into its folder, or into the folder --output: bottom, from the
+party's features (N, features) to embeddings (N, embedding); and at the label party top, from fused embeddings to
+probabilities. Fused is the sum of all parties' embeddings, or these side by side, as the file says (fusion, fused). An
+entity that a party does not have has the embedding 0.
 
 The file is loaded back and compared with the run's model: on the examples in --check; else on the run's test data;
 else, where that is not here, on random inputs, and it says so. The exit status is 1, and no file is left, if
@@ -32,36 +39,55 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 
 from fedapp.common.errors import FedappError
 from fedapp.inference.export import TOLERANCE, examples_to_check, export
+from fedapp.inference.export_part import export_part, inputs_to_check, is_part, part_in
 from fedapp.inference.formats import FORMATS
-from fedapp.inference.saved import load_run
+from fedapp.inference.saved import is_vertical, load_run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path, help="with config.yaml and model.safetensors")
     parser.add_argument("--format", choices=list(FORMATS), required=True)
-    parser.add_argument("--output", type=Path, help="[<run_dir>/model.torchscript or model.onnx]")
+    parser.add_argument("--output", type=Path, help="[<run_dir>/model.torchscript or model.onnx]; of a part a folder")
     parser.add_argument("--check", type=Path, nargs="+", default=(), help="files to compare on, as for predict.py")
     parser.add_argument("--best", action="store_true", help="the best model of the run's rounds, not its result")
+    parser.add_argument("--party", help="whose part, of a run with task=vertical")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    path = options.output or options.run_dir / f"model{FORMATS[options.format].suffix}"
     try:
-        saved = load_run(options.run_dir, best=options.best)
-        inputs, what = examples_to_check(saved, options.check)
-        difference = export(saved, options.format, path, inputs)
+        in_parts = is_part(options.run_dir) or is_vertical(options.run_dir)
+        differences, what = _export_part(options) if in_parts else _export(options)
     except (FedappError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"largest difference from the run's model: {difference:.2g} (at most {TOLERANCE:g}), on {what}")
-    if not difference <= TOLERANCE:
-        print(f"error: {path}: says something else than the run's model, so it was not kept", file=sys.stderr)
-        return 1
-    print(f"{options.format}: {path}")
+    for path, difference in differences.items():
+        print(f"largest difference from the run's model: {difference:.2g} (at most {TOLERANCE:g}), on {what}")
+        if not difference <= TOLERANCE:
+            print(f"error: {path}: says something else than the run's model, so it was not kept", file=sys.stderr)
+            return 1
+        print(f"{options.format}: {path}")
     return 0
+
+
+def _export(options: argparse.Namespace) -> tuple[dict[Path, float], str]:
+    """The largest difference by file, and on what."""
+    if options.party is not None:
+        raise FedappError(f"--party {options.party}: {options.run_dir} is of no vertical run; its model is one")
+    path = options.output or options.run_dir / f"model{FORMATS[options.format].suffix}"
+    saved = load_run(options.run_dir, best=options.best)
+    inputs, what = examples_to_check(saved, options.check)
+    return {path: export(saved, options.format, path, inputs)}, what
+
+
+def _export_part(options: argparse.Namespace) -> tuple[dict[Path, float], str]:
+    if options.best:
+        raise FedappError("--best: parties keep the parts of a run's result alone")
+    part, folder = part_in(options.run_dir, options.party)
+    inputs, what = inputs_to_check(part, options.check)
+    return export_part(part, options.format, options.output or folder, inputs), what
 
 
 if __name__ == "__main__":

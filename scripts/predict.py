@@ -4,10 +4,14 @@
     python scripts/predict.py outputs/<date>/<time> photo.png more-photos/      images: files, or folders of them
     python scripts/predict.py outputs/<date>/<time> patients.csv                a table; a label in it is not looked at
     python scripts/predict.py outputs/<date>/<time> patients.csv --output predictions.csv
+    python scripts/predict.py outputs/<date>/<time> bank=a.csv shop=b.csv        task=vertical: a table of each party
 
 The folder needs to hold the run's config.yaml and model.safetensors, and nothing else: neither the training data nor
-a network is used. Prints a line for each example: name, predicted class and probability with tabs between (for
-regression name and value). The exit status is 2, with one message, where something is wrong; then nothing is written.
+a network is used. Of a vertical run it needs parties/, with the part of each party; their tables are joined by the key
+columns, in the order of the label party's, and rows without a match are named on the standard error.
+
+Prints a line for each example: name, predicted class and probability with tabs between (for regression name and value).
+The exit status is 2, with one message, where something is wrong; then nothing is written.
 """
 
 import argparse
@@ -20,15 +24,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 
 from fedapp.common.errors import FedappError
 from fedapp.common.files import write_atomically
-from fedapp.inference.predict import predict
-from fedapp.inference.saved import load_run
+from fedapp.inference.predict import Predictions, predict
+from fedapp.inference.saved import is_vertical, load_run
+from fedapp.inference.saved_parties import files_of, load_parties, predict_parties
 from fedapp.learning.training import resolve_device
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path, help="with config.yaml and model.safetensors")
-    parser.add_argument("files", type=Path, nargs="+", help="images or folders of images; or CSV files")
+    parser.add_argument("run_dir", type=Path, help="with config.yaml and model.safetensors; or with parties/")
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="images or folders of images; or CSV files; or PARTY=FILE for each party"
+    )
     parser.add_argument("--output", type=Path, help="write a CSV file, with the probability of every class")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... [auto]")
     parser.add_argument("--best", action="store_true", help="the best model of the run's rounds, not its result")
@@ -40,13 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.output is not None and not options.output.parent.is_dir():
             raise FedappError(f"--output {options.output}: there is no folder {options.output.parent}")
-        saved = load_run(options.run_dir, resolve_device(options.device, "--device"), best=options.best)
-        predictions = predict(saved, options.files)
+        if is_vertical(options.run_dir):
+            predictions, notes = _predict_parties(options)
+        else:
+            saved = load_run(options.run_dir, resolve_device(options.device, "--device"), best=options.best)
+            predictions, notes = predict(saved, options.files), []
         if options.output is not None:
             write_atomically(options.output, predictions.to_csv())
     except (FedappError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if options.output is not None:
         print(f"{len(predictions.names)} predictions: {options.output}")
         return 0
@@ -54,6 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in predictions.lines():
         print(line)
     return 0
+
+
+def _predict_parties(options: argparse.Namespace) -> tuple[Predictions, list[str]]:
+    if options.best:
+        raise FedappError("--best: parties keep the parts of a run's result alone")
+    if options.device not in ("auto", "cpu"):
+        raise FedappError(f"--device {options.device}: a model in parts predicts on the CPU; leave it out")
+    saved = load_parties(options.run_dir)
+    return predict_parties(saved, files_of(saved, options.files))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LAYERS = {
     "data": {"common", "flower"},
     "models": {"common", "data"},
     "learning": {"common", "config", "data", "flower", "models"},
-    "inference": {"common", "config", "data", "learning", "models"},
+    "inference": {"common", "config", "data", "learning", "models", "vertical"},
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "wire"},
     "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},

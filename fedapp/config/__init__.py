@@ -6,7 +6,7 @@ from fedapp.config.nodes import instantiate
 from fedapp.config.options import options_of
 from fedapp.config.overrides import CONF_DIR, by_group, split_overrides
 from fedapp.config.same_maths import maths_sha256
-from fedapp.config.saved_config import SavedConfig, read_saved
+from fedapp.config.saved_config import SavedConfig, check_node, read_saved
 from fedapp.config.schema import Config
 from fedapp.config.typed_text import as_typed
 
@@ -16,6 +16,7 @@ __all__ = [
     "SavedConfig",
     "as_typed",
     "by_group",
+    "check_node",
     "compose",
     "config_sha256",
     "file_overrides",

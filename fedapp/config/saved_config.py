@@ -12,7 +12,7 @@ from fedapp.config.compose import committed_targets
 from fedapp.config.nodes import Node
 from fedapp.config.options import options_of
 
-__all__ = ["SavedConfig", "plain_yaml", "read_saved"]
+__all__ = ["SavedConfig", "check_node", "plain_yaml", "read_saved"]
 
 LARGEST = 1 << 24  # characters; class names and columns make a config of a few thousand
 PACKAGES = {"data": "fedapp.data.", "model": "fedapp.models.", "task.kind": "fedapp.learning.tasks."}
@@ -51,6 +51,14 @@ def read_saved(path: Path) -> SavedConfig:
         raise ConfigError(f"{path}: no config of a run: {reason}") from None
     personal = personal if isinstance(personal, dict) else None
     return SavedConfig(nodes["data"], nodes["model"], nodes["task.kind"], personal)
+
+
+def check_node(node: Node, key: str, package: str) -> None:
+    """Raises ConfigError, opening with `key`, unless all code that `node` names is the `_target_` of a file under conf/
+    and in `package`, such as "fedapp.models."."""
+    if "_target_" not in node:
+        raise ConfigError(f"{key}: names no code (_target_)")
+    _refuse_code(node, key, package)
 
 
 def plain_yaml(content: str) -> Any:

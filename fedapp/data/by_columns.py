@@ -1,7 +1,7 @@
 """The columns of one table dealt out to parties, for simulations of vertical learning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -9,6 +9,7 @@ import torch
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.checks import known
+from fedapp.data.party_reading import PartyReading
 from fedapp.data.party_table import ANY, PartySource, PartyTable
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 
@@ -71,15 +72,35 @@ class TableInColumns(PartySource):
         columns = self._columns[party]
         features, inputs = self.schema().features, examples.inputs[:, list(columns)].float().contiguous()
         rows = [str(row) for row in range(len(examples))]
-        labels = party == label_party
+        labels, own = party == label_party, tuple(features[column] for column in columns)
         return PartyTable(
             party,
             inputs,
-            tuple(features[column] for column in columns),
+            own,
             {ANY: [rows]},
             examples.targets if labels else None,
             held_out if labels else None,
+            self._reading(own),
         )
+
+    def _reading(self, own: tuple[str, ...]) -> PartyReading | None:
+        """How a party's file of new rows is read, which has the columns that its features are made from. Rows are
+        identified by their number in the files."""
+        if (known := self.source.table_form()) is None:
+            return None
+        columns, form = known
+        taken = replace(
+            columns,
+            numeric=tuple(name for name in columns.numeric if name in own),
+            dates=tuple(name for name in columns.dates if name in own),
+            categorical={
+                name: values
+                for name, values in columns.categorical.items()
+                if any(f"{name}={value}" in own for value in values)
+            },
+        )
+        # No row lacks a value where there is no column.
+        return PartyReading(taken if taken.inputs else replace(taken, missing="error"), own, {ANY: ()}, form)
 
     @cached_property
     def _rows(self) -> tuple[Examples, torch.Tensor]:

@@ -5,11 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from fedapp.common.errors import DataError
 from fedapp.data.source import DataSource
+
+if TYPE_CHECKING:
+    from fedapp.data.party_reading import PartyReading
 
 __all__ = ["ANY", "Cells", "PartySource", "PartyTable"]
 
@@ -22,7 +26,8 @@ class PartyTable:
     """`inputs` (n, columns) float32, NaN where a value is missing; `features` names its columns. `keys`: by other
     party, or for `ANY`, the cells of the columns that identify a row to both.
 
-    The label party has `targets` (n, ...) and `held_out` (n,) bool: which rows are for evaluation.
+    The label party has `targets` (n, ...) and `held_out` (n,) bool: which rows are for evaluation. `reading`: how new
+    rows become such a table; None where no file holds them.
     """
 
     name: str
@@ -31,6 +36,7 @@ class PartyTable:
     keys: Mapping[str, Cells] = field(repr=False)
     targets: Tensor | None = None
     held_out: Tensor | None = None
+    reading: "PartyReading | None" = None
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -9,13 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from fedapp.common.errors import DataError
 from fedapp.data.findings import Findings
+
+if TYPE_CHECKING:
+    from fedapp.data.tables.columns import Columns
+    from fedapp.data.tables.sheet import Form
 
 __all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
 
@@ -197,6 +201,11 @@ class DataSource(ABC):
         """By party, its columns or patterns of them, as partition=columns deals a table out unless the config says how;
         empty where the data suggests nothing."""
         return {}
+
+    def table_form(self) -> "tuple[Columns, Form] | None":
+        """How the columns of a table become inputs one by one, and how its cells are written, by which each party of
+        partition=columns reads its own columns of new rows; None: the data is no such table."""
+        return None
 
     def label_group(self) -> str | None:
         """Which of these parties has the labels, unless the config says so; None: the first by name."""

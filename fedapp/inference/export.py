@@ -4,21 +4,21 @@ A file counts only after it was loaded back, and says on real examples what the 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedapp.common.errors import FedappError, ModelError
 from fedapp.common.files import sync_folder, write_atomically
 from fedapp.data.pixels import PIXEL_SCALING
 from fedapp.data.source import Schema
-from fedapp.inference.formats import FORMATS
+from fedapp.inference.formats import FORMATS, Run
 from fedapp.inference.saved import BATCH, Saved
 from fedapp.models.input_layer import InputLayer, TokenLayer
 
-__all__ = ["TOLERANCE", "examples_to_check", "export"]
+__all__ = ["CHECKED", "TOLERANCE", "examples_to_check", "export", "export_network"]
 
 TOLERANCE = 1e-4  # largest difference, as a share of the largest value if that is above 1 (no probability is)
 CHECKED = 128  # so many examples
@@ -29,20 +29,38 @@ def export(saved: Saved, kind: str, path: Path, inputs: Tensor) -> float:
 
     Above TOLERANCE, or where anything fails, `path` is as it was before. Raises ModelError, opening with `path`.
     """
+    dtype = _dtype(saved.schema)
+
+    def expected(inputs: Tensor) -> Tensor:
+        return saved.predict(inputs, "examples to check")
+
+    return export_network(saved.predictor, expected, kind, path, inputs, _facts(saved, dtype), dtype)
+
+
+def export_network(
+    network: nn.Module,
+    expected: Run,
+    kind: str,
+    path: Path,
+    inputs: Tensor,
+    facts: Mapping[str, object],
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """The same for any network that takes one tensor (N, ...) of `dtype`. `expected`: what it should say; `facts`: what
+    is written into the file."""
     if not path.parent.is_dir():
         raise ModelError(f"{path}: there is no folder {path.parent}")
-    form, dtype = FORMATS[kind], _dtype(saved.schema)
+    form = FORMATS[kind]
     form.check_installed()
     inputs = torch.cat([inputs] * 3) if len(inputs) == 1 else inputs  # more than one, to see whether N is free
-    expected = saved.predict(inputs, "examples to check")
+    wanted = expected(inputs)
     unchecked = path.with_name(path.name + ".unchecked")
     try:
-        example = inputs[:2].to(dtype)
-        write_atomically(unchecked, form.convert(saved.predictor, example, _facts(saved, dtype)))
+        write_atomically(unchecked, form.convert(network, inputs[:2].to(dtype), facts))
         run = form.load(unchecked)
         batches = [inputs[:1], *torch.split(inputs[1:], BATCH)]
         found = torch.cat([run(batch.to(dtype)) for batch in batches])
-        difference = _difference(expected, found)
+        difference = _difference(wanted, found)
         if difference <= TOLERANCE:
             os.replace(unchecked, path)
             sync_folder(path.parent)

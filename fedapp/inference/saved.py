@@ -5,9 +5,10 @@ Neither the training data nor pretrained weights nor a network is needed, and no
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from fedapp.learning.build import build_kind, build_model, build_source
 from fedapp.learning.task import Task
 from fedapp.models.weights import form_only, load_into, read_weights
 
-__all__ = ["Predictor", "Saved", "load_run"]
+__all__ = ["Predictor", "Saved", "is_vertical", "load_run", "said_in"]
 
 BATCH = 64  # examples at once: large images must fit into memory
 
@@ -100,10 +101,10 @@ def _files(directory: Path, name: str) -> tuple[Path, Path]:
         raise ModelError(
             f"{directory}: has no {name}: nobody had data to tell which of its models is the best; take its result"
         )
-    if not weights.is_file() and _is_vertical(directory):
+    if not weights.is_file() and is_vertical(directory):
         raise ModelError(
             f"{directory}: is of a vertical run (task=vertical): its model lies in parts with the parties, as"
-            " part.safetensors, and no command puts them together to predict or to export"
+            " part.safetensors"
         )
     if not weights.is_file():
         raise ModelError(
@@ -113,23 +114,32 @@ def _files(directory: Path, name: str) -> tuple[Path, Path]:
     return config, weights
 
 
-def _is_vertical(directory: Path) -> bool:
-    """Whether a run's summary tells of parties with different columns."""
+def is_vertical(directory: Path) -> bool:
+    """Whether a run directory is of parties with different columns."""
+    if (directory / "parties").is_dir():
+        return True
     try:
         return "label_party" in json.loads((directory / "summary.json").read_text("utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
+def said_in(summary: Path) -> Mapping[str, Any] | None:
+    """What a run's summary.json says; None where there is none. Raises ModelError."""
+    if not summary.exists():
+        return None
+    try:
+        found: Mapping[str, Any] = dict(json.loads(summary.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{summary}: cannot be read ({error}); restore it, or take the model without it") from None
+    return found
+
+
 def _check_same(summary: Path, weights: Path, found: str) -> None:
     """The model is the one that the summary speaks of, where there is a summary."""
-    if not summary.exists():
+    if (facts := said_in(summary)) is None:
         return
-    try:
-        said = json.loads(summary.read_text("utf-8")).get("model_sha256")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{summary}: cannot be read ({error}); restore it, or take the model without it") from None
-    if said != found:
+    if (said := facts.get("model_sha256")) != found:
         raise ModelError(
             f"model={weights}: is not the model of this run: its model_sha256 is {found}, summary.json says {said}."
             " It was changed or exchanged; copy both files from the run again"

@@ -50,6 +50,7 @@ __all__ = [
     "check_target",
     "examples_key",
     "optimizer_factory",
+    "with_loss",
 ]
 
 
@@ -144,11 +145,15 @@ def build_kind(node: dict[str, Any], schema: Schema) -> Task:
 
 
 def build_task(config: Config, schema: Schema) -> Task:
-    task, node = build_kind(config.task.kind, schema), config.task.loss
-    metrics = choose(config.task.metrics, task.kind, task.metrics, schema)
+    task = with_loss(build_kind(config.task.kind, schema), config.task.loss)
+    return replace(task, metrics=choose(config.task.metrics, task.kind, task.metrics, schema))
+
+
+def with_loss(task: Task, node: dict[str, Any]) -> Task:
+    """The task with the loss of `node`, and the constants that this one brings."""
     loss = instantiate("task.loss", node)
     if loss is None:
-        return replace(task, metrics=metrics)
+        return task
     if not isinstance(loss, Loss):
         raise ConfigError(f"task.loss._target_={node['_target_']}: is not a fedapp.learning.losses.Loss")
     if loss.serves != task.kind:
@@ -156,7 +161,7 @@ def build_task(config: Config, schema: Schema) -> Task:
             f"task.loss={type(loss).__name__}: is a loss for {loss.serves}, this task is a {task.kind}. Choose"
             f" {' or '.join(f'task/loss={name}' for name in _losses(task.kind))}"
         )
-    return replace(task, criterion=loss.of(schema), metrics=metrics)
+    return replace(task, criterion=loss.of(task.schema))
 
 
 def _losses(kind: str) -> list[str]:

@@ -13,7 +13,7 @@ from fedapp.config import Config
 from fedapp.data.party_table import PartyTable
 from fedapp.learning.build import optimizer_factory
 from fedapp.learning.training import minibatches
-from fedapp.vertical.identities import joined
+from fedapp.vertical.clear_matching import rows_by_party
 from fedapp.vertical.parts import Learner, build_part
 from fedapp.vertical.vertical_options import VerticalOptions
 
@@ -59,13 +59,7 @@ class PooledTraining:
 
     def _entities(self) -> dict[str, Tensor]:
         """By party, its row of each entity, -1 for none, in the order of the label party's rows."""
-        rule, own, found = self.config.vertical.normalise, self.table, {self.table.name: torch.arange(len(self.table))}
-        for name in self.options.names:
-            if name != own.name:
-                theirs = [joined(cells, rule) for cells in zip(*self.tables[name].key(own.name), strict=True)]
-                places = {identity: row for row, identity in enumerate(theirs) if identity}
-                mine = (joined(cells, rule) for cells in zip(*own.key(name), strict=True))
-                found[name] = torch.tensor([places.get(identity, -1) for identity in mine])
+        found = rows_by_party(self.tables, self.table.name, self.config.vertical.normalise)
         if self.config.vertical.unmatched == "drop":
             kept = torch.stack(list(found.values())).min(0).values >= 0
             found = {name: rows[kept] for name, rows in found.items()}

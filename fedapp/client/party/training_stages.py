@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedapp.client.party.kept_parts import part_sha256, restore_snapshot, save_part, save_snapshot
+from fedapp.client.party.kept_parts import about_part, restore_snapshot, save_part, save_snapshot
 from fedapp.client.party.label_ledger import spend_labels
 from fedapp.client.party.matching_stages import opened, sealed
 from fedapp.client.party.party_run import PartyRun
@@ -16,6 +16,7 @@ from fedapp.learning.training import minibatches
 from fedapp.vertical.orders import Order, PartyAnswer, Payload
 from fedapp.vertical.parts import Learner
 from fedapp.vertical.party_error import PartyError
+from fedapp.vertical.saved_part import part_sha256
 
 __all__ = ["judge", "judge_labelled", "keep_result", "restore", "train", "train_labelled"]
 
@@ -154,21 +155,12 @@ def restore(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
 
 def keep_result(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """The part of the finished model, where this party keeps one."""
-    state, view = _learner(member).part.state(), member.seen()
+    state = _learner(member).part.state()
+    sha256 = part_sha256(state)
     folder = run.kept(member.me.name, order.run) if order.run else None
     if folder is not None:
-        about = {
-            "party": member.me.name,
-            "run": order.run,
-            "parties": [party.name for party in view.parties],
-            "label_party": view.label_party,
-            "features": list(run.table(member.me.name).features),
-            "sha256": part_sha256(state),
-        }
-        save_part(folder, state, about)
-    return PartyAnswer(
-        member.me.name, facts={"sha256": part_sha256(state)}, figures={"kept": float(folder is not None)}
-    )
+        save_part(folder, state, about_part(run, member, order.run, sha256))
+    return PartyAnswer(member.me.name, facts={"sha256": sha256}, figures={"kept": float(folder is not None)})
 
 
 def _learner(member: SessionMember) -> Learner:

@@ -209,17 +209,16 @@ class CsvTable(DataSource):
     def _read(self, file: str | Path, *expected: str) -> DataTable:
         """`expected` are columns that must be there: the label, unless some are named."""
         path = Path(file).expanduser()
-        delimiter = self.delimiter and delimiters.NAMES.get(self.delimiter, self.delimiter)
-        form = Form(
-            delimiter,
-            self.decimal,
-            self.thousands,
-            self.encoding,
-            self.day_first,
-            self._blanks,
-            frozenset(expected or [self._label]),
-        )
+        form = self._form(*(expected or [self._label]))
         return DataTable.of(str(file), [read_sheet(one, form, site) for site, one in site_files(path).items()])
+
+    def table_form(self) -> tuple[Columns, Form] | None:
+        return replace(self._columns, label=None, classes=()), self._form()
+
+    def _form(self, *expected: str) -> Form:
+        delimiter = self.delimiter and delimiters.NAMES.get(self.delimiter, self.delimiter)
+        marks = (self.decimal, self.thousands, self.encoding, self.day_first)
+        return Form(delimiter, *marks, self._blanks, frozenset(expected))
 
     def from_rows(self) -> tuple[str, ...]:
         usual = {"delimiter": "','", "decimal": ".", "thousands": "''", "encoding": "utf-8"}

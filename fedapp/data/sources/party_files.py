@@ -1,7 +1,7 @@
 """One table for each party of vertical learning: CSV or Parquet files of a simulation, or one on each device."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction, names
 from fedapp.data.held_out import hold_out
+from fedapp.data.party_reading import PartyReading
 from fedapp.data.party_table import ANY, Cells, PartySource, PartyTable
 from fedapp.data.source import Examples, Pooled, Schema
 from fedapp.data.tables.columns import Columns
@@ -23,6 +24,7 @@ from fedapp.data.tables.text import clean
 __all__ = ["PartyFiles", "parsed_keys"]
 
 BLANKS = Blanks(("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A", "<NA>"))
+FORM = Form(blanks=BLANKS)
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,19 @@ class PartyFiles(PartySource):
         table.check(*used)
         cells = {other: [table.column(name).values() for name in found] for other, found in columns.items()}
         if labels:
-            return self._labelled(table, party, cells, used)
+            return self._labelled(table, party, cells, columns)
         kinds = infer_kinds(table, self._given, [*used, *self._ignored(table)])
         features = Columns(None, kinds.numeric, kinds.categorical, (), "mean", BLANKS, kinds.dates)
         inputs, _ = features.unlabelled(table)
-        return PartyTable(party, inputs, features.features, cells)
+        reading = PartyReading(features, features.features, columns, FORM)
+        return PartyTable(party, inputs, features.features, cells, reading=reading)
 
-    def _labelled(self, table: DataTable, party: str, cells: Mapping[str, Cells], used: list[str]) -> PartyTable:
+    def _labelled(
+        self, table: DataTable, party: str, cells: Mapping[str, Cells], keys: Mapping[str, tuple[str, ...]]
+    ) -> PartyTable:
         label, time = clean(self.label), self.split_time and clean(self.split_time)
         table.check(label, *([time] if time else []))
+        used = (name for found in keys.values() for name in found)
         left_out = [label, *used, *([time] if time else []), *self._ignored(table)]
         kinds = infer_kinds(table, self._given, left_out)
         columns = Columns(label, kinds.numeric, kinds.categorical, self.schema().classes, "mean", BLANKS, kinds.dates)
@@ -122,7 +128,9 @@ class PartyFiles(PartySource):
         held_out = np.zeros(len(table), dtype=bool)
         if test is not None:
             held_out[test.inputs[:, 0].numpy()] = True
-        return PartyTable(party, examples.inputs, columns.features, cells, examples.targets, torch.from_numpy(held_out))
+        reading = PartyReading(replace(columns, label=None, classes=()), columns.features, keys, FORM)
+        held = torch.from_numpy(held_out)
+        return PartyTable(party, examples.inputs, columns.features, cells, examples.targets, held, reading)
 
     def _key(self, party: str, other: str, label_party: str, own: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """The columns of `party`'s file that identify a row to `other`."""
@@ -144,7 +152,7 @@ class PartyFiles(PartySource):
         )
 
     def _read(self, path: str | Path) -> DataTable:
-        return DataTable.of(str(path), [read_sheet(Path(path).expanduser(), Form(blanks=BLANKS))])
+        return DataTable.of(str(path), [read_sheet(Path(path).expanduser(), FORM)])
 
 
 def parsed_keys(text: str, party: str, label_party: str) -> dict[str, tuple[str, ...]]:

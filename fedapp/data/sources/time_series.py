@@ -15,7 +15,9 @@ from fedapp.common.errors import ConfigError
 from fedapp.data.findings import Findings
 from fedapp.data.source import Examples, Scaling, Schema
 from fedapp.data.sources.csv_table import CsvTable
+from fedapp.data.tables.columns import Columns
 from fedapp.data.tables.infer import Given
+from fedapp.data.tables.sheet import Form
 from fedapp.data.tables.table import DataTable
 from fedapp.data.tables.text import clean
 from fedapp.data.tables.windows import Windows, windows_of
@@ -87,6 +89,9 @@ class TimeSeries(CsvTable):
             rows = torch.cat([rows, past.unsqueeze(1)], dim=1)
         found = self._windows(table, horizon=0)
         return _flat(rows, found), [names[row] for row in found.targets]
+
+    def table_form(self) -> tuple[Columns, Form] | None:
+        return None  # a feature is of another row than its example
 
     def findings(self) -> Findings:
         found = super().findings()
