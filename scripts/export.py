@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         in_parts = is_part(options.run_dir) or is_vertical(options.run_dir)
-        differences, what = _export_part(options) if in_parts else _export(options)
+        found = _export_part(options) if in_parts else _export(options)
     except (FedappError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for path, difference in differences.items():
+    for path, (difference, what) in found.items():
         print(f"largest difference from the run's model: {difference:.2g} (at most {TOLERANCE:g}), on {what}")
         if not difference <= TOLERANCE:
             print(f"error: {path}: says something else than the run's model, so it was not kept", file=sys.stderr)
@@ -72,22 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _export(options: argparse.Namespace) -> tuple[dict[Path, float], str]:
-    """The largest difference by file, and on what."""
+def _export(options: argparse.Namespace) -> dict[Path, tuple[float, str]]:
+    """By file, the largest difference, and on what."""
     if options.party is not None:
         raise FedappError(f"--party {options.party}: {options.run_dir} is of no vertical run; its model is one")
     path = options.output or options.run_dir / f"model{FORMATS[options.format].suffix}"
     saved = load_run(options.run_dir, best=options.best)
     inputs, what = examples_to_check(saved, options.check)
-    return {path: export(saved, options.format, path, inputs)}, what
+    return {path: (export(saved, options.format, path, inputs), what)}
 
 
-def _export_part(options: argparse.Namespace) -> tuple[dict[Path, float], str]:
+def _export_part(options: argparse.Namespace) -> dict[Path, tuple[float, str]]:
     if options.best:
         raise FedappError("--best: parties keep the parts of a run's result alone")
     part, folder = part_in(options.run_dir, options.party)
     inputs, what = inputs_to_check(part, options.check)
-    return export_part(part, options.format, options.output or folder, inputs), what
+    return export_part(part, options.format, options.output or folder, inputs, what)
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ class TableInColumns(PartySource):
     def _reading(self, own: tuple[str, ...]) -> PartyReading | None:
         """How a party's file of new rows is read, which has the columns that its features are made from. Rows are
         identified by their number in the files."""
-        if (known := self.source.table_form()) is None:
+        if (found := self.source.table_form()) is None:
             return None
-        columns, form = known
+        columns, form = found
         taken = replace(
             columns,
             numeric=tuple(name for name in columns.numeric if name in own),

@@ -46,37 +46,38 @@ def inputs_to_check(part: SavedPart, files: Sequence[Path]) -> tuple[Tensor, str
         inputs = torch.cat([about.reading.read(path, about.party)[0].inputs for path in files])[:CHECKED]
         return inputs, f"{len(inputs)} examples of {', '.join(str(path) for path in files)}"
     if part.bottom is None:
-        return torch.zeros(CHECKED, 0), f"{CHECKED} random embeddings"
+        return torch.zeros(CHECKED, 0), "no inputs"
     layer = part.bottom.get_submodule("input")
     assert isinstance(layer, InputLayer)
     random = torch.Generator().manual_seed(0)
     return layer.random_inputs((CHECKED, len(about.features)), random), f"{CHECKED} random inputs (see --check)"
 
 
-def export_part(part: SavedPart, kind: str, folder: Path, inputs: Tensor) -> dict[Path, float]:
-    """Write bottom and, at the label party, top into `folder`, and give each file's largest difference from the part:
-    the bottom's on `inputs`, the top's on random fused embeddings. One above TOLERANCE is not kept, and ends it. Raises
-    ModelError, opening with the path."""
+def export_part(part: SavedPart, kind: str, folder: Path, inputs: Tensor, what: str) -> dict[Path, tuple[float, str]]:
+    """Write bottom and, at the label party, top into `folder`. Gives each file's largest difference from the part, and
+    on what: the bottom's on `inputs`, which are `what`, the top's on random embeddings. One above TOLERANCE is not
+    kept, and ends it. Raises ModelError, opening with the path."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder; the files of a part go into one")
-    found: dict[Path, float] = {}
-    for name, (network, examples) in _networks(part, inputs).items():
+    found: dict[Path, tuple[float, str]] = {}
+    for name, (network, examples, said) in _networks(part, inputs, what).items():
         path = folder / f"{name}{FORMATS[kind].suffix}"
-        found[path] = _export(network, kind, path, examples, _facts(part, name, examples))
-        if not found[path] <= TOLERANCE:
+        found[path] = _export(network, kind, path, examples, _facts(part, name, examples)), said
+        if not found[path][0] <= TOLERANCE:
             break
     return found
 
 
-def _networks(part: SavedPart, inputs: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:
-    """By name of a file, a network and inputs for it."""
-    networks: dict[str, tuple[nn.Module, Tensor]] = {}
+def _networks(part: SavedPart, inputs: Tensor, what: str) -> dict[str, tuple[nn.Module, Tensor, str]]:
+    """By name of a file, a network, inputs for it, and what they are."""
+    networks: dict[str, tuple[nn.Module, Tensor, str]] = {}
     if part.bottom is not None:
-        networks["bottom"] = part.bottom, inputs
+        networks["bottom"] = part.bottom, inputs, what
     if part.top is not None:
         width = part.fusion.width(part.about.embedding, len(part.embeds))
         fused = torch.randn(CHECKED, width, generator=torch.Generator().manual_seed(1))
-        networks["top"] = Predictor(part.top, part.task.predictions).eval(), fused
+        network = Predictor(part.top, part.task.predictions).eval()
+        networks["top"] = network, fused, f"{CHECKED} random embeddings"
     return networks
 
 

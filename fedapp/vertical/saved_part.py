@@ -119,8 +119,7 @@ class SavedPart:
 
     @property
     def embeds(self) -> tuple[str, ...]:
-        """The parties whose embeddings are fused, as far as this part knows: all, but for a label party without
-        columns, whose own part alone says so."""
+        """At the label party: those whose embeddings are fused, all but itself where it has no columns."""
         about = self.about
         return tuple(name for name in about.parties if name != about.party or about.features)
 

@@ -6,6 +6,7 @@ __all__ = ["MUTANTS"]
 
 MATCHING = "tests/vertical/test_matching.py"
 SEALING = "tests/vertical/test_sealing.py"
+PARTS = "tests/inference/test_saved_parties.py"
 TABLES = "tests/vertical/test_own_tables.py"
 TRANSCRIPT = "tests/vertical/test_transcript.py"
 
@@ -69,5 +70,29 @@ MUTANTS = [
         "    if order.number <= member.number:",
         "    if order.number < 0:",
         f"{TRANSCRIPT}::test_a_repeated_or_forged_order_is_refused_before_anything_is_masked",
+    ),
+    Mutant(
+        "fedapp/vertical/saved_part.py",
+        "        if digest != _digest(found):",
+        "        if not digest:",
+        f"{PARTS}::test_a_damaged_or_foreign_part_is_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/vertical/saved_part.py",
+        "    if found != about.sha256:",
+        "    if not found:",
+        f"{PARTS}::test_a_damaged_or_foreign_part_is_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/inference/saved_parties.py",
+        "        if part.about.shared != first.about.shared:",
+        "        if not part.about.shared:",
+        f"{PARTS}::test_a_damaged_or_foreign_part_is_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/inference/saved_parties.py",
+        "        numbers = [number for number, stays in zip(numbers, kept.tolist(), strict=True) if stays]\n",
+        "        numbers = numbers[: int(kept.sum())]\n",
+        f"{PARTS}::test_rows_without_a_match_are_named",
     ),
 ]

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -136,6 +137,54 @@ def test_columns_of_one_table_are_joined_by_the_number_of_the_row(tables: Path, 
     assert float((found.values.argmax(1) == test.targets).double().mean()) == pytest.approx(
         summary_of(run)["test_accuracy"], abs=1e-9
     )
+
+
+def test_categories_missing_values_and_weighted_classes_come_back(tmp_path: Path) -> None:
+    """A party's own columns of a table that says how its cells are written."""
+    random_ = random.Random(0)
+
+    def table(path: Path, count: int) -> Path:
+        rows: list[list[object]] = []
+        for _ in range(count):
+            number, letter = random_.gauss(500, 100), random_.choice("abc")
+            ill = (number - 500) / 100 + (letter == "b") > 0.5
+            blank = random_.random() < 0.1
+            rows.append(["-" if blank else f"{number:.1f}".replace(".", ","), letter, "ill" if ill else "well"])
+        path.write_text("".join(";".join(map(str, row)) + "\n" for row in [["n", "c", "y"], *rows]))
+        return path
+
+    whole, test = table(tmp_path / "all.csv", 150), table(tmp_path / "test.csv", 40)
+    run = run_parties_in(
+        tmp_path / "run",
+        f"{ROUNDS} data=csv data.path={whole} data.test_path={test} data.label=y data.missing=mean"
+        " 'data.more_missing_values=[-]' 'data.decimal=\",\"' 'partition.parties={a:n,b:c}' vertical.label_party=b"
+        " vertical.fusion.masked=false task/loss=cross_entropy task.loss.class_weights=balanced",
+    )
+    saved, labels = load_parties(run), [line.split(";")[2] for line in test.read_text().splitlines()[1:]]
+    found, _ = predict_parties(saved, {"a": test, "b": test})
+    right = [
+        saved.labelled.about.classes[at] == label for at, label in zip(found.values.argmax(1), labels, strict=True)
+    ]
+    assert sum(right) / 40 == pytest.approx(summary_of(run)["test_accuracy"], abs=1e-9)
+    assert len(set(found.values[:, 0].tolist())) > 20
+    (tmp_path / "odd.csv").write_text("c;n\nq;1,5\n")
+    with pytest.raises(DataError, match=r"odd.csv: column 'c', row 2: 'q' is no known category; known: 'a', 'b', 'c'"):
+        predict_parties(saved, {"a": test, "b": tmp_path / "odd.csv"})
+
+
+def test_numbers_come_back_in_their_unit(tables: Path, tmp_path: Path) -> None:
+    given = line(tables).replace(
+        "data.label=label", "'data.label=mean area' data.regression=true 'data.ignore=[label]'"
+    )
+    run = run_parties_in(tmp_path / "run", given)
+    saved = load_parties(run)
+    found, _ = predict_parties(saved, {name: tables / f"{name}.csv" for name in NAMES})
+    header, *rows = cells(tables / "means.csv")
+    held = vertical_options(compose(shlex.split(given))).source.table("means", "means").held_out
+    assert held is not None
+    errors = (found.values[:, 0] - torch.tensor([float(row[header.index("mean area")]) for row in rows])).abs()
+    assert float(errors[held].mean()) == pytest.approx(summary_of(run)["test_mae"], rel=1e-5)
+    assert float(found.values.mean()) == pytest.approx(650, abs=100)
 
 
 # --- rows without a match --------------------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ def test_settings_that_contradict_each_other_are_refused(change: dict[str, Any],
         PartyFiles(**{"parties": {"bank": None, "shop": None}, "label_party": "bank", "label": "late", **change})
 
 
-def test_flights_know_nothing_from_after_departure() -> None:
+def test_flights_know_nothing_from_after_departure(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     tables = {name: Flights(sample=60).table(name, "airline") for name in ("airline", "planes", "weather")}
     airline = tables["airline"]
@@ -207,3 +207,13 @@ def test_flights_know_nothing_from_after_departure() -> None:
     share = sum(tail in known for tail in airline.key("planes")[0]) / len(airline)
     assert 0.8 < share < 0.9
     assert not torch.isinf(tables["weather"].inputs).any()
+    planes = tables["planes"]
+    assert planes.reading is not None
+    with (tmp_path / "planes.csv").open("w", newline="") as file:
+        rows = [["" if value != value else value for value in row] for row in planes.inputs[:5].tolist()]
+        tails = planes.key("airline")[0]
+        csv.writer(file).writerows([["tailnum", *planes.features], *([tails[at], *row] for at, row in enumerate(rows))])
+    again, numbers = planes.reading.read(tmp_path / "planes.csv", "planes")
+    assert torch.equal(again.inputs.nan_to_num(-1), planes.inputs[:5].nan_to_num(-1))
+    assert list(again.key("airline")[0]) == list(tails[:5])
+    assert numbers == [2, 3, 4, 5, 6]
