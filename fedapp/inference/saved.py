@@ -129,8 +129,10 @@ def said_in(summary: Path) -> Mapping[str, Any] | None:
     if not summary.exists():
         return None
     try:
-        found: Mapping[str, Any] = dict(json.loads(summary.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found: Mapping[str, Any] = json.loads(summary.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__} in place of fields")
+    except (OSError, ValueError) as error:
         raise ModelError(f"{summary}: cannot be read ({error}); restore it, or take the model without it") from None
     return found
 
