@@ -6,6 +6,7 @@ import math
 import random
 import shlex
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from fedapp.common.errors import DataError, FedappError
 from fedapp.config import compose
 from fedapp.data.sources.embedded import BreastCancer
-from fedapp.inference.formats import FORMATS
+from fedapp.inference.formats import FACTS, FORMATS
 from fedapp.inference.predict import Predictions
 from fedapp.inference.saved_parties import SavedParties, files_of, load_parties, predict_parties
 from fedapp.vertical.saved_part import about_json, load_part
@@ -374,9 +375,10 @@ def test_parts_side_by_side_and_a_label_party_without_columns(tmp_path: Path) ->
     for name in "abc":
         assert script("export", run / "parties" / name, "--format", "torchscript") == 0
     assert not (run / "parties" / "a" / "bottom.torchscript").exists()
-    facts = {"fedapp.json": ""}
-    top = torch.jit.load(str(run / "parties" / "a" / "top.torchscript"), _extra_files=facts)  # type: ignore[no-untyped-call]
-    said = json.loads(facts["fedapp.json"])
+    path = run / "parties" / "a" / "top.torchscript"
+    with zipfile.ZipFile(path) as archive:
+        said = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith(FACTS))))
+    top = FORMATS["torchscript"].load(path)
     assert (said["fusion"], said["fused"], said["input_shape"]) == ("concatenation", ["b", "c"], [8])
     fused = torch.cat(bottoms(run, "torchscript", said["fused"], saved, files), 1)
     assert torch.allclose(top(fused), found.values, atol=1e-5)
