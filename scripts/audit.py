@@ -100,7 +100,9 @@ def share(text: str) -> float:
 
 
 def by_columns(overrides: Sequence[str]) -> bool:
-    return compose(by_group(overrides)).task.by_columns
+    """Whether the task is one of parties. Other overrides may be for an arm of the audit alone."""
+    chosen = [item for item in by_group(overrides) if item.partition("=")[0] in ("task", "experiment")]
+    return compose(chosen).task.by_columns
 
 
 def show(console: Console, audited: Sequence[Audited], size: Size) -> None:
