@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import Context, RecordDict
 
 from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
-from fedapp.client.own_work import begin_training, check_own
+from fedapp.client.own_work import begin_training, check_own, use_threads
 from fedapp.client.party.party_handlers import PARTY_HANDLERS, has_parties
 from fedapp.client.site import Site
 from fedapp.client.storage import (
@@ -25,7 +24,6 @@ from fedapp.client.storage import (
     store_result,
 )
 from fedapp.common.code_digest import code_digest, code_path
-from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
@@ -86,9 +84,7 @@ def open_run(context: Context) -> SiteRun:
     path = local_data_path(context.node_config)
     versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
     run = _run(given, path, limits, storage_folder(context.node_config), versions)
-    # Another run's may have been other. A device's cores are its owner's, however many threads a server asks for.
-    threads = run.config.run.threads_per_client
-    torch.set_num_threads(min(threads, allowed_cores()) if path is not None else threads)
+    use_threads(run.config.run.threads_per_client, on_device=path is not None)
     run.privacy.check_site(limits, run.config.data)
     return run
 

@@ -2,16 +2,24 @@
 
 from collections.abc import Mapping
 
+import torch
 from flwr.app import ConfigRecord, Context
 
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FederationError
 from fedapp.data.shards import hosted_clients
 from fedapp.wire.instruction import Instruction
 
-__all__ = ["begin_training", "check_own"]
+__all__ = ["begin_training", "check_own", "use_threads"]
 
 WORK = "work"  # of the SuperNode's state: the run and the round of its last training
 LIMITS = ("max-steps", "max-seconds")
+
+
+def use_threads(asked: int, *, on_device: bool) -> None:
+    """As many as the run asks for: another run's may have been other. A device's cores are its owner's, however many a
+    server asks for."""
+    torch.set_num_threads(min(asked, allowed_cores()) if on_device else asked)
 
 
 def check_own(instruction: Instruction, context: Context) -> None:

@@ -13,6 +13,7 @@ from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
+from fedapp.learning.task import Task
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.server.population.cohort import CohortRule
@@ -137,9 +138,7 @@ def central_test(config: Config, parts: Parts) -> Examples | None:
 def stop_rules(config: Config, parts: Parts, test: Examples | None) -> StopRules:
     """Raises ConfigError where nobody has data for what the rules go by. `test`: the server's, where it has any."""
     federation, metric = config.federation, config.federation.patience_metric
-    known = ("loss", *parts.task.metrics)
-    if metric not in known:
-        raise ConfigError(f"federation.patience_metric={metric}: must be one of {', '.join(known)}")
+    check_patience_metric(config, parts.task)
     if test is not None and metric != "loss" and (why := parts.task.undefined(metric, test.targets)):
         raise ConfigError(
             f"federation.patience_metric={metric}: is not defined on the server's test data: {why}. Take a metric that"
@@ -150,16 +149,29 @@ def stop_rules(config: Config, parts: Parts, test: Examples | None) -> StopRules
             "federation.patience, federation.target_accuracy: nobody has data to judge the model by. Set"
             " train.val_fraction, or give the server test data"
         )
+    return rules_of(config, parts.task, cohort_rule(config).minimum)
+
+
+def check_patience_metric(config: Config, task: Task) -> None:
+    """Raises ConfigError for a metric that the task does not have."""
+    metric, known = config.federation.patience_metric, ("loss", *task.metrics)
+    if metric not in known:
+        raise ConfigError(f"federation.patience_metric={metric}: must be one of {', '.join(known)}")
+
+
+def rules_of(config: Config, task: Task, min_clients: int) -> StopRules:
+    """The rules of the config's section `federation`."""
+    federation, metric = config.federation, config.federation.patience_metric
     return StopRules(
         num_rounds=federation.num_rounds,
         target_accuracy=federation.target_accuracy,
         patience=federation.patience,
         patience_metric=metric,
         min_delta=federation.min_delta,
-        lower_is_better=metric not in parts.task.metrics or parts.task.metrics[metric].lower_is_better,
+        lower_is_better=metric not in task.metrics or task.metrics[metric].lower_is_better,
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
-        min_clients=cohort_rule(config).minimum,
+        min_clients=min_clients,
     )
 
 

@@ -13,9 +13,9 @@ FOLDERS = "fedapp/client/run_folders.py"
 
 MUTANTS = [
     Mutant(
-        "fedapp/client/handlers.py",
-        "min(threads, allowed_cores()) if path is not None else threads",
-        "threads",
+        "fedapp/client/own_work.py",
+        "min(asked, allowed_cores()) if on_device else asked",
+        "asked",
         f"{LIMITS}::test_a_server_gets_no_more_threads_than_a_device_has_cores",
     ),
     Mutant(

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 
 from fedapp.client.build import only_own_paths
+from fedapp.client.own_work import use_threads
 from fedapp.client.storage import Folder, storage_folder
 from fedapp.common.code_digest import code_digest
-from fedapp.common.cores import allowed_cores
 from fedapp.common.device_keys import Identity, Peers, read_identity, read_peers
 from fedapp.common.errors import ConfigError, NodeConfigError
 from fedapp.common.run_paths import run_directory
@@ -83,8 +82,7 @@ class PartyRun:
 def open_party_run(context: Context) -> PartyRun:
     """Raises FedappError for a config or a node-config that cannot work."""
     run = party_run(str(context.run_config["overrides"]), context.node_config)
-    threads = run.config.run.threads_per_client
-    torch.set_num_threads(min(threads, allowed_cores()) if run.on_device else threads)
+    use_threads(run.config.run.threads_per_client, on_device=run.on_device)
     return run
 
 

@@ -25,7 +25,7 @@ Seed = tuple[int | str, ...]
 
 def train(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """A party without labels: a step by the gradient of the batch before, then the embeddings of this one."""
-    learner = _learner(member)
+    learner = member.trains()
     _apply(run, member, order)
     rows = member.rows["train"][_batch(run, member, order.epoch, order.batch)]
     assert learner.bottom is not None
@@ -41,7 +41,7 @@ def _apply(run: PartyRun, member: SessionMember, order: Order) -> None:
     payload = next((p for p in order.payloads[member.me.name] if p.purpose == "gradient"), None)
     if payload is None or payload.number <= last.number or not last.batch:
         return
-    learner = _learner(member)
+    learner = member.trains()
     assert learner.bottom is not None
     batch = _batch(run, member, last.epoch, last.batch)
     shape = (len(batch), run.config.vertical.embedding)
@@ -55,7 +55,7 @@ def _apply(run: PartyRun, member: SessionMember, order: Order) -> None:
 def train_labelled(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """The label party: the loss of a batch, a step of its own, and for each other party its gradient. A batch that it
     has trained on is answered by the same gradients once more."""
-    learner, last = _learner(member), member.last
+    learner, last = member.trains(), member.last
     if (last.epoch, last.batch) != (order.epoch, order.batch):
         _step_labelled(run, member, learner, order)
     member.last = LastBatch(order.number, order.epoch, order.batch)
@@ -104,7 +104,7 @@ def _pay(run: PartyRun, member: SessionMember) -> None:
 def judge(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """A party without labels, at the end of an epoch: the last step, the embeddings of the held-out entities, and a
     snapshot."""
-    learner = _learner(member)
+    learner = member.trains()
     _apply(run, member, order)
     member.last = LastBatch(order.number)
     assert learner.bottom is not None
@@ -114,7 +114,7 @@ def judge(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
 
 def judge_labelled(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """The label party: loss and metrics on the held-out entities, the mean training loss, and a snapshot."""
-    learner, task = _learner(member), run.options.task
+    learner, task = member.trains(), run.options.task
     assert learner.head is not None
     table, rows = run.table(member.me.name), member.rows["test"]
     assert table.targets is not None
@@ -133,7 +133,7 @@ def judge_labelled(run: PartyRun, member: SessionMember, order: Order) -> PartyA
 
 
 def _snapshot(run: PartyRun, member: SessionMember, order: Order) -> dict[str, str]:
-    state = _learner(member).part.state()
+    state = member.trains().part.state()
     if run.options.label_privacy.random and member.me.labels:  # those that were drawn: never others for the same labels
         state["targets"] = member.rows["targets"]
     if order.run and (folder := run.kept(member.me.name, order.run)) is not None:
@@ -144,7 +144,7 @@ def _snapshot(run: PartyRun, member: SessionMember, order: Order) -> dict[str, s
 def restore(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """Go on from the part as it was after an epoch."""
     state = restore_snapshot(run.kept(member.me.name, order.run), order.epoch)
-    _learner(member).part.load(state)
+    member.trains().part.load(state)
     if "targets" in state:
         if state["targets"].shape != member.rows["train"].shape:
             raise PartyError("lost state", "the matched entities are not those that this run began with")
@@ -155,16 +155,12 @@ def restore(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
 
 def keep_result(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """The part of the finished model, where this party keeps one."""
-    state = _learner(member).part.state()
+    state = member.trains().part.state()
     sha256 = part_sha256(state)
     folder = run.kept(member.me.name, order.run) if order.run else None
     if folder is not None:
         save_part(folder, state, about_part(run, member, order.run, sha256))
     return PartyAnswer(member.me.name, facts={"sha256": sha256}, figures={"kept": float(folder is not None)})
-
-
-def _learner(member: SessionMember) -> Learner:
-    return member.trains()
 
 
 def _batch(run: PartyRun, member: SessionMember, epoch: int, batch: int) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedapp.common.code_digest import code_digest
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.config import Config, maths_sha256, to_yaml
 from fedapp.data.party_table import PartySource
 from fedapp.learning.build import check_target
-from fedapp.server.build import learning_rates
+from fedapp.server.build import check_patience_metric, learning_rates, rules_of
 from fedapp.server.ending import Ending, Result
 from fedapp.server.exchange import Exchange
 from fedapp.server.run_directory.claim import claim, writing
@@ -50,25 +50,10 @@ class CheckedParties:
 def check_parties(config: Config) -> CheckedParties:
     """Refuse what cannot work whoever the parties are. Raises FedappError."""
     options = vertical_options(config)
-    federation, task = config.federation, options.task
-    known = ("loss", *task.metrics)
-    if federation.patience_metric not in known:
-        raise ConfigError(f"federation.patience_metric={federation.patience_metric}: must be one of {', '.join(known)}")
-    check_target(config, task)
+    check_patience_metric(config, options.task)
+    check_target(config, options.task)
     learning_rates(config, "client_lr")
-    metric = task.metrics.get(federation.patience_metric)
-    rules = StopRules(
-        num_rounds=federation.num_rounds,
-        target_accuracy=federation.target_accuracy,
-        patience=federation.patience,
-        patience_metric=federation.patience_metric,
-        min_delta=federation.min_delta,
-        lower_is_better=metric is None or metric.lower_is_better,
-        max_seconds=federation.max_seconds,
-        max_failed_rounds=federation.max_failed_rounds,
-        min_clients=len(options.names),
-    )
-    return CheckedParties(config, options, rules)
+    return CheckedParties(config, options, rules_of(config, options.task, len(options.names)))
 
 
 def check_parties_directory(checked: CheckedParties, directory: Path, config: Any) -> int:
