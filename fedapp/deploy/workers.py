@@ -1,29 +1,41 @@
-"""Warm workers beside a SuperNode: started when a message requests one, and stopped with the SuperNode."""
+"""What a SuperNode has ready for its messages, and what is stopped with it.
+
+Flower starts a process for each message. Here that process is a copy of one that has Flower's imports
+(`fedapp.flower.forked_clientapp`), and it passes the message on to a warm worker, which has the run's code and data.
+"""
 
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedapp.client.worker.ask import FOLDER, START_REQUEST, failed_mark, socket_path, starting_mark
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
-from fedapp.flower import quick_clientapp
+from fedapp.flower import ask_clientapp, forked_clientapp
 
 __all__ = ["Workers"]
 
 LONGEST_PATH = 100  # bytes of a socket's path, less than what systems allow
+FORKS = "messages.sock"
+STEADY = 60.0  # seconds after which the process that is copied is started again, should it have ended
 MOST = 2  # workers, each with its data in memory: of a bundle and the one before it. Idle ones end themselves
 
 
 class Workers:
-    """One worker for each app bundle, whose code it runs. Where none can start, messages are handled without."""
+    """The process that is copied for each message, and one worker for each app bundle, whose code it runs.
+
+    Where one of these cannot start, messages are handled without.
+    """
 
     def __init__(self, state: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._folder, self._say = state / "worker", say
         self._environment = dict(environment)
         self._running: dict[Path, Program] = {}
+        self._copied: Program | None = None
+        self._due = 0.0  # when that is started, or started again
         if len(str(self._folder).encode()) + len("/0123456789abcdef.sock") > LONGEST_PATH:
             say(f"{self._folder}: too long a path for sockets, so every message starts a new process")
             return
@@ -31,7 +43,9 @@ class Workers:
         for left in self._folder.iterdir():  # from a SuperNode that was killed
             left.unlink()
         self._environment[FOLDER] = str(self._folder)
-        self._environment["PATH"] = f"{_programs(state / 'bin')}{os.pathsep}{self._environment.get('PATH', '')}"
+        self._environment["PATH"] = (
+            f"{_programs(state / 'bin', self._folder / FORKS)}{os.pathsep}{self._environment.get('PATH', '')}"
+        )
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -42,6 +56,7 @@ class Workers:
         """Start the workers that messages have requested. To be called several times a second."""
         if FOLDER not in self._environment:
             return
+        self._tend_copied()
         for path, program in self._running.items():
             if not starting_mark(path).exists():
                 continue
@@ -62,18 +77,29 @@ class Workers:
             command = [sys.executable, "-m", "fedapp.client.worker", str(path)]
             self._running[path] = Program(command, home=code, environment=environment, say=self._say)
 
+    def _tend_copied(self) -> None:
+        """Without it each message starts a second later, so it is not worth more than one try a minute."""
+        if (self._copied is not None and self._copied.ended() is None) or time.monotonic() < self._due:
+            return
+        if self._copied is not None:
+            self._say(f"the process that messages are copied from ended ({self._copied.ended()}) and is started again")
+        self._due = time.monotonic() + STEADY
+        command = [sys.executable, "-P", str(Path(forked_clientapp.__file__)), str(self._folder / FORKS)]
+        self._copied = Program(command, home=self._folder.parent, environment=self._environment, say=self._say)
+
     def stop(self) -> None:
-        for program in self._running.values():
+        for program in (*self._running.values(), *filter(None, [self._copied])):
             program.stop()
         self._running.clear()
+        self._copied = None
 
 
-def _programs(folder: Path) -> Path:
+def _programs(folder: Path, forks: Path) -> Path:
     """`folder`, with the `flwr-clientapp` that a SuperNode finds there by name and starts for each message."""
     make_private_folder(folder)
     program = folder / "flwr-clientapp"
-    # -P: nothing is imported from the program's folder.
-    line = shlex.join([sys.executable, "-P", str(Path(quick_clientapp.__file__))])
+    # -I, -S: neither the program's folder nor the installed packages are looked at.
+    line = shlex.join([sys.executable, "-I", "-S", str(Path(ask_clientapp.__file__)), str(forks)])
     program.write_text(f'#!/bin/sh\nexec {line} "$@"\n', encoding="utf-8")
     program.chmod(0o700)
     return folder
