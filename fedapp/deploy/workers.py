@@ -43,9 +43,8 @@ class Workers:
         for left in self._folder.iterdir():  # from a SuperNode that was killed
             left.unlink()
         self._environment[FOLDER] = str(self._folder)
-        self._environment["PATH"] = (
-            f"{_programs(state / 'bin', self._folder / FORKS)}{os.pathsep}{self._environment.get('PATH', '')}"
-        )
+        programs = _programs(state / "bin", self._folder / FORKS)
+        self._environment["PATH"] = f"{programs}{os.pathsep}{self._environment.get('PATH', '')}"
 
     @property
     def environment(self) -> Mapping[str, str]:
