@@ -169,7 +169,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--trusted-entities", type=Path, metavar="FILE", help="take only apps that these signed")
     made.add_argument("--keep", type=Path, help="where features, heads and results are kept (<folder>/keep)")
     made.add_argument("--weights", type=Path, metavar="FOLDER", help="where files of pretrained weights are taken from")
-    made.add_argument("--cold", action="store_true", help="keep no process ready: less memory, seconds more for each message")
+    made.add_argument("--cold", action="store_true", help="no process kept ready: less memory, seconds more a message")
     made.add_argument("--node-config", nargs="+", default=[], metavar="KEY=VALUE", help="more of it, for the ClientApp")
     return made
 
