@@ -161,8 +161,11 @@ def _as_dataset(columns: Mapping[str, Any]) -> "Dataset":
                 return super().__getitem__(key)
             if key not in self.arrays:
                 others = known([name for name in self.arrays if name != "row"])
+                what = "the data have no such column"
+                if key == "label" and "target" not in self.arrays:
+                    what = "an example has several labels at once, so that no one of them splits the data"
                 raise ConfigError(
-                    f"partition.partition_by={key!r}: the data have no such column; they have {others}. Choose one of"
+                    f"partition.partition_by={key!r}: {what}; they have {others}. Choose one of"
                     " them, name a further one in data.group, or set partition=iid"
                 )
             return self.arrays[key]

@@ -48,6 +48,8 @@ class Schema:
     `impute` says that inputs may hold NaN, which the input layer replaces by the feature's mean. `vocabulary` is how
     many tokens there are where inputs are token indices; 0 means that inputs are numbers. `steps` is how many steps of
     time there are of each feature, which then follow each other in `features`; 0 means that there is no time.
+    `labels` names those of which an example has any number at once, in the order of the columns of targets; then there
+    are no classes.
     """
 
     input_shape: tuple[int, ...]
@@ -57,15 +59,18 @@ class Schema:
     impute: bool = False
     vocabulary: int = 0
     steps: int = 0
+    labels: tuple[str, ...] = ()
 
     @property
     def num_outputs(self) -> int:
-        """Width of the model's head: the number of classes, or 1 for regression."""
-        return len(self.classes) or 1
+        """Width of the model's head: the number of classes or labels, or 1 for regression."""
+        return len(self.labels) or len(self.classes) or 1
 
     @property
     def kind(self) -> str:
         """The kind of task that the data is for: an option of conf/task/kind/. A subclass may name another one."""
+        if self.labels:
+            return "multilabel"
         return "classification" if self.classes else "regression"
 
     @property
@@ -93,7 +98,7 @@ def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
 @dataclass(frozen=True)
 class Examples:
     """n examples: `inputs` (n, *input_shape) float32 or uint8, or int64 for tokens; `targets` as the task says, such as
-    (n,) int64 for classes and (n,) float32 for numbers.
+    (n,) int64 for classes, (n,) float32 for numbers and (n, labels) float32 of 0 and 1 for several labels at once.
 
     Where there are `groups` (n,) int64, such as a number for each patient, no split separates examples of one; where
     there are `times` (n,) float64, what is held out comes last.

@@ -112,6 +112,7 @@ def _facts(saved: Saved, dtype: torch.dtype) -> dict[str, object]:
         "input_dtype": str(dtype).removeprefix("torch."),
         "features": list(saved.schema.features),
         "classes": list(saved.schema.classes),
+        "labels": list(saved.schema.labels),
         "model_sha256": saved.sha256,
     }
 

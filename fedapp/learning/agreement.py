@@ -17,7 +17,8 @@ class Agreement:
     """`setting` asks for it; `what` of a client's data is told; `remedy` is what to set where that may not leave it.
 
     `values` makes (n, width) of training examples, whose means and deviations the clients tell. `take` puts those over
-    all clients, (width,), into the whole model. `shares`: each example has a 1 in one column and a 0 in the others.
+    all clients, (width,), into the whole model. `shares`: of each so many
+    columns an example has a 1 in one and a 0 in the others; 0: they are no shares.
     """
 
     setting: str
@@ -26,7 +27,7 @@ class Agreement:
     width: int
     values: Callable[[Examples], Tensor]
     take: Callable[[nn.Module, Tensor, Tensor], None]
-    shares: bool = False
+    shares: int = 0
 
 
 def of_inputs(schema: Schema) -> Agreement:
@@ -61,7 +62,11 @@ def of_targets(layer: OutputLayer) -> Agreement:
 
 
 def share_columns(agreements: Sequence[Agreement]) -> tuple[slice, ...]:
-    """Which columns of all agreements' values together are shares."""
-    ends = [sum(agreement.width for agreement in agreements[: place + 1]) for place in range(len(agreements))]
-    pairs = zip(agreements, ends, strict=True)
-    return tuple(slice(end - agreement.width, end) for agreement, end in pairs if agreement.shares)
+    """Which columns of all agreements' values together are the shares of a whole."""
+    found, start = list[slice](), 0
+    for agreement in agreements:
+        end = start + agreement.width
+        if agreement.shares:
+            found += [slice(at, at + agreement.shares) for at in range(start, end, agreement.shares)]
+        start = end
+    return tuple(found)

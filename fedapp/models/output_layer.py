@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedapp.models.shared_state import always_shared
 
-__all__ = ["ClassWeights", "OutputLayer", "TargetScale"]
+__all__ = ["ClassWeights", "LabelWeights", "OutputLayer", "TargetScale"]
 
 
 class OutputLayer(nn.Module):
@@ -22,7 +22,7 @@ class OutputLayer(nn.Module):
     `setting`, `what` and `remedy`: as in fedapp.learning.agreement."""
 
     width: int
-    shares: ClassVar[bool] = False
+    shares: int = 0
     setting: ClassVar[str]
     what: ClassVar[str]
     remedy: ClassVar[str]
@@ -33,7 +33,7 @@ class OutputLayer(nn.Module):
 
     @abstractmethod
     def values(self, targets: Tensor) -> Tensor:
-        """(n, width) whose means and deviations over all clients are wanted, of targets (n,)."""
+        """(n, width) whose means and deviations over all clients are wanted, of targets (n, ...)."""
 
     @abstractmethod
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
@@ -85,7 +85,6 @@ class ClassWeights(OutputLayer):
     so that each class counts alike and the mean weight of an example is 1. A class that nobody has weighs nothing.
     """
 
-    shares = True
     setting = "task.loss.class_weights=balanced"
     what = "the counts by class"
     remedy = "task.loss.class_weights={<class>: <weight>, ...}, of public frequencies"
@@ -94,6 +93,7 @@ class ClassWeights(OutputLayer):
     def __init__(self, classes: int, given: Sequence[float] | None = None) -> None:
         super().__init__()
         self.width, self._classes = 0 if given is not None else classes, classes
+        self.shares = classes
         self.register_buffer("weights", torch.ones(classes) if given is None else torch.tensor(list(given)).float())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,3 +110,42 @@ class ClassWeights(OutputLayer):
         present = mean > 0
         balanced = 1 / (present.sum() * torch.where(present, mean, 1.0))
         self.weights.copy_(torch.where(present, balanced, 0.0))
+
+
+class LabelWeights(OutputLayer):
+    """Logits (B, labels) as they are; `weights` (2, labels) says how much it counts in the loss that an example does
+    not have a label, and that it has it.
+
+    Without `given`, which are of having it, they are balanced: one over twice the share of all training examples that
+    do so, so that both count alike and the mean weight of an example is 1. What all examples have, or none, counts 1.
+    """
+
+    setting = "task.loss.class_weights=balanced"
+    what = "the counts by label"
+    remedy = "task.loss.class_weights={<label>: <weight>, ...}, of public frequencies"
+    weights: Tensor
+
+    def __init__(self, labels: int, given: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.width, self.shares = 0 if given is not None else 2 * labels, 2
+        self.register_buffer("weights", torch.ones(2, labels))
+        if given is not None:
+            self.weights[1] = torch.tensor(list(given))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def of(self, targets: Tensor) -> Tensor:
+        """(B, labels) of 0 and 1 (B, labels)."""
+        without, having = self.weights.to(targets.device)
+        weights: Tensor = without + (having - without) * targets
+        return weights
+
+    def values(self, targets: Tensor) -> Tensor:
+        """(n, 2 * labels): label by label, whether an example does not have it, and whether it has it."""
+        return torch.stack([1 - targets, targets], 2).flatten(1)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        shares = mean.view(-1, 2).T
+        told = (shares > 0).all(0)
+        self.weights.copy_(torch.where(told, 0.5 / torch.where(told, shares, 1.0), 1.0))

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from fedapp.report.by_label import labels_table
 from fedapp.report.canvas import COLORS, DARK, to_png, to_svg
 from fedapp.report.gallery import PLOT_NAMES, Plot, draw_plots
 from fedapp.report.party_plot import parties_table
@@ -64,6 +65,7 @@ def _render(run: RunData, plots: tuple[Plot, ...]) -> str:
         plots=[_drawing(plot) for plot in plots],
         warnings=warnings_table(run),
         parties=parties_table(run),
+        labels=labels_table(run),
         privacy=privacy_table(run),
         rounds=rounds_table(run),
         rejections=rejections_table(run),

@@ -117,6 +117,7 @@ PAGE = f"""{_TABLE}<!doctype html>
 </div>
 {{% endif %}}
 {{{{ show("Parties", parties) }}}}
+{{{{ show("Labels", labels) }}}}
 {{{{ show("Privacy", privacy, "words") }}}}
 {{{{ show("Rounds", rounds) }}}}
 {{{{ show("Rejections", rejections, "words") }}}}

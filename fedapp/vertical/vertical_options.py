@@ -55,6 +55,11 @@ def vertical_options(config: Config) -> VerticalOptions:
     fusion: Fusion = instantiate("vertical.fusion", config.vertical.fusion)
     privacy: LabelPrivacy = instantiate("vertical.label_privacy", config.vertical.label_privacy)
     task = build_task(config, parties.schema())
+    if task.schema.labels:
+        raise ConfigError(
+            f"task=vertical: predicts one label or number, and the data has several labels at once"
+            f" ({', '.join(task.schema.labels)}). Name one column in data.label, or take task=horizontal"
+        )
     privacy.check(task)
     label_party = config.vertical.label_party or parties.labelled
     names = tuple(sorted(parties.party_names))

@@ -71,6 +71,7 @@ def test_both_formats_work_where_there_is_no_fedapp(tmp_path: Path, capsys: pyte
         "input_dtype": "uint8",
         "features": [],
         "classes": ["sound", "defective"],
+        "labels": [],
         "model_sha256": state_sha256(whole.state_dict()),
     }
     assert onnx_facts == {k: v if isinstance(v, str) else json.dumps(v) for k, v in script_facts.items()}

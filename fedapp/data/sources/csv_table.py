@@ -22,6 +22,7 @@ from fedapp.data.tables.infer import Given, classes_of, infer_kinds
 from fedapp.data.tables.judge import table_findings
 from fedapp.data.tables.match import Blanks
 from fedapp.data.tables.numerals import DECIMALS, THOUSANDS
+from fedapp.data.tables.several_labels import SeveralLabels, check_labels, listed_labels
 from fedapp.data.tables.sheet import Form
 from fedapp.data.tables.sites import site_files
 from fedapp.data.tables.table import DataTable
@@ -35,6 +36,9 @@ __all__ = ["CsvTable"]
 class CsvTable(DataSource):
     """Rows of a CSV or Parquet file with names of columns, as examples.
 
+    `label` is a column; or several of 0 and 1, each a label that a row has or not; or with `label_separator` a column
+    that lists any number of labels, where `no_label` stands for none.
+
     `path` is the whole table of a simulation, also as a folder or a pattern of files, one a site: then a column `site`
     names each row's, unless the files have one. `test_path` is the server's held-out table (None: `test_fraction` of
     `path`). A device names its own file in its node-config. `numeric`, `dates`, `categorical` (column to categories)
@@ -47,8 +51,10 @@ class CsvTable(DataSource):
     say how cells are written; None: as each file shows. Raises ConfigError for settings that contradict each other.
     """
 
-    label: str
+    label: str | Sequence[str]
     path: str | None = None
+    label_separator: str | None = None
+    no_label: str | None = None
     classes: Sequence[str | int] | None = None
     numeric: Sequence[str] | None = None
     categorical: Mapping[str, Sequence[str | int]] | None = None
@@ -92,7 +98,7 @@ class CsvTable(DataSource):
         named = self._named
         check_roles(
             [
-                ("data.label", [self._label]),
+                ("data.label", self._label_columns),
                 *((key, [name]) for name, key in self._split_columns.items()),
                 ("data.numeric", named.numeric or ()),
                 ("data.dates", named.dates or ()),
@@ -106,6 +112,7 @@ class CsvTable(DataSource):
             raise ConfigError("data.numeric=[], data.categorical={}: no feature is left. Name at least one column")
         if not self.regression:
             named_classes(self.classes)
+        check_labels(self.label, self.label_separator, self.no_label, self.classes, self.regression)
 
     def _check_form(self) -> None:
         if self.delimiter is not None and len(delimiters.NAMES.get(self.delimiter, self.delimiter)) != 1:
@@ -155,7 +162,8 @@ class CsvTable(DataSource):
             offset = tuple(float(means.get(name, 0.0)) for name in columns.features)
             scaling = Scaling("fixed", offset, tuple(float(deviations.get(name, 1.0)) for name in columns.features))
         impute = self.missing == "mean"
-        return Schema((len(columns.features),), columns.classes, columns.features, scaling, impute)
+        labels = () if columns.several is None else columns.several.names
+        return Schema((len(columns.features),), columns.classes, columns.features, scaling, impute, labels=labels)
 
     def pooled(self) -> Pooled:
         if self.path is None:
@@ -182,8 +190,15 @@ class CsvTable(DataSource):
             "dates": list(columns.dates),
             "categorical": {column: list(values) for column, values in columns.categorical.items()},
             "as_category": [],
-            "classes": None if self.regression else list(columns.classes),
+            "classes": self._settled_classes,
         }
+
+    @property
+    def _settled_classes(self) -> list[str] | None:
+        if self.regression or not isinstance(self.label, str):
+            return None
+        several = self._columns.several
+        return list(self._columns.classes if several is None else several.names)
 
     def findings(self) -> Findings:
         if self.path is None:
@@ -209,11 +224,11 @@ class CsvTable(DataSource):
     def _read(self, file: str | Path, *expected: str) -> DataTable:
         """`expected` are columns that must be there: the label, unless some are named."""
         path = Path(file).expanduser()
-        form = self._form(*(expected or [self._label]))
+        form = self._form(*(expected or self._label_columns))
         return DataTable.of(str(file), [read_sheet(one, form, site) for site, one in site_files(path).items()])
 
     def table_form(self) -> tuple[Columns, Form] | None:
-        return replace(self._columns, label=None, classes=()), self._form()
+        return replace(self._columns, label=None, classes=(), several=None), self._form()
 
     def _form(self, *expected: str) -> Form:
         delimiter = self.delimiter and delimiters.NAMES.get(self.delimiter, self.delimiter)
@@ -230,8 +245,13 @@ class CsvTable(DataSource):
         return Blanks(tuple(clean(str(value)) for value in (*self.missing_values, *self.more_missing_values)))
 
     @property
-    def _label(self) -> str:
-        return clean(self.label)
+    def _label(self) -> str | None:
+        """The one column of the label; None: several labels at once."""
+        return clean(self.label) if isinstance(self.label, str) and self.label_separator is None else None
+
+    @property
+    def _label_columns(self) -> tuple[str, ...]:
+        return (clean(self.label),) if isinstance(self.label, str) else names(self.label, "data.label", at_least=2)
 
     @property
     def _groups(self) -> tuple[str, ...]:
@@ -251,24 +271,44 @@ class CsvTable(DataSource):
     @cached_property
     def _columns(self) -> Columns:
         named = self._named
-        classes = () if self.regression else named_classes(self.classes)
+        classes = () if self.regression or not isinstance(self.label, str) else named_classes(self.classes)
         kinds = named.complete()
         if kinds is None or classes is None:
             table = self._table_to_infer_from(named, classes)
-            left_out = (self._label, *self._groups, *self._ignored, *table.own_columns)
+            left_out = (*self._label_columns, *self._groups, *self._ignored, *table.own_columns)
             table.check(*left_out)
             kinds = kinds or infer_kinds(table, named, left_out)
-            classes = classes_of(table, self._label, named) if classes is None else classes
+            classes = self._found_classes(table, named) if classes is None else classes
         return Columns(
             self._label,
             kinds.numeric,
             kinds.categorical,
-            classes,
+            classes if self._label is not None else (),
             self.missing,
             self._blanks,
             kinds.dates,
             self.ignore_case,
+            self._several(classes),
         )
+
+    def _found_classes(self, table: DataTable, named: Given) -> tuple[str, ...]:
+        column = self._label_columns[0]
+        if self.label_separator is None:
+            return classes_of(table, column, named)
+        return listed_labels(table, column, self.label_separator, self._none, named)
+
+    def _several(self, listed: tuple[str, ...]) -> SeveralLabels | None:
+        """`listed`: the labels of a column of lists."""
+        columns = self._label_columns
+        if self._label is not None:
+            return None
+        if self.label_separator is None:
+            return SeveralLabels(columns, self._blanks)
+        return SeveralLabels(listed, self._blanks, columns[0], self.label_separator, self._none, self.ignore_case)
+
+    @property
+    def _none(self) -> str | None:
+        return None if self.no_label is None else clean(self.no_label)
 
     @cached_property
     def _named(self) -> Given:

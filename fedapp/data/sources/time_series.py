@@ -73,7 +73,7 @@ class TimeSeries(CsvTable):
             )
             scaling = Scaling(scaling.kind, offsets, scales)
         if self.lag_label:
-            columns = (*columns, self._label)
+            columns = (*columns, *self._label_columns)
         features = tuple(f"{name}[-{lag + self.horizon}]" for name in columns for lag in lags)
         return replace(rows, input_shape=(len(features),), features=features, scaling=scaling, steps=len(lags))
 
@@ -82,10 +82,10 @@ class TimeSeries(CsvTable):
         columns = self._columns
         needed = [clean(name) for name in (self.time, self.series) if name is not None]
         table = self._read(path, *columns.inputs, *needed)
-        table.check(*needed, *([self._label] if self.lag_label else []))
+        table.check(*needed, *(self._label_columns if self.lag_label else []))
         rows, names = columns.unlabelled(table)
         if self.lag_label:
-            past = torch.from_numpy(table.numbers(self._label).astype(np.float32))
+            past = torch.from_numpy(table.numbers(self._label_columns[0]).astype(np.float32))
             rows = torch.cat([rows, past.unsqueeze(1)], dim=1)
         found = self._windows(table, horizon=0)
         return _flat(rows, found), [names[row] for row in found.targets]

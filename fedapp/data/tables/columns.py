@@ -13,6 +13,7 @@ from fedapp.common.errors import DataError
 from fedapp.data.checks import known
 from fedapp.data.source import Examples
 from fedapp.data.tables.match import Blanks, Matcher
+from fedapp.data.tables.several_labels import SeveralLabels
 from fedapp.data.tables.table import DataTable
 
 __all__ = ["Columns", "Missing"]
@@ -23,7 +24,7 @@ Missing = Literal["error", "drop", "mean"]
 @dataclass(frozen=True)
 class Columns:
     """The columns in use: `numeric` ones, `dates`, then the one-hot `categorical` ones, and `label` (None: there is
-    none).
+    none, or `several` at once).
 
     `classes` empty: regression. `blanks` are the texts that count as a missing value, `missing` says what to do
     about one. With `ignore_case` classes and categories are found whatever their case and separators. A row is given
@@ -38,11 +39,24 @@ class Columns:
     blanks: Blanks
     dates: tuple[str, ...] = ()
     ignore_case: bool = False
+    several: SeveralLabels | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns that labels are made from."""
+        if self.several is not None:
+            return self.several.columns
+        return () if self.label is None else (self.label,)
 
     @property
     def features(self) -> tuple[str, ...]:
         one_hot = (f"{column}={value}" for column, values in self.categorical.items() for value in values)
         return (*self.numeric, *self.dates, *one_hot)
+
+    @property
+    def lists(self) -> bool:
+        """Whether one column lists several labels."""
+        return self.several is not None and bool(self.several.separator)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -51,12 +65,12 @@ class Columns:
 
     @property
     def used(self) -> tuple[str, ...]:
-        return (*(() if self.label is None else (self.label,)), *self.inputs)
+        return (*self.labels, *self.inputs)
 
     def unlabelled(self, table: DataTable) -> tuple[Tensor, list[str]]:
         """The rows as inputs (n, features) float32, and each one's number in a spreadsheet. A label may be there or
         not, and is not looked at; else as in training."""
-        features = replace(self, label=None)
+        features = replace(self, label=None, several=None)
         table.check(*features.used)
         table = features.complete(table)
         return features._inputs(table), [str(row) for row in table.rows]
@@ -71,12 +85,12 @@ class Columns:
         return kept
 
     def encode(self, table: DataTable, *others: str) -> Examples:
-        """The rows as inputs (n, features) float32 and targets (n,) int64, or float32 for regression. The `others` are
-        not encoded, but every row must have a value there."""
+        """The rows as inputs (n, features) float32 and targets: (n,) int64, float32 for regression, or (n, labels)
+        float32 of 0 and 1. The `others` are not encoded, but every row must have a value there."""
         for column in others:
             self._check_filled(table, column, "Fill it in, or set data.missing=drop")
         inputs = self._inputs(table)
-        return Examples(inputs, torch.from_numpy(self._targets(table, str(self.label))))
+        return Examples(inputs, torch.from_numpy(self._targets(table)))
 
     def _inputs(self, table: DataTable) -> Tensor:
         # Column by column in memory: rows of many columns would be written one value a cache line.
@@ -104,8 +118,13 @@ class Columns:
         )
         return codes
 
-    def _targets(self, table: DataTable, label: str) -> NDArray[np.int64] | NDArray[np.float32]:
-        self._check_filled(table, label, "A label cannot be guessed: fill it in, or set data.missing=drop")
+    def _targets(self, table: DataTable) -> NDArray[np.int64] | NDArray[np.float32]:
+        none = "; or, if it says that a row has no label, name it in data.no_label" if self.lists else ""
+        for label in self.labels:
+            self._check_filled(table, label, f"A label cannot be guessed: fill it in, or set data.missing=drop{none}")
+        if self.several is not None:
+            return self.several.targets(table)
+        label = str(self.label)
         if not self.classes:
             return self._finite(table, label)
         codes = Matcher(self.classes, self.ignore_case).codes(table.column(label))
@@ -143,5 +162,7 @@ class Columns:
 
     def _blank(self, table: DataTable, name: str) -> NDArray[np.bool_]:
         """Where a value is missing. A blank that is listed as a class or category, such as "NA", is a value."""
+        if self.several is not None and name in self.several.columns:
+            return table.column(name).blank(self.several.blanks_of(name))
         listed = self.categorical.get(name, self.classes if name == self.label else ())
         return table.column(name).blank(self.blanks.without(listed))

@@ -15,7 +15,7 @@ from fedapp.data.tables.match import Blanks
 from fedapp.data.tables.table import DataTable
 from fedapp.data.tables.text import look
 
-__all__ = ["Given", "Kinds", "classes_of", "infer_kinds"]
+__all__ = ["Given", "Kinds", "classes_of", "distinct", "infer_kinds"]
 
 UNITS = re.compile(r"([$€£¥<>~≈±]?)\s*[+-]?\d[\d.,' ]*\s*([^\d\s]{0,8})")
 MANY = 10  # distinct numbers with one unit; fewer may be names, such as "stage 1"
@@ -153,15 +153,15 @@ def _categories(table: DataTable, name: str, given: Given) -> tuple[str, ...]:
         f"leave the column out by {pasted('data.ignore', [name])}{together}; or raise data.max_categories, or list"
         " those that count in data.categorical"
     )
-    return _distinct(table, name, given, remedy)
+    return distinct(table, name, table.column(name).filled(given.blanks), given, remedy)
 
 
-def _distinct(table: DataTable, name: str, given: Given, remedy: str) -> tuple[str, ...]:
-    """The distinct values of a column, sorted by number where all are whole numbers, else by text.
+def distinct(table: DataTable, name: str, texts: Iterable[str], given: Given, remedy: str) -> tuple[str, ...]:
+    """The distinct `texts` of a column, sorted by number where all are whole numbers, else by text.
 
     Raises DataError, ending with `remedy`, where there are too many.
     """
-    found = sorted(table.column(name).filled(given.blanks))
+    found = sorted(set(texts))
     if given.ignore_case:
         found = list({look(text): text for text in reversed(found)}.values())
     if len(found) > given.limit:
@@ -184,7 +184,7 @@ def classes_of(table: DataTable, label: str, given: Given) -> tuple[str, ...]:
     remedy = (
         "list them in data.classes, raise data.max_categories, or set data.regression=true if the label is a number"
     )
-    classes = _distinct(table, label, given, remedy)
+    classes = distinct(table, label, table.column(label).filled(given.blanks), given, remedy)
     if len(classes) < 2:
         raise DataError(f"{table.name}: column {label!r} holds {known(classes)}; a label needs two classes")
     fits = np.array([_plain(text) for text in table.column(label).texts], dtype=bool)[table.column(label).codes][filled]

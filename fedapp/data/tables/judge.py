@@ -10,6 +10,7 @@ from fedapp.common.override_text import pasted
 from fedapp.data.checks import known
 from fedapp.data.findings import Findings
 from fedapp.data.tables.columns import Columns
+from fedapp.data.tables.several_labels import SeveralLabels
 from fedapp.data.tables.table import DataTable
 from fedapp.data.tables.text import alike, look
 
@@ -54,7 +55,10 @@ def _facts(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[st
     said = sorted({said for sheet in table.sheets for said in sheet.said})
     said += [f"{marks} in {', '.join(names[:LISTED])}{_more(len(names))}" for marks, names in _marked(table).items()]
     facts += [f"written     {'; '.join(said)}"] if said else []
-    facts.append(f"label       {columns.label}: {_label(table, columns)}")
+    if columns.several is None:
+        facts.append(f"label       {columns.label}: {_label(table, columns)}")
+    else:
+        facts.append(_labels(table, columns.several))
     if columns.numeric:
         facts.append(f"numbers     {_listed(columns.numeric)}")
     if columns.dates:
@@ -95,6 +99,28 @@ def _label(table: DataTable, columns: Columns) -> str:
     return ", ".join(f"{name} ({counts[name]})" for name in columns.classes[:LISTED]) + _more(len(columns.classes))
 
 
+def _labels(table: DataTable, several: SeveralLabels) -> str:
+    counts = several.counts(table)
+    named = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:LISTED])
+    where = f"between {several.separator!r} in {several.column}" if several.separator else "a column each"
+    return f"labels      {len(counts)}, any number at once, {where}: {named}{_more(len(counts))}"
+
+
+def _rare_labels(counts: Mapping[str, int], rows: int) -> list[str]:
+    """Labels that a model can leave out, and still be right nearly always; and those that tell nothing."""
+    warnings = []
+    if same := [name for name, count in counts.items() if count in (0, rows)]:
+        warnings.append(f"labels {known(same)}: every row has it, or none, so that nothing can be learnt of it")
+    rare = [f"{name!r} ({100 * count / rows:.2g} %)" for name, count in counts.items() if 0 < count < RARE * rows]
+    if rare:
+        warnings.append(
+            f"labels {', '.join(rare[:LISTED])}{_more(len(rare))}: rare, so that other labels decide most metrics. Look"
+            " at task.metrics=[label_average_precision], and give them weight by task/loss=binary_cross_entropy"
+            " task.loss.class_weights=balanced"
+        )
+    return warnings
+
+
 def _listed(names: Sequence[str]) -> str:
     return f"{len(names)}: {', '.join(names[:LISTED])}{_more(len(names))}"
 
@@ -105,8 +131,11 @@ def _more(count: int) -> str:
 
 def _warnings(table: DataTable, columns: Columns, groups: Sequence[str]) -> list[str]:
     warnings = []
-    for name, values in [(str(columns.label), columns.classes), *columns.categorical.items()]:
-        what = "classes" if name == columns.label else "categories"
+    named = {str(columns.label): columns.classes}
+    if columns.several is not None:
+        named = {columns.several.column: columns.several.names} if columns.lists else {}
+    for name, values in [*named.items(), *columns.categorical.items()]:
+        what = "labels" if columns.lists and name in named else "classes" if name in named else "categories"
         for group in [] if columns.ignore_case else alike(values):
             warnings.append(
                 f"column {name!r}: {known(group)} look alike, and are {what} of their own. Correct the cells, or set"
@@ -123,6 +152,8 @@ def _warnings(table: DataTable, columns: Columns, groups: Sequence[str]) -> list
 
 def _rare(table: DataTable, columns: Columns) -> list[str]:
     """Classes that a model can leave out, and still be right nearly always."""
+    if columns.several is not None:
+        return _rare_labels(columns.several.counts(table), len(table))
     counts = Counter(table.column(str(columns.label)).values()) if columns.classes else Counter()
     total = sum(counts[name] for name in columns.classes)
     found = [name for name in columns.classes if 0 < counts[name] < RARE * total]
@@ -140,7 +171,7 @@ def _identities(table: DataTable, columns: Columns, groups: Sequence[str]) -> li
     features, numeric = {*columns.numeric, *columns.categorical}, set(columns.numeric)
     single, repeated, codes = [], [], []
     for name in table.names:
-        if name == columns.label or name in groups or name in table.own_columns:
+        if name in columns.labels or name in groups or name in table.own_columns:
             continue
         texts = table.column(name).texts
         named, count = IDENTITY.search(name) is not None, len(texts)
