@@ -12,7 +12,8 @@ data, model or task among them they change experiment=audit. All clients take pa
 weight, and every client is given its share of the data anew.
 
 For task=vertical it attacks the labels, as a party without them sees gradients and embeddings: without protection and
-with each option of vertical.label_privacy. The result is in audit.json.
+with each option of vertical.label_privacy; and the embeddings of single parties, as the label party finds them in what
+it is sent, without masks and out of masked sums. The result is in audit.json.
 
     python scripts/audit.py task=vertical federation.num_rounds=5
     python scripts/audit.py experiment=flights_vertical federation.num_rounds=2
@@ -40,9 +41,11 @@ from rich.table import Table
 from fedapp.audit.arms import Setting
 from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
+from fedapp.audit.embedding_attack import audit_embeddings
 from fedapp.audit.label_attacks import audit_labels
 from fedapp.common.errors import FedappError
 from fedapp.config import by_group, compose
+from fedapp.vertical.vertical_options import vertical_options
 
 FEW = 16
 PROTECTIONS = (
@@ -52,6 +55,7 @@ PROTECTIONS = (
     "vertical/label_privacy=label_dp",
     "vertical/label_privacy=label_dp vertical.label_privacy.epsilon=3",
 )
+FUSIONS = ("vertical/fusion=concat", "vertical/fusion=sum vertical.fusion.masked=true")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -135,7 +139,7 @@ def show(console: Console, audited: Sequence[Audited], size: Size) -> None:
 
 
 def audit_parties(console: Console, overrides: Sequence[str], directory: Path) -> int:
-    """Attack the labels of a vertical run, under each option that protects them."""
+    """Attack the labels of a vertical run, under each option that protects them, and single parties' embeddings."""
     if directory.exists() and any(directory.iterdir()):
         raise FedappError(f"--output {directory}: is not empty")
     table = Table("label privacy", "norm", "direction", "completion", "held out", box=SIMPLE_HEAD, padding=(0, 1))
@@ -147,10 +151,26 @@ def audit_parties(console: Console, overrides: Sequence[str], directory: Path) -
         figures = (found.norm, found.direction, found.completion)
         held_out = ", ".join(f"{metric} {value:.4f}" for metric, value in found.metrics.items())
         table.add_row(found.name, *(f"{figure:.3f}" for figure in figures), held_out)
+    fused = Table("fusion", "party", "times each", "share found", "held out", box=SIMPLE_HEAD, padding=(0, 1))
+    embeddings = []
+    masks = len(vertical_options(compose([*overrides, FUSIONS[0]])).names) > 2  # a mask needs two parties
+    for name in FUSIONS if masks else FUSIONS[:1]:
+        audited = audit_embeddings(compose([*overrides, *name.split()]), name.partition("=")[2].partition(" ")[0])
+        embeddings.append(asdict(audited))
+        held_out = ", ".join(f"{metric} {value:.4f}" for metric, value in audited.metrics.items())
+        for party, share in audited.found.items():
+            fused.add_row(audited.name, party, f"{audited.repeated[party]:.1f}", f"{share:.3f}", held_out)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "audit.json").write_text(json.dumps({"overrides": list(overrides), "labels": rows}, indent=2) + "\n")
+    found_all = {"overrides": list(overrides), "labels": rows, "embeddings": embeddings}
+    (directory / "audit.json").write_text(json.dumps(found_all, indent=2) + "\n")
     console.print("AUC of attacks on training labels (0.5: nothing is learnt), and the model's metrics", soft_wrap=True)
     console.print(table)
+    console.print(
+        "Share of the variance of single embeddings that the label party finds (1: all but for a constant), and how"
+        " often each entity occurs",
+        soft_wrap=True,
+    )
+    console.print(fused)
     print(f"audit_dir={directory}", flush=True)
     return 0
 

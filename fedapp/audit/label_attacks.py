@@ -1,8 +1,8 @@
-"""What a party without labels learns of them, and the label party of single embeddings: attacks on vertical learning.
+"""What a party without labels learns of them: attacks on vertical learning.
 
 The norm and the direction of gradients (Li et al. 2022, "Label Leakage and Protection in Two-party Split Learning"),
-the completion of a few known labels by the party's own part (Fu et al. 2022, "Label Inference Attacks Against Vertical
-Federated Learning"), and sums of embeddings of entities that repeat.
+and the completion of a few known labels by the party's own part (Fu et al. 2022, "Label Inference Attacks Against
+Vertical Federated Learning").
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fedapp.config import Config
 from fedapp.vertical.pooled import PooledTraining
 from fedapp.vertical.vertical_options import vertical_options
 
-__all__ = ["LabelAudit", "auc", "audit_labels", "by_direction", "by_norm", "completed", "recovered"]
+__all__ = ["LabelAudit", "auc", "audit_labels", "by_direction", "by_norm", "completed"]
 
 Floats = NDArray[np.float64]
 KNOWN = 40  # labels that the attacker knows, for the completion
@@ -91,19 +91,6 @@ def completed(embeddings: Floats, labels: NDArray[np.bool_], seed: int, known: i
     scaler = StandardScaler().fit(embeddings)
     model = LogisticRegression(max_iter=1000).fit(scaler.transform(embeddings[own]), labels[own])
     return auc(model.decision_function(scaler.transform(embeddings[rest])), labels[rest], either=False)
-
-
-def recovered(sums: Floats, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """From sums (n, width) of one embedding of each of two parties, which rows `first` and `second` name, all these
-    embeddings but for a constant (width,) that is added to one party's and taken from the other's, where the pairs
-    connect all rows. By least squares; the first party's first embedding is set to 0."""
-    count, other = int(first.max()) + 1, int(second.max()) + 1
-    system = np.zeros((len(sums), count + other))
-    system[np.arange(len(sums)), first] = 1
-    system[np.arange(len(sums)), count + second] = 1
-    found = np.linalg.lstsq(system, sums, rcond=None)[0]
-    shift = found[0]
-    return found[:count] - shift, found[count:] + shift
 
 
 def auc(scores: Floats, labels: NDArray[np.bool_], *, either: bool = True) -> float:

@@ -88,6 +88,7 @@ class Vertical:
     min_matches: int = bounded(ge=1)
     local_steps: int = bounded(ge=1)
     label_privacy: Any = MISSING
+    predict: str | None = MISSING
 
 
 @dataclass

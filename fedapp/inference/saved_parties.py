@@ -16,7 +16,7 @@ from fedapp.vertical.clear_matching import rows_by_party
 from fedapp.vertical.saved_part import ABOUT, WEIGHTS, SavedPart, load_part
 from fedapp.vertical.split_model import Bottom, LabelHead
 
-__all__ = ["SavedParties", "files_of", "load_parties", "predict_parties"]
+__all__ = ["SavedParties", "files_of", "load_parties", "notes_of", "predict_parties"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def predict_parties(saved: SavedParties, files: Mapping[str, Path]) -> tuple[Pre
         tables[name], places = part.about.reading.read(files[name], name)
         numbers = places if name == about.label_party else numbers
     rows = rows_by_party(tables, about.label_party, about.normalise)
-    notes = _notes(files[about.label_party], rows, numbers, about.unmatched)
+    notes = notes_of(files[about.label_party], rows, numbers, saved.labelled)
     if about.unmatched == "drop":
         kept = torch.stack(list(rows.values())).min(0).values >= 0
         rows = {name: found[kept] for name, found in rows.items()}
@@ -132,8 +132,10 @@ def predict_parties(saved: SavedParties, files: Mapping[str, Path]) -> tuple[Pre
     return Predictions(tuple(map(str, numbers)), saved.labelled.task, saved.predict(tables, rows)), notes
 
 
-def _notes(path: Path, rows: Mapping[str, Tensor], numbers: Sequence[int], unmatched: str) -> list[str]:
-    """By party, which rows it does not have."""
+def notes_of(path: Path, rows: Mapping[str, Tensor], numbers: Sequence[int], part: SavedPart) -> list[str]:
+    """By party, which rows of the label party's file it does not have, and what becomes of them. `rows`: its row of
+    each of them, -1 for none; `part`: the label party's."""
+    unmatched = part.about.unmatched
     effect = {"drop": "left out", "zero": "predicted without that party"}[unmatched]
     found = []
     for name, places in rows.items():

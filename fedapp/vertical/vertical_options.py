@@ -1,5 +1,6 @@
 """The options of a vertical run, and what its config must not ask for."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,11 @@ class VerticalOptions:
 def vertical_options(config: Config) -> VerticalOptions:
     """Raises ConfigError for what cannot work whoever the parties are."""
     _check_unread(config)
+    if config.vertical.predict is not None and not re.fullmatch("[0-9a-f]{16}", config.vertical.predict):
+        raise ConfigError(
+            f"vertical.predict={config.vertical.predict}: must be the name of a run, 16 letters and digits: `run` in"
+            " its summary.json, and the folder in vertical/ of each device's keep-path"
+        )
     source = instantiate("partition", config.partition)
     if not hasattr(source, "deal"):
         raise ConfigError(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from parties import run_parties_in, summary_of
 
-from fedapp.audit.label_attacks import auc, audit_labels, by_direction, by_norm, completed, recovered
+from fedapp.audit.embedding_attack import audit_embeddings, explained, recovered
+from fedapp.audit.label_attacks import auc, audit_labels, by_direction, by_norm, completed
 from fedapp.client.party.label_ledger import LABEL_LEDGER, spend_labels
 from fedapp.common.errors import ConfigError, DataError, ModelError
 from fedapp.config import compose
@@ -74,8 +75,54 @@ def test_sums_of_entities_that_repeat_determine_their_embeddings_up_to_a_constan
     second[12:21], first[12:21] = np.arange(9), 0
     one, other = recovered(planes[first] + hours[second], first, second)
     shift = planes[0]
-    assert np.allclose(one, planes - shift)
-    assert np.allclose(other, hours + shift)
+    assert np.allclose(one, planes - shift, atol=1e-6)
+    assert np.allclose(other, hours + shift, atol=1e-6)
+    assert explained(one, planes) > 1 - 1e-9
+
+
+def test_so_do_those_of_three_parties_of_which_some_lack_entities() -> None:
+    parts = [RANDOM.standard_normal((count, 2)) for count in (6, 5, 4)]
+    rows = [RANDOM.integers(0, len(part), 120) for part in parts]
+    rows[2][:10] = -1
+    sums = sum(np.where(own[:, None] >= 0, part[own], 0.0) for part, own in zip(parts, rows, strict=True))
+    for part, found in zip(parts, recovered(np.asarray(sums), *rows), strict=True):
+        assert explained(found, part) > 1 - 1e-6
+
+
+def test_sums_of_entities_that_occur_once_tell_no_single_embedding_apart() -> None:
+    parts = [RANDOM.standard_normal((100, 3)) for _ in range(2)]
+    places = np.arange(100)
+    for part, found in zip(parts, recovered(parts[0] + parts[1], places, places), strict=True):
+        assert explained(found, part) == pytest.approx(0.5, abs=0.2)  # half of the sum, which is half of its own
+
+
+@pytest.mark.parametrize(
+    ("repeat", "masked", "least", "most"), [(1, True, 0, 0.8), (12, True, 0.99, 1), (1, False, 1, 1)]
+)
+def test_the_audit_finds_the_embeddings_of_entities_that_repeat(
+    tmp_path: Path, repeat: int, masked: bool, least: float, most: float
+) -> None:
+    """240 sales in all, of as many or of fewer persons and shops."""
+    count = 240 // repeat
+    (tmp_path / "people.csv").write_text("person,age\n" + "".join(f"p{i},{RANDOM.random()}\n" for i in range(count)))
+    (tmp_path / "shops.csv").write_text("shop,size\n" + "".join(f"s{i},{RANDOM.random()}\n" for i in range(count)))
+    sales = [(i, i) if repeat == 1 else tuple(RANDOM.integers(0, count, 2)) for i in range(240)]
+    (tmp_path / "sales.csv").write_text(
+        "person,shop,paid,late\n"
+        + "".join(f"p{a},s{b},{RANDOM.random()},{'ny'[i % 2]}\n" for i, (a, b) in enumerate(sales))
+    )
+    files = ",".join(f"{name}:{tmp_path}/{name}.csv" for name in ("people", "shops", "sales"))
+    line = (
+        f"task=vertical data=party_files data.label_party=sales data.label=late data.parties={{{files}}}"
+        f" data.key=person data.keys={{shops:[shop]}} federation.num_rounds=1 vertical.embedding=3 model.hidden=[4]"
+        f" data.test_fraction=0.5 vertical.fusion.masked={masked}"
+    )
+    found = audit_embeddings(compose(line.split()), "x")
+    assert found.entities == 120
+    assert set(found.found) == {"people", "shops"}
+    for party, share in found.found.items():
+        assert least - 1e-9 <= share <= most + 1e-9, (party, share)
+        assert found.repeated[party] >= (1 if repeat == 1 else 4)
 
 
 @pytest.mark.slow  # trains

@@ -1,5 +1,7 @@
 """The stages before training: who takes part, which entities the parties have in common."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -15,7 +17,18 @@ from fedapp.vertical.party_error import PartyError
 from fedapp.vertical.sealing import agree, new_private, open_sealed, public_of, seal
 from fedapp.vertical.session import Party, signed
 
-__all__ = ["align", "blind", "double_blind", "find_matches", "hello", "opened", "sealed"]
+__all__ = [
+    "align",
+    "aligned",
+    "blind",
+    "double_blind",
+    "find_matches",
+    "found_places",
+    "hello",
+    "opened",
+    "sealed",
+    "tell_rows",
+]
 
 
 def hello(run: PartyRun, name: str, client: int, session: str) -> tuple[SessionMember, PartyAnswer]:
@@ -87,7 +100,28 @@ def double_blind(run: PartyRun, member: SessionMember, order: Order) -> PartyAns
 def find_matches(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """The label party finds what it has in common with each other party, chooses the entities to train on and to hold
     out, and tells each party which of its rows these are."""
-    view, table = member.seen(), run.table(member.me.name)
+    table = run.table(member.me.name)
+    places, figures = found_places(run, member, order)
+    for other in places:
+        if (found := figures[f"matched/{other}"]) < run.config.vertical.min_matches:
+            raise ConfigError(
+                f"vertical.min_matches={run.config.vertical.min_matches}: {member.me.name} and {other} have {found}"
+                " identities in common; check the key columns and vertical.normalise, or lower it"
+            )
+    chosen = np.arange(len(table))
+    if run.config.vertical.unmatched == "drop":
+        chosen = chosen[np.all([place >= 0 for place in places.values()], axis=0)]
+    member.rows = _split(run, member, chosen)
+    payloads = tell_rows(member, order, places)
+    member.hidden, member.last = {}, LastBatch()
+    member.learner = build_learner(run, member)
+    counts = {"train": len(member.rows["train"]), "test": len(member.rows["test"]), "parameters": _parameters(member)}
+    return PartyAnswer(member.me.name, payloads=payloads, figures={**figures, **counts})
+
+
+def found_places(run: PartyRun, member: SessionMember, order: Order) -> tuple[dict[str, Rows], dict[str, float]]:
+    """By other party, its row of each row of the label party, -1 for none; and how many these are."""
+    view = member.seen()
     places: dict[str, Rows] = {}
     figures: dict[str, float] = {}
     for other in view.others:
@@ -98,24 +132,17 @@ def find_matches(run: PartyRun, member: SessionMember, order: Order) -> PartyAns
         places[other] = match(hidden, points, doubled, most=run.most)
         found = len(np.unique(places[other][places[other] >= 0]))
         figures |= {f"matched/{other}": found, f"rows/{other}": int((places[other] >= 0).sum())}
-        if found < run.config.vertical.min_matches:
-            raise ConfigError(
-                f"vertical.min_matches={run.config.vertical.min_matches}: {member.me.name} and {other} have {found}"
-                " identities in common; check the key columns and vertical.normalise, or lower it"
-            )
-    chosen = np.arange(len(table))
-    if run.config.vertical.unmatched == "drop":
-        chosen = chosen[np.all([place >= 0 for place in places.values()], axis=0)]
-    member.rows = _split(run, member, chosen)
+    return places, figures
+
+
+def tell_rows(member: SessionMember, order: Order, places: Mapping[str, Rows]) -> list[Payload]:
+    """For each other party, which of its rows are meant: of the entities to train on, then of the others."""
     train, test = member.rows["train"].numpy(), member.rows["test"].numpy()
     payloads = []
-    for other in view.others:
+    for other in member.seen().others:
         content = np.concatenate([[len(train)], places[other][train], places[other][test]]).astype(np.int64)
         payloads.append(sealed(member, order, other, "rows", content.tobytes()))
-    member.hidden, member.last = {}, LastBatch()
-    member.learner = build_learner(run, member)
-    figures |= {"train": len(train), "test": len(test), "parameters": _parameters(member)}
-    return PartyAnswer(member.me.name, payloads=payloads, figures=figures)
+    return payloads
 
 
 def _split(run: PartyRun, member: SessionMember, chosen: Rows) -> dict[str, torch.Tensor]:
@@ -136,6 +163,14 @@ def _split(run: PartyRun, member: SessionMember, chosen: Rows) -> dict[str, torc
 
 def align(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """A party without labels takes which of its rows are meant."""
+    member.rows = aligned(member, order)
+    member.hidden, member.last = {}, LastBatch()
+    member.learner = build_learner(run, member)
+    return PartyAnswer(member.me.name, figures={"parameters": _parameters(member)})
+
+
+def aligned(member: SessionMember, order: Order) -> dict[str, torch.Tensor]:
+    """The rows that the label party has told this one. Raises PartyError for those that it does not have."""
     label_party = member.seen().label_party
     hidden = member.hidden.get(label_party)
     if not isinstance(hidden, Blinded):
@@ -148,10 +183,7 @@ def align(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     if not 0 <= count <= len(places) or ((places < -1) | (places >= most)).any():
         raise PartyError("forged", "row numbers that this party does not have")
     rows = torch.from_numpy(np.where(places >= 0, hidden.rows[places], -1))
-    member.rows = {"train": rows[:count], "test": rows[count:]}
-    member.hidden, member.last = {}, LastBatch()
-    member.learner = build_learner(run, member)
-    return PartyAnswer(member.me.name, figures={"parameters": _parameters(member)})
+    return {"train": rows[:count], "test": rows[count:]}
 
 
 def _parameters(member: SessionMember) -> int:

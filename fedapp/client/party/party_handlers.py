@@ -9,6 +9,7 @@ from flwr.app import Context, RecordDict
 from fedapp.client.party.learners import build_learner
 from fedapp.client.party.matching_stages import align, blind, double_blind, find_matches, hello
 from fedapp.client.party.party_run import PartyRun, hosted_parties, open_party_run
+from fedapp.client.party.prediction_stages import align_new, embed_new, find_new, predict_new
 from fedapp.client.party.session_member import SessionMember, forget, keep, kept, version_of
 from fedapp.client.party.training_stages import judge, judge_labelled, keep_result, restore, train, train_labelled
 from fedapp.common.code_digest import code_digest
@@ -32,6 +33,15 @@ STAGES: dict[str, tuple[Stage | None, Stage | None]] = {
     "judge": (judge_labelled, judge),
     "restore": (restore, restore),
     "keep": (keep_result, keep_result),
+}
+# The same where parts that were kept predict new rows.
+PREDICTION: dict[str, tuple[Stage | None, Stage | None]] = {
+    "blind": (blind, blind),
+    "double": (None, double_blind),
+    "match": (find_new, None),
+    "align": (None, align_new),
+    "embed": (None, embed_new),
+    "predict": (predict_new, None),
 }
 # Parties as this process has them. What is in a SuperNode's state counts; it is read where it is newer.
 LIVE: dict[str, SessionMember] = {}
@@ -96,7 +106,7 @@ def _do(run: PartyRun, context: Context, order: Order, name: str) -> PartyAnswer
     member = _member(run, context, name, order.session)
     if order.number <= member.number:
         raise PartyError("repetition", f"number {order.number} after number {member.number}")
-    stage = STAGES.get(order.stage, (None, None))[0 if member.me.labels else 1]
+    stage = (PREDICTION if run.predicts else STAGES).get(order.stage, (None, None))[0 if member.me.labels else 1]
     if stage is None:
         raise PartyError("wrong stage", f"this party has no part in the stage {order.stage}")
     answer = stage(run, member, order)

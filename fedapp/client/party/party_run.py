@@ -13,12 +13,13 @@ from fedapp.client.own_work import use_threads
 from fedapp.client.storage import Folder, storage_folder
 from fedapp.common.code_digest import code_digest
 from fedapp.common.device_keys import Identity, Peers, read_identity, read_peers
-from fedapp.common.errors import ConfigError, NodeConfigError
+from fedapp.common.errors import ConfigError, DataError, ModelError, NodeConfigError
 from fedapp.common.run_paths import run_directory
 from fedapp.config import Config, compose, maths_sha256, split_overrides
 from fedapp.data.party_table import PartyTable
 from fedapp.data.shards import data_version, hosted_clients, local_data_path
 from fedapp.privacy.limits import OwnLimits, own_limits, whole_limit
+from fedapp.vertical.saved_part import SavedPart, load_part
 from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
 
 __all__ = ["PartyRun", "hosted_parties", "open_party_run", "party_run"]
@@ -33,7 +34,8 @@ MOST_IDENTITIES = 2_000_000  # unless the operator says otherwise (max-identitie
 @dataclass(frozen=True)
 class PartyRun:
     """`digest`: of what is computed, and by which code. `path` and `key`: a device's own file and id-column. `folder`:
-    where it keeps its part. `most`: how many identities it blinds, or raises for others.
+    where it keeps its part. `given_new`: its new rows, where parts that were kept predict them. `most`: how many
+    identities it blinds, or raises for others.
     `most_label_epsilon`: what labels may ever cost; None in a simulation."""
 
     config: Config
@@ -47,7 +49,10 @@ class PartyRun:
     peers: Peers | None
     most: int
     most_label_epsilon: float | None = None
+    given_new: Path | None = None
     _tables: dict[str, PartyTable] = field(default_factory=dict)
+    _parts: dict[str, SavedPart] = field(default_factory=dict)
+    _numbers: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def on_device(self) -> bool:
@@ -55,6 +60,11 @@ class PartyRun:
 
     def table(self, party: str) -> PartyTable:
         """Raises FedappError where the data does not fit."""
+        if party not in self._tables and self.predicts:
+            reading = self.part(party).about.reading
+            if reading is None:
+                raise DataError("predict-path: the data of this run has no form in which new rows lie in files")
+            self._tables[party], self._numbers[party] = reading.read(self.new_file, party)
         if party not in self._tables:
             source, labels = self.options.source, self.options.label_party
             found = (
@@ -64,6 +74,56 @@ class PartyRun:
             )
             self._tables[party] = found
         return self._tables[party]
+
+    @property
+    def predicts(self) -> str:
+        """The run whose parts predict new rows; "" where parts are trained."""
+        return self.config.vertical.predict or ""
+
+    @property
+    def new_file(self) -> Path:
+        """Raises NodeConfigError where the operator has named none."""
+        if self.given_new is None:
+            raise NodeConfigError(
+                "predict-path: the file of new rows; without it this SuperNode takes no part in predictions"
+            )
+        return self.given_new
+
+    def numbers(self, party: str) -> list[int]:
+        """By new row, its number in a spreadsheet."""
+        self.table(party)
+        return self._numbers[party]
+
+    def part(self, party: str) -> SavedPart:
+        """What this party has kept of the run that predicts. Raises FedappError where it has kept none, or the config
+        is of another run."""
+        if party not in self._parts:
+            folder = self.kept(party, self.predicts)
+            assert folder is not None
+            try:
+                found = load_part(folder)
+            except ModelError as error:
+                raise NodeConfigError(f"keep-path: {error}") from None
+            self._check_same(found, party)
+            self._parts[party] = found
+        return self._parts[party]
+
+    def _check_same(self, part: SavedPart, party: str) -> None:
+        about, vertical = part.about, self.config.vertical
+        same = {
+            "party": about.party == party,
+            "data.parties": about.parties == self.options.names,
+            "vertical.label_party": about.label_party == self.options.label_party,
+            "vertical.embedding": about.embedding == vertical.embedding,
+            "vertical.fusion": about.fusion == vertical.fusion,
+            "vertical.normalise": about.normalise == vertical.normalise,
+            "vertical.unmatched": about.unmatched == vertical.unmatched,
+        }
+        if other := [key for key, agrees in same.items() if not agrees]:
+            raise ConfigError(
+                f"vertical.predict={self.predicts}: {', '.join(other)}: not as in that run; give the overrides that it"
+                " was trained with"
+            )
 
     @property
     def ledger_folder(self) -> Path | None:
@@ -89,10 +149,15 @@ def open_party_run(context: Context) -> PartyRun:
 def party_run(overrides: str, node_config: NodeConfig) -> PartyRun:
     """The run of these settings on a SuperNode with this node-config. Raises FedappError."""
     limits, path = own_limits(node_config), local_data_path(node_config)
-    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
+    new = node_config.get("predict-path")
+    if new is not None and not (isinstance(new, str) and new):
+        raise NodeConfigError(f"node-config predict-path={new!r}: must be a path in quotes")
+    given_new = Path(str(new)).expanduser() if new else None
+    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers, given_new))
     key, most = str(node_config.get("id-column", "")), whole_limit(node_config, "max-identities", 1) or MOST_IDENTITIES
     run = _run(overrides, path, key, limits, storage_folder(node_config), most, versions)
-    return replace(run, most_label_epsilon=_most_label_epsilon(node_config) if run.on_device else None)
+    labels = _most_label_epsilon(node_config) if run.on_device else None
+    return replace(run, most_label_epsilon=labels, given_new=given_new)
 
 
 def _most_label_epsilon(node_config: NodeConfig) -> float:
@@ -121,6 +186,10 @@ def _run(
         raise ConfigError(
             f"privacy: this SuperNode's operator asks for differential privacy ({', '.join(limits.keys)}), which"
             " task=vertical does not have"
+        )
+    if config.vertical.predict and path is None:
+        raise ConfigError(
+            "vertical.predict: is for parties on devices; in a simulation use python scripts/predict.py RUN PARTY=FILE"
         )
     options = vertical_options(config)
     identity = read_identity(limits.signing_key) if limits.signing_key is not None else None

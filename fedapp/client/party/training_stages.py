@@ -18,7 +18,16 @@ from fedapp.vertical.parts import Learner
 from fedapp.vertical.party_error import PartyError
 from fedapp.vertical.saved_part import part_sha256
 
-__all__ = ["judge", "judge_labelled", "keep_result", "restore", "train", "train_labelled"]
+__all__ = [
+    "embedding_payload",
+    "judge",
+    "judge_labelled",
+    "keep_result",
+    "received",
+    "restore",
+    "train",
+    "train_labelled",
+]
 
 Seed = tuple[int | str, ...]
 
@@ -31,7 +40,7 @@ def train(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     assert learner.bottom is not None
     values = learner.bottom.embed(rows, _seed(run, member, order.epoch, order.batch))
     member.last = LastBatch(order.number, order.epoch, order.batch)
-    return PartyAnswer(member.me.name, payloads=[_embedding(run, member, order, values)])
+    return PartyAnswer(member.me.name, payloads=[embedding_payload(run, member, order, values)])
 
 
 def _apply(run: PartyRun, member: SessionMember, order: Order) -> None:
@@ -71,14 +80,14 @@ def _step_labelled(run: PartyRun, member: SessionMember, learner: Learner, order
     _pay(run, member)
     batch = _batch(run, member, order.epoch, order.batch)
     rows, targets = member.rows["train"][batch], member.rows["targets"][batch]
-    received = _received(run, member, order, len(batch))
+    others = received(run, member, order, len(batch))
     seed, sent = _seed(run, member, order.epoch, order.batch), None
     for _ in range(run.config.vertical.local_steps):
         learner.part.net.train()
         own = None
         if learner.bottom is not None:
             own = member.me.name, learner.bottom.forward_seeded(rows, seed)
-        loss, gradients, of_received = learner.head.gradients(learner.part, own, received, targets)
+        loss, gradients, of_received = learner.head.gradients(learner.part, own, others, targets)
         if not math.isfinite(loss):
             raise PartyError("out of range", "the loss is not finite; lower optimizer.lr")
         if sent is None:  # the others' are of the model that they have embedded for
@@ -108,7 +117,7 @@ def judge(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     _apply(run, member, order)
     member.last = LastBatch(order.number)
     assert learner.bottom is not None
-    payload = _embedding(run, member, order, learner.bottom.judge(member.rows["test"]))
+    payload = embedding_payload(run, member, order, learner.bottom.judge(member.rows["test"]))
     return PartyAnswer(member.me.name, payloads=[payload], facts=_snapshot(run, member, order))
 
 
@@ -119,7 +128,7 @@ def judge_labelled(run: PartyRun, member: SessionMember, order: Order) -> PartyA
     table, rows = run.table(member.me.name), member.rows["test"]
     assert table.targets is not None
     learner.part.net.eval()
-    parts = _received(run, member, order, len(rows))
+    parts = received(run, member, order, len(rows))
     if learner.bottom is not None:
         parts[member.me.name] = learner.bottom.judge(rows)
     with torch.no_grad():
@@ -180,7 +189,7 @@ def _seed(run: PartyRun, member: SessionMember, epoch: int, batch: int) -> Seed:
     return run.config.run.seed, "dropout", member.me.name, epoch, batch
 
 
-def _embedding(run: PartyRun, member: SessionMember, order: Order, values: Tensor) -> Payload:
+def embedding_payload(run: PartyRun, member: SessionMember, order: Order, values: Tensor) -> Payload:
     """For the label party, under masks shared with the other parties without labels."""
     view = member.seen()
     channels = {other: member.channels[other] for other in view.others if other != member.me.name}
@@ -188,7 +197,7 @@ def _embedding(run: PartyRun, member: SessionMember, order: Order, values: Tenso
     return sealed(member, order, view.label_party, "embedding", content)
 
 
-def _received(run: PartyRun, member: SessionMember, order: Order, count: int) -> dict[str, Tensor]:
+def received(run: PartyRun, member: SessionMember, order: Order, count: int) -> dict[str, Tensor]:
     """The others' embeddings, all of the same exchange and later than this party's last one."""
     view, payloads = member.seen(), order.payloads[member.me.name]
     numbers = {payload.number for payload in payloads if payload.purpose == "embedding"}

@@ -26,6 +26,7 @@ from fedapp.server.run_directory.versions import versions
 from fedapp.server.stopping import StopRules
 from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.join import JoinRules, join
+from fedapp.server.vertical.prediction import predict_parties
 from fedapp.server.vertical.vertical_training import VerticalTraining
 from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
 
@@ -84,6 +85,9 @@ def run_parties(
     given = as_json(config)
     find_checkpoint(directory, config.run.resume, given, quiet=True)
     exchange, rules = Exchange(grid), _rules(config, options)
+    if config.vertical.predict is not None:
+        predict_parties(exchange, config, options, rules, directory, start, show)
+        return
     joined = join(exchange, rules)
     _say(joined.relay.view, options)
     claim(directory, resume=config.run.resume is not None)
@@ -108,7 +112,7 @@ def run_parties(
             options.task,
             local_epochs=config.train.local_epochs,
             lr_factor=learning_rates(config, "client_lr"),
-            name=secrets.token_hex(8),
+            name=secrets.choice("abcdef") + secrets.token_hex(8)[1:],  # so that overrides take it for no number
             most_failed=config.federation.max_failed_rounds,
         )
         run = TrainingRun(
@@ -202,6 +206,7 @@ def _summary(checked: CheckedParties, training: VerticalTraining, run: TrainingR
         "best_round": progress.best_round,
         **({"test_loss": None, f"test_{options.task.main_metric}": None} | result.test),
         "clients": len(parties),
+        "run": training.name,
         "parties": parties,
         "label_party": options.label_party,
         "entities": {"train": joined.train, "held_out": joined.test},
