@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedapp.vertical.group import blinded, check_points, new_scalar, points_in, raised
+from fedapp.vertical.group import POINT_BYTES, blinded, check_points, first_equal, new_scalar, raised
 
 __all__ = ["Blinded", "Distinct", "double", "hide", "hide_distinct", "match"]
 
@@ -72,6 +72,7 @@ def match(own: Distinct, points: bytes, doubled: bytes, *, most: int) -> Rows:
     sent = own.blinded
     check_points(points, most=most, seen=sent.points)
     check_points(doubled, most=most, exactly=len(sent.rows), seen=sent.points + points)
-    theirs = {point: at for at, point in enumerate(points_in(raised(points, sent.scalar)))}
-    found = np.array([theirs.get(point, -1) for point in points_in(doubled)] or [-1], np.int64)
+    theirs = len(points) // POINT_BYTES
+    found = first_equal(raised(points, sent.scalar) + doubled)[theirs:]
+    found = np.append(np.where(found < theirs, found, -1), -1)
     return np.where(own.of_row >= 0, found[own.of_row], -1)

@@ -88,6 +88,10 @@ def make_place(folder: Path) -> None:
         image = folder / "clinics" / site / ("ill", "well")[i % 2] / f"patient{i // 9}_{i}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (i, 100, 0)).save(image)
+    visits = [f"{i % 7},{i % 2},{i % 3 // 2},{i % 5 // 4}" for i in range(60)]
+    (folder / "visits.csv").write_text("age,fever,cough,rash\n" + "\n".join(visits) + "\n")
+    findings = [f"{i % 7},{('No Finding', 'Mass', 'Mass|Nodule')[i % 3]}" for i in range(60)]
+    (folder / "xrays.csv").write_text("age,findings\n" + "\n".join(findings) + "\n")
     grey = {f"{name}_images": np.zeros((1500, 28, 28), dtype=np.uint8) for name in ("train", "test")}
     np.savez(folder / "pneumonia.npz", **grey, train_labels=np.arange(1500) % 2, test_labels=np.arange(1500) % 2)
     for i in range(400):
@@ -145,7 +149,8 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
     elif script in parsers:
         parsers[script](arguments[1:])
     elif script == "scripts/benchmarks/vertical.py":
-        vertical_options(compose(arguments[1:]))
+        given = script_module("benchmarks/vertical").parse(arguments[1:])
+        vertical_options(compose(given.overrides or ["task=vertical"]))
     elif script == "-m":
         assert importlib.util.find_spec(arguments[1]) is not None, arguments
     elif script == "-":  # a program of the documentation's own
