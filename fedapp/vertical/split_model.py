@@ -15,7 +15,7 @@ from fedapp.common.seeding import seeded
 from fedapp.learning.optimizer_step import make_optimizer, stepper
 from fedapp.vertical.fusion import Fusion
 
-__all__ = ["Bottom", "LabelHead", "Part", "build_top"]
+__all__ = ["Bottom", "Embedded", "LabelHead", "Part", "build_top"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 EVALUATION_BATCH = 4096
@@ -97,20 +97,31 @@ class Bottom:
         with seeded(*seed):
             return self.forward(rows)
 
-    def embed(self, rows: Tensor, seed: tuple[int | str, ...]) -> Tensor:
-        """The embeddings of a training batch. Buffers stay as they are: `train` goes through the batch once more."""
+    def embed(self, rows: Tensor, seed: tuple[int | str, ...]) -> "Embedded":
+        """The embeddings of a training batch. Buffers stay as they are until there is a gradient."""
         self.net.train()
         before = {name: value.clone() for name, value in self.net.named_buffers()}
-        with torch.no_grad():
-            found = self.forward_seeded(rows, seed)
-        for name, value in self.net.named_buffers():
-            value.copy_(before[name])
-        return found
-
-    def gradients(self, part: Part, rows: Tensor, gradient: Tensor, seed: tuple[int | str, ...]) -> list[Tensor | None]:
-        """Of the part's parameters, by the `gradient` (B, embedding) of the loss with respect to the embeddings."""
-        self.net.train()
         found = self.forward_seeded(rows, seed)
+        after = {}
+        for name, value in self.net.named_buffers():
+            if not torch.equal(value, before[name]):
+                after[name] = value.clone()
+                value.copy_(before[name])
+        return Embedded(found, after)
+
+    def gradients(
+        self,
+        part: Part,
+        rows: Tensor,
+        gradient: Tensor,
+        seed: tuple[int | str, ...],
+        embedded: "Embedded | None" = None,
+    ) -> list[Tensor | None]:
+        """Of the part's parameters, by the `gradient` (B, embedding) of the loss with respect to the embeddings.
+        `embedded`: what `embed` gave of these rows, where parameters are as they were; without it the batch is gone
+        through once more, to the same bits."""
+        self.net.train()
+        found = self.forward_seeded(rows, seed) if embedded is None else embedded.taken(self.net)
         if not found.requires_grad:  # no row of the batch is this party's
             return [None for _ in part.parameters]
         return list(torch.autograd.grad(found, part.parameters, gradient, allow_unused=True))
@@ -120,6 +131,21 @@ class Bottom:
         """The embeddings of held-out entities, in evaluation mode."""
         self.net.eval()
         return torch.cat([self.forward(chunk) for chunk in torch.split(rows, EVALUATION_BATCH)])
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings (B, embedding) of a batch with what their gradients need, and the buffers that going through it
+    changes."""
+
+    values: Tensor
+    buffers: Mapping[str, Tensor]
+
+    def taken(self, net: nn.Module) -> Tensor:
+        """The embeddings, for gradients that are taken once."""
+        for name, value in self.buffers.items():
+            net.get_buffer(name).copy_(value)
+        return self.values
 
 
 @dataclass(frozen=True)

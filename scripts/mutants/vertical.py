@@ -8,6 +8,8 @@ MATCHING = "tests/vertical/test_matching.py"
 SEALING = "tests/vertical/test_sealing.py"
 PARTS = "tests/inference/test_saved_parties.py"
 TABLES = "tests/vertical/test_own_tables.py"
+LABELS = "tests/vertical/test_label_attacks.py"
+PREDICTING = "tests/vertical/test_predicting_devices.py"
 TRANSCRIPT = "tests/vertical/test_transcript.py"
 
 MUTANTS = [
@@ -25,8 +27,8 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/vertical/group.py",
-        "if point in found or point in own:",
-        "if point in found:",
+        "first = first_equal(seen + content)[before:]",
+        "first = first_equal(content) + before",
         f"{MATCHING}::test_too_many_own_or_missing_points_are_refused",
     ),
     Mutant(
@@ -94,5 +96,71 @@ MUTANTS = [
         "        numbers = [number for number, stays in zip(numbers, kept.tolist(), strict=True) if stays]\n",
         "        numbers = numbers[: int(kept.sum())]\n",
         f"{PARTS}::test_rows_without_a_match_are_named",
+    ),
+    Mutant(
+        "fedapp/vertical/group.py",
+        "        new[1:] |= along[1:] != along[:-1]",
+        "        new[1:] = along[1:] != along[:-1]",
+        f"{MATCHING}::test_points_that_differ_in_a_few_bits_are_others",
+    ),
+    Mutant(
+        "fedapp/vertical/identities.py",
+        "(first := seen.setdefault(identity, row)) != row",
+        "(first := seen.setdefault(identity, row)) > row",
+        f"{MATCHING}::test_duplicates_are_named_by_row",
+    ),
+    Mutant(
+        "fedapp/vertical/masking.py",
+        "negative=me > other",
+        "negative=False",
+        f"{SEALING}::test_masks_cancel_in_the_sum",
+    ),
+    Mutant(
+        "fedapp/vertical/masking.py",
+        "    if not (np.abs(flat) <= LARGEST).all():",
+        "    if (np.abs(flat) > 2 * LARGEST).any():",
+        f"{SEALING}::test_values_that_do_not_fit_are_refused",
+    ),
+    Mutant(
+        "fedapp/vertical/label_privacy.py",
+        "keep = math.exp(self.epsilon) / (math.exp(self.epsilon) + classes - 1)",
+        "keep = math.exp(self.epsilon) / (math.exp(self.epsilon) + classes - 1.2)",
+        f"{LABELS}::test_randomised_labels_have_the_probabilities_of_their_epsilon",
+    ),
+    Mutant(
+        "fedapp/client/party/label_ledger.py",
+        "    if most is not None and total > most:",
+        "    if most is not None and epsilon > most:",
+        f"{LABELS}::test_labels_are_paid_for_once_for_each_set_that_is_drawn",
+    ),
+    Mutant(
+        "fedapp/audit/embedding_attack.py",
+        "    missing = found - found.mean(0) - wanted",
+        "    missing = found - wanted",
+        f"{LABELS}::test_sums_of_entities_that_repeat_determine_their_embeddings_up_to_a_constant",
+    ),
+    Mutant(
+        "fedapp/client/party/party_run.py",
+        "        if other := [key for key, agrees in same.items() if not agrees]:",
+        "        if other := [key for key, agrees in same.items() if agrees is None]:",
+        f"{PREDICTING}::test_what_cannot_be_predicted_is_said_and_nothing_is_kept",
+    ),
+    Mutant(
+        "fedapp/client/party/prediction_stages.py",
+        "write_atomically(path, found.to_csv(), mode=0o600)",
+        "write_atomically(path, found.to_csv(), mode=0o644)",
+        f"{PREDICTING}::test_the_label_party_alone_has_predictions_and_they_are_those_of_the_parts_in_one_place",
+    ),
+    Mutant(
+        "fedapp/client/party/prediction_stages.py",
+        '    if part.about.unmatched == "drop":',
+        '    if part.about.unmatched == "zero":',
+        f"{PREDICTING}::test_the_label_party_alone_has_predictions_and_they_are_those_of_the_parts_in_one_place",
+    ),
+    Mutant(
+        "fedapp/vertical/vertical_options.py",
+        're.fullmatch("[0-9a-f]{16}", config.vertical.predict)',
+        're.search("[0-9a-f]{3}", config.vertical.predict)',
+        f"{PREDICTING}::test_a_name_that_is_none_is_refused",
     ),
 ]

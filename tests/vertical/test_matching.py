@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedapp.common.errors import DataError
-from fedapp.vertical.group import NEUTRAL, blinded, check_points, points_in
+from fedapp.vertical.group import NEUTRAL, blinded, check_points, first_equal, points_in
 from fedapp.vertical.identities import check_unique, is_enumerable, joined, normalise
 from fedapp.vertical.matching import double, hide, hide_distinct, match
 from fedapp.vertical.party_error import PartyError
@@ -76,6 +76,14 @@ def test_odd_points_are_refused_by_name(content: bytes, kind: str) -> None:
     with pytest.raises(PartyError, match=f"^{kind}: ") as raised:
         check_points(content, most=MOST)
     assert raised.value.kind == kind
+
+
+def test_points_that_differ_in_a_few_bits_are_others() -> None:
+    """Equal in three of their four words, and in the last one alone."""
+    one, other = bytes(range(32)), bytes([*range(31), 0])
+    third = bytes([9, *range(1, 32)])
+    assert first_equal(one + other + third + one + other).tolist() == [0, 1, 2, 0, 1]
+    assert first_equal(b"").tolist() == []
 
 
 def test_too_many_own_or_missing_points_are_refused() -> None:

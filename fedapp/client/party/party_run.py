@@ -148,6 +148,17 @@ def open_party_run(context: Context) -> PartyRun:
 
 def party_run(overrides: str, node_config: NodeConfig) -> PartyRun:
     """The run of these settings on a SuperNode with this node-config. Raises FedappError."""
+    if "data-path" not in node_config:  # a simulation's, of which no file can change while it runs
+        return _simulated(overrides, tuple(sorted(node_config.items())))
+    return _opened(overrides, node_config)
+
+
+@lru_cache(maxsize=8)
+def _simulated(overrides: str, items: tuple[tuple[str, bool | int | float | str], ...]) -> PartyRun:
+    return _opened(overrides, dict(items))
+
+
+def _opened(overrides: str, node_config: NodeConfig) -> PartyRun:
     limits, path = own_limits(node_config), local_data_path(node_config)
     new = node_config.get("predict-path")
     if new is not None and not (isinstance(new, str) and new):

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
+from safetensors.torch import load
 from torch import Tensor
 
+from fedapp.common.tensor_file import tensor_file
 from fedapp.vertical.matching import Blinded, Distinct
 from fedapp.vertical.orders import pack_parties, unpack_parties
 from fedapp.vertical.parts import Learner
 from fedapp.vertical.party_error import PartyError
 from fedapp.vertical.session import Party, View
+from fedapp.vertical.split_model import Embedded
 from fedapp.wire.records import arrays_to_state, state_to_arrays, text, whole
 
 __all__ = ["LastBatch", "SessionMember", "forget", "keep", "kept", "version_of"]
@@ -51,7 +54,9 @@ class SessionMember:
     losses: tuple[float, int] = (0.0, 0)
     learner: Learner | None = None
     stored: dict[str, Tensor] | None = None  # the rows that are in the state already
+    stored_parties: tuple[Party, ...] | None = ()  # likewise; () for none
     paid: Tensor | None = None  # the randomised targets that are in the ledger
+    embedded: Embedded | None = None  # of the last batch, where this process has embedded it and nothing came between
     batches: tuple[int, list[Tensor]] | None = None  # of an epoch, made when first asked for
 
     def trains(self) -> Learner:
@@ -87,14 +92,17 @@ def keep(state: RecordDict, member: SessionMember) -> None:
             "hidden": [part for hidden in member.hidden.values() for part in _packed(hidden)],
         }
     )
-    state[f"view-{name}"] = pack_parties(member.view.parties if member.view is not None else [member.me])
+    if member.stored_parties is not (parties := member.view.parties if member.view is not None else None):
+        state[f"view-{name}"] = pack_parties(parties if parties is not None else [member.me])
+        member.stored_parties = parties
     if member.stored is not member.rows:
         state[f"rows-{name}"] = state_to_arrays(member.rows)
         member.stored = member.rows
     tensors = {f"gradient/{key}": value for key, value in member.gradients.items()}
     if member.learner is not None:
         tensors |= {f"part/{key}": value for key, value in member.learner.part.state().items()}
-    state[f"tensors-{name}"] = state_to_arrays(tensors)
+    # As one file: a record of arrays would take ten times as long, after every batch.
+    state[f"tensors-{name}"] = ConfigRecord({"content": tensor_file(tensors) if tensors else b""})
 
 
 def kept(state: RecordDict, name: str, session: str) -> tuple[SessionMember, Mapping[str, Tensor]]:
@@ -104,7 +112,8 @@ def kept(state: RecordDict, name: str, session: str) -> tuple[SessionMember, Map
         raise PartyError("lost state", "this SuperNode knows nothing of the session: it has been started anew")
     parties = unpack_parties(state.config_records[f"view-{name}"])
     view = View(session, text(record["config"]), parties) if record["config"] else None
-    tensors = arrays_to_state(state.array_records[f"tensors-{name}"])
+    content = _raw(state.config_records[f"tensors-{name}"]["content"])
+    tensors = dict(load(content)) if content else {}
     rows = arrays_to_state(state.array_records[f"rows-{name}"])
     names, hidden = list(map(str, _items(record["hidden-names"]))), _items(record["hidden"])
     member = SessionMember(
@@ -120,6 +129,7 @@ def kept(state: RecordDict, name: str, session: str) -> tuple[SessionMember, Map
         hidden={other: _unpacked(hidden[4 * at : 4 * at + 4]) for at, other in enumerate(names)},
         rows=rows,
         stored=rows,
+        stored_parties=view.parties if view is not None else None,
         last=LastBatch(*(whole(value) for value in _items(record["last"]))),
         gradients={key.removeprefix("gradient/"): v for key, v in tensors.items() if key.startswith("gradient/")},
         losses=(float(str(record["loss"])), whole(record["seen"])),

@@ -38,9 +38,9 @@ def train(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     _apply(run, member, order)
     rows = member.rows["train"][_batch(run, member, order.epoch, order.batch)]
     assert learner.bottom is not None
-    values = learner.bottom.embed(rows, _seed(run, member, order.epoch, order.batch))
+    member.embedded = learner.bottom.embed(rows, _seed(run, member, order.epoch, order.batch))
     member.last = LastBatch(order.number, order.epoch, order.batch)
-    return PartyAnswer(member.me.name, payloads=[embedding_payload(run, member, order, values)])
+    return PartyAnswer(member.me.name, payloads=[embedding_payload(run, member, order, member.embedded.values)])
 
 
 def _apply(run: PartyRun, member: SessionMember, order: Order) -> None:
@@ -56,8 +56,10 @@ def _apply(run: PartyRun, member: SessionMember, order: Order) -> None:
     shape = (len(batch), run.config.vertical.embedding)
     gradient = _floats(opened(member, order, label_party, "gradient"), shape)
     rows, seed = member.rows["train"][batch], _seed(run, member, last.epoch, last.batch)
+    embedded, member.embedded = member.embedded, None  # its parameters change with the first step
     for _ in range(run.config.vertical.local_steps):
-        learner.part.step(learner.bottom.gradients(learner.part, rows, gradient, seed), order.lr_factor)
+        learner.part.step(learner.bottom.gradients(learner.part, rows, gradient, seed, embedded), order.lr_factor)
+        embedded = None
     member.last = LastBatch(order.number)
 
 
@@ -154,6 +156,7 @@ def restore(run: PartyRun, member: SessionMember, order: Order) -> PartyAnswer:
     """Go on from the part as it was after an epoch."""
     state = restore_snapshot(run.kept(member.me.name, order.run), order.epoch)
     member.trains().part.load(state)
+    member.embedded = None
     if "targets" in state:
         if state["targets"].shape != member.rows["train"].shape:
             raise PartyError("lost state", "the matched entities are not those that this run began with")
