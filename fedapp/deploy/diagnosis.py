@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 from fedapp.flower.printed import NOT_ADMITTED, connection_error
 
@@ -31,6 +32,11 @@ def why_refused(address: str, authority: Path, printed: Iterable[str]) -> str:
     except ssl.SSLError as error:
         return f"{address} does not speak TLS as it should ({error.reason}); is it the SuperLink's port?"
     except OSError as error:
+        if "https" in getproxies() and not proxy_bypass(host):
+            return (
+                f"{address} answers neither by the proxy in https_proxy nor directly ({error}); does the proxy let this"
+                f" machine connect to port {port}? To go past it, name {host} in no_proxy"
+            )
         return f"{address} does not answer ({error}); is the SuperLink running, and the port open to this machine?"
     lines = list(printed)
     if any(NOT_ADMITTED in line for line in lines):

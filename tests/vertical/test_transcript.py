@@ -106,7 +106,7 @@ def test_a_party_gets_what_the_docs_list_and_the_label_party_sees_the_sum_alone(
     sums: list[bool] = []
     done = party_handlers._do
     sent: dict[tuple[int, str], torch.Tensor] = {}
-    packed = training_stages._embedding
+    packed = training_stages.embedding_payload
 
     def spy_embedding(run: PartyRun, member: SessionMember, order: Order, values: torch.Tensor):  # type: ignore[no-untyped-def]
         sent[order.number, member.me.name] = values.clone()
@@ -120,7 +120,7 @@ def test_a_party_gets_what_the_docs_list_and_the_label_party_sees_the_sum_alone(
         return done(run, context, order, name)
 
     monkeypatch.setattr(party_handlers, "_do", spy)
-    monkeypatch.setattr(training_stages, "_embedding", spy_embedding)
+    monkeypatch.setattr(training_stages, "embedding_payload", spy_embedding)
     transcript(tmp_path / "run", Change(False), monkeypatch)
     assert purposes["errors"] == purposes["worst"] == {("means", p) for p in ("blinded", "rows", "gradient")}
     assert purposes["means"] == {(o, p) for o in OTHERS for p in ("blinded", "doubled", "embedding")}
@@ -154,7 +154,7 @@ def test_a_repeated_or_forged_order_is_refused_before_anything_is_masked(
     trains = [m for m in grid.sent if "order" in m.content and m.content["order"].get("stage") == "train"]
     again = trains[0]
     calls: list[int] = []
-    monkeypatch.setattr(training_stages, "_embedding", lambda *_: calls.append(1))
+    monkeypatch.setattr(training_stages, "embedding_payload", lambda *_: calls.append(1))
     for change, said in ((0, "repetition"), (10_000, "wrong stage|replayed|forged")):
         again.content["order"]["number"] = int(str(again.content["order"]["number"])) + change
         again.content["order"]["batch"] = 77 if change else 1
