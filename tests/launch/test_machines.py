@@ -1,6 +1,8 @@
 """Machines as they are: proxies, folders that are not to be written, and places where little is allowed."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -112,3 +114,39 @@ def test_a_cluster_of_ones_own_keeps_its_folder(monkeypatch: pytest.MonkeyPatch)
     superlink = LocalSuperLink()
     shutil.rmtree(superlink.home)
     assert "RAY_TMPDIR" not in superlink.environment
+
+
+# What says something else under another locale, such as Turkish, whose small I has no dot. Text's own methods do not:
+# Unicode's tables, not the locale's, say what is a letter, and what is its lower case.
+BY_LOCALE = {"atof", "atoi", "currency", "format_string", "getpreferredencoding", "setlocale", "strcoll", "strxfrm"}
+NAMES_OF_DAYS = re.compile("%[aAbBcpxX]")
+
+
+def locale_dependent(source: str) -> list[str]:
+    """What in a program depends on the locale."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            found += ["import locale"] if "locale" in names else []
+        elif isinstance(node, ast.Attribute) and node.attr in (*BY_LOCALE, "LOCALE"):
+            found.append(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "time" in node.func.attr:
+            texts = [item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+            found += [text for text in texts if NAMES_OF_DAYS.search(text)]
+        elif isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            spec = ast.unparse(node.format_spec).strip("f'\"")
+            found += [spec] if spec.endswith("n") or NAMES_OF_DAYS.search(spec) else []
+    return found
+
+
+@pytest.mark.parametrize("source", ["import locale", "f'{x:n}'", "f'{now:%b}'", "now.strftime('%d %B')", "re.LOCALE"])
+def test_what_depends_on_the_locale_is_found(source: str) -> None:
+    assert locale_dependent(source)
+
+
+def test_nothing_here_depends_on_the_locale() -> None:
+    files = [path for name in ("fedapp", "scripts") for path in (ROOT / name).rglob("*.py")]
+    assert len(files) > 200
+    found = {str(path.relative_to(ROOT)): locale_dependent(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: what for name, what in found.items() if what} == {}
