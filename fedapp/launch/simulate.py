@@ -19,6 +19,7 @@ from fedapp.common.quick_import import quick_import
 from fedapp.config import Config, compose
 from fedapp.launch.flower_engine import FlowerEngine
 from fedapp.launch.follow import RunStatus
+from fedapp.launch.scarce_memory import lack_of_memory
 from fedapp.launch.show import Finished, say_error
 from fedapp.launch.show_findings import show_findings
 
@@ -82,10 +83,17 @@ class Launcher:
         try:
             return self._run(list(overrides), directory)
         except FedappError as error:
-            say_error(self._console, str(error))
-            with suppress(OSError):
-                directory.rmdir()  # Hydra made it; it goes again unless something was written
-            return Finished(overrides, directory, {}, str(error))
+            return self._refused(overrides, directory, str(error))
+        except (ImportError, MemoryError) as error:
+            if (said := lack_of_memory(error)) is None:
+                raise
+            return self._refused(overrides, directory, said)
+
+    def _refused(self, overrides: Sequence[str], directory: Path, why: str) -> Finished:
+        say_error(self._console, why)
+        with suppress(OSError):
+            directory.rmdir()  # Hydra made it; it goes again unless something was written
+        return Finished(overrides, directory, {}, why)
 
     def finish(self) -> bool:
         """Wait for the reports. Returns whether all could be written; what could not is shown."""

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -150,3 +151,19 @@ def test_nothing_here_depends_on_the_locale() -> None:
     assert len(files) > 200
     found = {str(path.relative_to(ROOT)): locale_dependent(path.read_text(encoding="utf-8")) for path in files}
     assert {name: what for name, what in found.items() if what} == {}
+
+
+def test_too_little_address_space_is_said_in_one_message(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, str(ROOT / "scripts" / "run.py"), "data=digits"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 2097152; {command} 2>&1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "memory: PyTorch's libraries cannot be loaded" in said
+    assert "ulimit -v" in said
