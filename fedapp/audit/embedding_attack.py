@@ -80,8 +80,8 @@ def recovered(sums: Floats, *rows: Rows) -> tuple[Floats, ...]:
     these embeddings, by party (entities, width). They are found but for constants that are added to one party's and
     taken from another's, where the sums connect all entities; by least squares. The first embedding of each party but
     the last is set to 0."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
-    from scipy.sparse.linalg import lsqr  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import lsqr
 
     counts = [int(own.max()) + 1 for own in rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
