@@ -35,13 +35,14 @@ def build_site(
             raise
         raise DeviceError(str(error)) from error  # it may name a file of weights
     _check_size(bytes_of(parts.whole), limits)
-    protection = privacy_of(config).protection(config, parts, limits, on_device=data_path is not None)
+    privacy = privacy_of(config)
+    protection = privacy.protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
     parts.whole.to(resolve_device(config.run.device))
     files = FeatureFiles(folder.path / "features", backbone, folder.feature_bytes) if folder is not None else None
     features = Features(parts.frozen, files, bool(config.train.augmentation)) if parts.frozen is not None else None
     shards = build_shards(config, parts, data_path)
-    steps = steps_of(config)
+    steps = steps_of(config, privacy.steps(config, parts))
     return Site(
         parts,
         shards,

@@ -143,14 +143,15 @@ class Site:
         fault = examine(update, template).fault or examine(self._head, self._first_head).fault
         if fault is not None:
             return {}, fault
-        update = self.protection.update(update, self._parameters)
+        update = self.protection.update(update, self._parameters, len(self.shards.of(client).train))
         states = storage.step_states.of(client) if storage.step_states is not None else {}
         weight = instruction.weights[instruction.clients.index(client)]
         try:
             sent = self.steps.on_client(update, template, weight, instruction.plan, states)
         except UpdateRejected as error:
             return {}, str(error)
-        if self.steps.steps and self.steps.summable and (fault := examine(sent, template).fault) is not None:
+        form = self.steps.template(template)
+        if self.steps.steps and self.steps.summable and (fault := examine(sent, form).fault) is not None:
             return {}, fault
         if storage.step_states is not None:
             storage.step_states.keep(client, states)

@@ -15,4 +15,6 @@ def shown_figures(metrics: Mapping[str, Any]) -> list[str]:
     shown = [f"{name} {value:.4f}" for name in names if (value := metrics[name]) is not None]
     if clipped := metrics.get("clipped"):
         shown.append(f"clipped {100 * clipped:.3g} %")
+    if (epsilon := metrics.get("epsilon")) is not None:
+        shown.append(f"epsilon {epsilon:.3f}")
     return shown

@@ -59,7 +59,7 @@ class DpSgdProtection(Protection):
         steps = report.steps if report.rejected is None else 0
         return ClientReport(report.client, rejected=report.rejected, steps=steps, privacy=report.privacy)
 
-    def update(self, update: State, parameters: Collection[str]) -> dict[str, Tensor]:
+    def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
         """Buffers are not covered by the noise. A model that DP-SGD takes has none that training changes."""
         return {key: value if key in parameters else torch.zeros_like(value) for key, value in update.items()}
 

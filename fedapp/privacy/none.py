@@ -63,7 +63,7 @@ class Unprotected(Protection):
     def disclosed(self, report: ClientReport) -> ClientReport:
         return report
 
-    def update(self, update: State, parameters: Collection[str]) -> dict[str, Tensor]:
+    def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
         return dict(update)
 
     def failure(self, client: int, error: Exception) -> ClientReport:

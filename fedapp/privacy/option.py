@@ -2,24 +2,34 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, instantiate
+from fedapp.data.findings import Findings
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.protection import Protection
+from fedapp.privacy.sampling import Sampling
 from fedapp.privacy.server_accounts import ServerAccounts
+from fedapp.privacy.server_budget import ServerBudget
+from fedapp.updates.step import UpdateStep
 
 __all__ = ["PrivacyOption", "privacy_of"]
 
 
 class PrivacyOption(ABC):
     """`discloses_metrics`: losses, metrics and moments of a client's data may leave it. `spends`: clients pay for what
-    they send, and keep a ledger of it."""
+    they send, and keep a ledger of it. `discloses_cohort`: the run directory may tell who took part, and how many."""
 
     discloses_metrics: ClassVar[bool]
     spends: ClassVar[bool]
+    discloses_cohort: ClassVar[bool] = True
+
+    def in_run(self, config: Config) -> "PrivacyOption":
+        """What it is in a run of this config."""
+        return self
 
     def conflicts(self, config: Config, parts: Parts) -> None:  # noqa: B027 (there may be none)
         """Raise ConfigError for a config or parts that do not go with this option."""
@@ -31,6 +41,22 @@ class PrivacyOption(ABC):
     @abstractmethod
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
         """How this SuperNode's clients train. `on_device`: their data is real. Raises ConfigError."""
+
+    def steps(self, config: Config, parts: Parts) -> tuple[UpdateStep, ...]:
+        """What it does to updates."""
+        return ()
+
+    def sampling(self, config: Config) -> Sampling | None:
+        """How the server draws cohorts in secret; None where they follow from the run's seed."""
+        return None
+
+    def server_budget(self, config: Config, ledger: Path) -> ServerBudget | None:
+        """What the server itself spends, in a ledger of its own; None where it spends nothing."""
+        return None
+
+    def foresight(self, config: Config, parts: Parts) -> Findings:
+        """What is known before the run of the noise that it will add."""
+        return Findings()
 
     def server_accounts(self, config: Config, parts: Parts, num_examples: Mapping[int, int]) -> ServerAccounts | None:
         """The server's own count of what clients spend; None where they spend nothing."""
@@ -46,4 +72,4 @@ def privacy_of(config: Config) -> PrivacyOption:
     made = instantiate("privacy", config.privacy)
     if not isinstance(made, PrivacyOption):
         raise ConfigError(f"privacy._target_={config.privacy['_target_']}: is not a fedapp.privacy.option option")
-    return made
+    return made.in_run(config)

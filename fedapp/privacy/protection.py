@@ -55,8 +55,9 @@ class Protection(ABC):
         """What of a client's report leaves the SuperNode."""
 
     @abstractmethod
-    def update(self, update: State, parameters: Collection[str]) -> dict[str, Tensor]:
-        """What of an update leaves the SuperNode. `parameters`: what of the model is trained."""
+    def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
+        """What of an update, made of so many examples, leaves the SuperNode. `parameters`: what of the model is
+        trained."""
 
     @abstractmethod
     def failure(self, client: int, error: Exception) -> ClientReport:

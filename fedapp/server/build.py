@@ -16,8 +16,10 @@ from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
 from fedapp.learning.task import Task
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
+from fedapp.privacy.option import privacy_of
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
+from fedapp.server.population.secret_cohort import SecretCohort
 from fedapp.server.schedule import LearningRateSchedule
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.server.stopping import StopRules
@@ -62,6 +64,8 @@ def _aggregation(config: Config) -> Callable[[State], AggregationRule]:
 def cohort_rule(config: Config) -> CohortRule:
     """A round needs as many clients as the config says, and as its aggregation takes."""
     federation, strategy = config.federation, config.strategy
+    if (sampling := privacy_of(config).sampling(config)) is not None:
+        return SecretCohort(config.run.seed, federation.fraction_train, sampling=sampling)
     return CohortRule(
         seed=config.run.seed,
         fraction=federation.fraction_train,
@@ -108,7 +112,7 @@ def build_strategy(
     )
     made = WeightedFedAvg(
         roster,
-        cohort_rule(config),
+        cohort_rule(config).over(roster.nodes),
         protocol.server(config, parts, steps),
         steps,
         optimizer,

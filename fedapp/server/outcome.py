@@ -32,7 +32,8 @@ class RoundOutcome:
     is another model than before. `test` and `validation`: metrics on the server's data and on the clients' validation
     splits. `excluded`: clients that have failed once too often, with the last round for which they are left out;
     `left_out`: how many were being left out when the round began. `scalars`: means that were aggregated along with the
-    updates, and all there are, where no client's own may be seen. `warnings`: by kind, what a person must know.
+    updates, and all there are, where no client's own may be seen. `figures`: what else metrics.jsonl says of the round.
+    `warnings`: by kind, what a person must know. `secret_cohort`: who was asked, and how many, is told nobody.
     """
 
     server_round: int
@@ -45,10 +46,14 @@ class RoundOutcome:
     left_out: int = 0
     scalars: Mapping[str, float | None] | None = None
     warnings: Mapping[str, str] = field(default_factory=dict)
+    figures: Metrics = field(default_factory=dict)
+    secret_cohort: bool = False
 
     def metrics(self) -> Metrics:
         """The round in numbers, as a line of metrics.jsonl has them."""
         replies = self.replies
+        if self.secret_cohort:
+            return {"round": self.server_round, **self.test, **self.figures}
         return {
             "round": self.server_round,
             **self.test,
@@ -62,6 +67,7 @@ class RoundOutcome:
             **({"clipped": self.scalars["clipped"]} if self.scalars and "clipped" in self.scalars else {}),
             "bytes_up": replies.bytes_up,
             "bytes_down": replies.bytes_down,
+            **self.figures,
         }
 
     @property
@@ -164,5 +170,6 @@ def most_said(replies: ReplyLog) -> str:
 
 def round_line(metrics: Mapping[str, float | int | None]) -> str:
     """A round in one line for the terminal."""
-    counts = f"{metrics['replied']}/{metrics['cohort']} clients"
-    return "  ".join([*shown_figures(metrics), counts, f"{metrics['seconds']:.2f} s"])
+    counts = [f"{metrics['replied']}/{metrics['cohort']} clients"] if "cohort" in metrics else []
+    seconds = [f"{metrics['seconds']:.2f} s"] if "seconds" in metrics else []
+    return "  ".join([*shown_figures(metrics), *counts, *seconds])

@@ -11,13 +11,13 @@ __all__ = ["Procedure"]
 
 
 class Procedure(Protocol):
-    """`model`: the global model as it is now. `exhausted`: too few clients have privacy budget left for another
-    round."""
+    """`model`: the global model as it is now. `exhausted`: why there is no privacy budget for another round; None where
+    there is."""
 
     model: GlobalModel
 
     @property
-    def exhausted(self) -> bool: ...
+    def exhausted(self) -> str | None: ...
 
     def begin(self) -> Metrics:
         """Metrics of the initial model on the server's test data."""

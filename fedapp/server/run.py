@@ -1,5 +1,6 @@
 """The server's run, from config to report, once through."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from fedapp.common.errors import FedappError, FederationError
 from fedapp.common.logger import log
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
+from fedapp.data.findings import Findings
 from fedapp.flower.simulation import is_simulated
 from fedapp.learning.agreement import share_columns
 from fedapp.learning.build import Parts
@@ -81,10 +83,7 @@ def run_federation(
     # What is wrong with either is said before anything starts.
     if checkpoint_of(checked, directory, quiet=True) is None:
         load_initial(config, parts)
-    found = parts.source.findings()
-    for level, lines in ((INFO, found.facts), (WARNING, found.warnings)):
-        for line in lines:
-            log(level, "%s", line)
+    say(parts.source.findings())
     exchange, admission = Exchange(grid), admission_rules(config, parts)
     population = preflight(exchange, admission)
     for who, why in sorted(population.faults.items()):
@@ -99,10 +98,13 @@ def run_federation(
         resumed = checkpoint_of(checked, directory)
         if resumed is not None:
             check_same_form(resumed, shared_state(parts.model))
-        data = {f"client {client}": said for client, said in sorted(population.data.items())}
+        told = population.data.items() if checked.privacy.discloses_cohort else ()
+        data = {f"client {client}": said for client, said in sorted(told)}
         data |= {"the server's test": checked.test.sha256()} if checked.test is not None else {}
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
+        ledger = server_ledger(directory, simulated=bool(population.partitions))
+        rounds.strategy.budget = checked.privacy.server_budget(config, ledger)
         accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
         if accounts is not None and saved is not None:
             accounts.load(saved.get("trained", {}))
@@ -113,6 +115,9 @@ def run_federation(
             for text in warnings.values():
                 log(WARNING, "%s", text)
             data = resumed.values["data"] | data
+        said = say(checked.privacy.foresight(config, parts))
+        if resumed is None:
+            record.warnings.add({f"privacy {number}": text for number, text in enumerate(said)})
         log(INFO, "run directory: %s", directory)
         rounds.strategy.summary()
         run = TrainingRun(
@@ -130,11 +135,27 @@ def run_federation(
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())
         load_shared(parts.model, result.state)
-        summary = {**summarise(checked, roster, run, result), **rounds.central.details(result.state)}
+        summary = {**summarise(checked, roster, run, result, rounds.strategy.budget), **rounds.central.details(result.state)}
         record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
+
+
+def say(found: Findings) -> tuple[str, ...]:
+    """Log what was found, and return the warnings."""
+    for level, lines in ((INFO, found.facts), (WARNING, found.warnings)):
+        for line in lines:
+            log(level, "%s", line)
+    return found.warnings
+
+
+def server_ledger(directory: Path, *, simulated: bool) -> Path:
+    """The file of what the server spends itself: of a simulation beside the ledgers of its clients, else in the folder
+    of Flower's files, where the SuperLink has its register, so that it lasts over runs."""
+    if simulated:
+        return directory / "ledgers" / "server.jsonl"
+    return Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")) / "fedapp-client-privacy.jsonl"
 
 
 def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
@@ -176,6 +197,7 @@ def build_rounds(
         parts.task,
         CentralEvaluation(parts.task, parts.model, test),
         round_timeout=federation.round_timeout,
+        secret_cohort=not checked.privacy.discloses_cohort,
     )
 
 

@@ -22,7 +22,7 @@ class Progress:
     stale_rounds: int = 0
     failed_rounds: int = 0
     ever_changed: bool = False
-    budget_spent: bool = False
+    budget_spent: str | None = None
 
 
 @dataclass
@@ -49,15 +49,15 @@ class StopRules:
         accuracy: float | None,
         judged: float | None,
         seconds: float,
-        budget_spent: bool = False,
+        budget_spent: str | None = None,
         of_before: bool = False,
     ) -> bool:
         """Count one more round. `accuracy` and `judged` (the patience metric) are the global model's; None where nobody
         has data for them, or they are not defined on it: such a round is neither better nor worse than the best.
 
         `of_before`: `judged` is of the model that the round began with, as validation splits have it. Returns whether
-        that model is the best so far. `seconds`: how long the run has been running. `budget_spent`: too few clients
-        have privacy budget left.
+        that model is the best so far. `seconds`: how long the run has been running. `budget_spent`: why there is no
+        privacy budget for another round.
         """
         now = self.progress
         now.round, now.seconds = now.round + 1, seconds
@@ -87,6 +87,8 @@ class StopRules:
                 " needs; the reasons are in clients.jsonl. The last good model is kept"
             )
         found = self._stop()
+        if found is not None and not now.ever_changed and not now.round:
+            raise FederationError(f"no round can begin: {found}")
         if found is not None and not now.ever_changed:
             raise FederationError(
                 f"no round had the {self.min_clients} good replies that it needs, so the model is the initial one; the"
@@ -97,7 +99,7 @@ class StopRules:
     def _stop(self) -> str | None:
         now = self.progress
         if now.budget_spent:
-            return f"privacy budget: fewer than the {self.min_clients} clients that a round needs have budget left"
+            return now.budget_spent
         if self._on_target():
             return f"target accuracy {self.target_accuracy:g} reached"
         if self.patience is not None and now.stale_rounds >= self.patience:

@@ -17,6 +17,7 @@ from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_s
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
 from fedapp.learning.task import Task
+from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.outcome import federated_metrics, mean_train_loss
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
@@ -54,6 +55,7 @@ class WeightedFedAvg(Strategy):
         self.client_lr, self.server_lr = client_lr, server_lr
         self.message_ttl, self.task = message_ttl, task
         self.repeated = RepeatedRound()
+        self.budget: ServerBudget | None = None  # what the server itself spends of its clients' privacy
 
     @property
     def min_clients(self) -> int:
@@ -78,12 +80,9 @@ class WeightedFedAvg(Strategy):
         if (again := self.repeated.ask(server_round, self.roster.reachable())) is not None:
             hosts = self.roster.hosts(again.clients)
             return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl)
-        there = self.cohorts.whole(self.roster.reachable())
-        free = self.cohorts.whole(self.roster.available(server_round, self.min_clients))
-        if len(free) < self.min_clients:  # groups of which some are excluded, or busy
-            free = there
-        needed = len(self.cohorts.sample(free, self.cohorts.needed(len(there)), server_round))
-        clients = self.cohorts.sample(free, self.cohorts.asked(needed, len(free)), server_round)
+        if self.budget is not None:
+            self.budget.pay(run, server_round)
+        clients, needed = self.cohorts.draw(self.roster, server_round)
         weights = self._weights(clients)
         instruction = Instruction(
             server_round,
@@ -103,16 +102,17 @@ class WeightedFedAvg(Strategy):
 
     def _train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
         aggregate, instruction = self.protocol.run(cohort, model, ask), cohort.instruction
-        if aggregate.total is None or not aggregate.weight > 0:
-            return None, replace(aggregate, total=None, survivors=(), scalars=None)
         survivors, weight = aggregate.survivors, aggregate.weight
+        divisor = self.cohorts.divisor(weight)
+        if aggregate.total is None or not divisor > 0:
+            return None, replace(aggregate, total=None, survivors=(), scalars=None)
         try:
             total = self.steps.on_total(aggregate.total, weight, survivors, instruction.plan, aggregate.rounding)
         except UpdateRejected as error:
             log(WARNING, "round %d changes nothing: %s", instruction.server_round, error)
             aggregate.replies.leave_out(f"nothing was aggregated: {error}")
             return None, replace(aggregate, total=None, survivors=(), scalars=None)
-        mean = {key: value.div_(weight) for key, value in total.items()}
+        mean = {key: value.div_(divisor) for key, value in total.items()}
         state = self.server_optimizer.step(model.state, mean, self.server_lr(instruction.server_round))
         return GlobalModel(state), aggregate
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedapp.common.logger import log
 from fedapp.common.state_digest import state_sha256
+from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.check_config import Checked
 from fedapp.server.ending import Result
 from fedapp.server.population.roster import Roster
@@ -18,10 +19,18 @@ __all__ = ["said", "show", "summarise"]
 SAID = ("status", "stop_reason", "rounds", "test_", "final_", "clients", "rejected", "delivered", "model_")
 
 
-def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result) -> dict[str, Any]:
-    """What summary.json holds."""
+def summarise(
+    checked: Checked, roster: Roster, run: TrainingRun, result: Result, budget: ServerBudget | None = None
+) -> dict[str, Any]:
+    """What summary.json holds. `budget`: what the server itself has spent of its clients' privacy. Of a secret cohort
+    nothing is told that depends on who was in it, not even bytes."""
     config, parts, progress = checked.config, checked.parts, run.rules.progress
     epsilons, privacy = run.record.epsilons, checked.privacy.summary(config, parts)
+    delta, secret = run.record.largest_delta, not checked.privacy.discloses_cohort
+    if budget is not None and privacy is not None:
+        facts = budget.facts()
+        epsilons, delta, privacy = [facts.pop("epsilon")], facts.pop("delta"), {**privacy, **facts}
+    hidden = dict.fromkeys((*run.record.totals, "clients", "faults", "bounded", "supernodes", "delivered"))
     return {
         "status": "finished" if result.failed is None else "failed",
         "stop_reason": result.stop_reason,
@@ -43,7 +52,8 @@ def summarise(checked: Checked, roster: Roster, run: TrainingRun, result: Result
         "epsilon_median": epsilons[len(epsilons) // 2] if epsilons else None,
         "declined": len(roster.declined),
         **({"delivered": result.delivered} if config.federation.deliver else {}),
-        "privacy": {**privacy, "delta": run.record.largest_delta} if privacy else None,
+        **(hidden if secret else {}),
+        "privacy": {**privacy, "delta": delta} if privacy else None,
         "parameters": sum(parameter.numel() for parameter in parts.whole.parameters()),
         "parameters_trained": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
         "model_sha256": state_sha256(parts.whole.state_dict()),

@@ -65,6 +65,7 @@ class TrainingRun:
         else:
             self._restore(resumed)
         failed = None
+        self.rules.progress.budget_spent = self.procedure.exhausted
         try:
             while (reason := self.rules.reason()) is None:
                 self._round(self.rules.progress.round + 1)
@@ -94,6 +95,7 @@ class TrainingRun:
         outcome = self.procedure.round(server_round, self._name, clock)
         self._test = outcome.test
         times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
+        times = {} if outcome.secret_cohort else times  # they would tell how many were in it
         metrics = outcome.metrics() | times | self.record.epsilon_metrics(outcome)
         self.record.add_round(metrics, outcome)
         log(INFO, "round %d/%d  %s", server_round, self.rules.num_rounds, round_line(metrics))

@@ -3,7 +3,7 @@
 A step of one's own is a subclass in a Python module, and a YAML file in `conf/compression/` whose `_target_` names it.
 """
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -29,12 +29,14 @@ class UpdateStep:
     `summable`: whether outputs of `on_client` can be added up in place of the updates. If not, every client's output
     travels by itself, and `on_reply` must give back a float32 vector of the model's length.
     `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's work stays on its
-    own SuperNode.
+    own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries of every vector,
+    and 0 in what `on_client` is given.
     """
 
     summable: ClassVar[bool] = True
     idle: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
+    scalars: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,7 +62,8 @@ class UpdateStep:
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
         """What one reply holds: a client's update (`weight` is 1), or the sum of several clients' updates, each times
-        its weight; their weights sum to `weight`. A summable step only checks it; others turn it back."""
+        its weight; their weights sum to `weight`. A sum is only checked; a single update may be made smaller, and must
+        be turned back where the step is not summable."""
         return vector
 
     def on_total(
@@ -69,3 +72,14 @@ class UpdateStep:
         """What came of the cohort, float64 (n,): the sum over `survivors`, which rounding has moved by an L2 distance
         of at most `rounding`; infinite where a robust rule made it, which is no sum."""
         return vector
+
+    def figures(self) -> dict[str, float | None]:
+        """What metrics.jsonl says of the last round, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the server's side of a resumed run needs, as JSON holds it."""
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""

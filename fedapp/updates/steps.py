@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from fedapp.wire.instruction import Params
 __all__ = ["ENCODED", "UpdateSteps", "flatten", "steps_of", "unflatten"]
 
 ENCODED = "encoded"  # the one tensor of an update whose steps gave something that cannot be summed
+SCALAR = "scalar/"  # and its name: an entry that a step adds to the sum
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class UpdateSteps:
         """For clients whose updates the server sees the sum of only."""
         return UpdateSteps(tuple(step.unseen() for step in self.steps))
 
+    def template(self, template: State) -> State:
+        """What of a model is summed, with the scalars that steps add to it."""
+        names = [name for step in self.steps for name in step.scalars]
+        return {**template, **{f"{SCALAR}{name}": torch.zeros(1) for name in names}} if names else template
+
     def plan(self, server_round: int) -> dict[str, Params]:
         return {step.name: params for step in self.steps if (params := step.plan(server_round))}
 
@@ -48,7 +55,8 @@ class UpdateSteps:
         """One client's update as it is to be sent. `states`: by step, what it keeps of this client."""
         if not self.steps:
             return update
-        vector = flatten(update, template)
+        full = self.template(template)
+        vector = flatten({**{name: full[name] for name in full.keys() - template.keys()}, **update}, full)
         for step in self.steps:
             vector = step.on_client(vector, weight, plan.get(step.name, {}), states.get(step.name, {}))
         if vector.dtype == torch.bfloat16:
@@ -56,29 +64,42 @@ class UpdateSteps:
             raise UpdateRejected(
                 f"update steps {names}: bfloat16 cannot travel as it is; send vector.view(torch.int16)"
             )
-        return unflatten(vector, template) if self.summable else {ENCODED: vector}
+        return unflatten(vector, full) if self.summable else {ENCODED: vector}
 
     def on_reply(self, update: State, template: State, weight: float, plan: Mapping[str, Params]) -> State:
-        """The update, or the sum of updates, that a reply holds: checked, or turned back into the template's form."""
+        """The update, or the sum of updates, that a reply holds: checked, made smaller, or turned back into the form of
+        `template`, which has the steps' scalars."""
         if not self.steps:
             return update
         if not self.summable and update.keys() != {ENCODED}:
             raise UpdateRejected("bad reply: no encoded update")
-        vector = flatten(update, template) if self.summable else update[ENCODED]
+        sent = vector = flatten(update, template) if self.summable else update[ENCODED]
         for step in reversed(self.steps):
             vector = step.on_reply(vector, weight, plan.get(step.name, {}))
-        return update if self.summable else unflatten(vector, template)
+        return update if self.summable and vector is sent else unflatten(vector, template)
 
     def on_total(
         self, total: State, weight: float, survivors: Collection[int], plan: Mapping[str, Params], rounding: float
     ) -> State:
-        """The cohort's sum, float64 tensors."""
+        """The cohort's sum, float64 tensors; without the scalars, which are for the steps alone."""
         if not self.steps:
             return total
         vector = flatten(total, total)
         for step in reversed(self.steps):
             vector = step.on_total(vector, weight, survivors, plan.get(step.name, {}), rounding)
-        return unflatten(vector, total)
+        found = unflatten(vector, total)
+        return {name: value for name, value in found.items() if not name.startswith(SCALAR)}
+
+    def figures(self) -> dict[str, float | None]:
+        return {name: value for step in self.steps for name, value in step.figures().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {step.name: found for step in self.steps if (found := step.state_dict())}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        for step in self.steps:
+            if step.name in saved:
+                step.load_state_dict(saved[step.name])
 
 
 def flatten(state: State, template: State) -> Tensor:
@@ -99,11 +120,11 @@ def unflatten(vector: Tensor, template: State) -> dict[str, Tensor]:
     return found
 
 
-def steps_of(config: Config) -> UpdateSteps:
-    """The run's update steps, in the clients' order. Raises ConfigError."""
+def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:
+    """The run's update steps, in the clients' order. `private`: those of its privacy option. Raises ConfigError."""
     compression = instantiate("compression", config.compression)
     if not isinstance(compression, UpdateStep):
         raise ConfigError(f"compression._target_={config.compression['_target_']}: is not a fedapp.updates.UpdateStep")
     largest = config.strategy.max_update_norm
     limit = [NormLimit(largest)] if largest is not None else []
-    return UpdateSteps(tuple(step for step in (*limit, compression) if not step.idle))
+    return UpdateSteps(tuple(step for step in (*limit, *private, compression) if not step.idle))

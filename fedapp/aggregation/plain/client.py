@@ -25,8 +25,7 @@ class PlainClient:
         update as it is. A client that fails is rejected alone."""
         instruction, model = unpack_instruction(content)
         single = instruction.each or len(instruction.clients) == 1
-        template = {} if single else {key: value for key, value in model.items() if value.is_floating_point()}
-        total = WeightedSum(template)
+        total: WeightedSum | None = None
         reports: list[ClientReport] = []
         updates: dict[int, State] = {}
         for client, weight in zip(instruction.clients, instruction.weights, strict=True):
@@ -35,5 +34,6 @@ class PlainClient:
             if update and single:
                 updates[client] = update
             elif update:
+                total = total or WeightedSum(update)  # all have the form that the site has checked
                 total.add(update, weight)
-        return pack_reply(Reply(tuple(reports), updates, total.totals if total.weights else {}))
+        return pack_reply(Reply(tuple(reports), updates, total.totals if total is not None else {}))

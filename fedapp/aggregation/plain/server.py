@@ -38,11 +38,12 @@ class PlainServer:
         """One question to each SuperNode. Replies are consumed as they arrive, in O(model) memory for the mean."""
         cohort = replace(cohort, instruction=replace(cohort.instruction, each=self._each))
         replies = ReplyLog(cohort.instruction.server_round, cohort.hosts)
-        rule = self._rule(model.template)
+        template = self._steps.template(model.template)
+        rule = self._rule(template)
         if cohort.hosts:  # else nobody can have been asked
             for message in ask(train_messages(cohort, model, STAGE, replies), None):
                 if reply := replies.unpack(message):
-                    self._take(reply, replies, rule, cohort, model.template)
+                    self._take(reply, replies, rule, cohort, template)
                 if cohort.has_enough(replies):
                     break
         replies.close(enough=cohort.has_enough(replies))
@@ -52,7 +53,7 @@ class PlainServer:
         total, weight = rule.result()
         replies.unused.update(rule.unused)
         survivors = tuple(report.client for report in replies.used)
-        size = sum(value.numel() for value in model.template.values())
+        size = sum(value.numel() for value in template.values())
         # What a robust rule gives is no sum, so no bound on updates holds for it.
         rounding = math.inf if rule.each else ROUNDING * len(survivors) * math.sqrt(size)
         return Aggregate(total, weight, survivors, replies, rounding=rounding)
@@ -86,8 +87,8 @@ class PlainServer:
         screening = examine(update, template)
         if screening.fault is not None:
             raise ValueError(screening.fault)
-        if self._steps.summable:  # they check what is sound
-            self._steps.on_reply(update, template, 1.0, plan)
+        if self._steps.summable:  # they check what is sound, and make nothing larger
+            update = self._steps.on_reply(update, template, 1.0, plan)
         # In the model's order: who sends it may not choose how a rule lines it up with the others'.
         return {key: update[key] for key in template}, screening.largest
 

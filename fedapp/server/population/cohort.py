@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.groups import Groups, alone
 from fedapp.server.population.count_bound import CountBound
+from fedapp.server.population.roster import Roster
 
 __all__ = ["CohortRule"]
 
@@ -45,6 +46,23 @@ class CohortRule:
         # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
         drawn = random.Random(f"cohort/{self.seed}/{server_round}").sample(groups, count)
         return sorted(client for group in drawn for client in group)
+
+    def over(self, clients: Collection[int]) -> "CohortRule":
+        """The rule in a run of these clients."""
+        return self
+
+    def draw(self, roster: Roster, server_round: int) -> tuple[list[int], int]:
+        """Whom a round asks, of those who are there, and how many updates it needs."""
+        there = self.whole(roster.reachable())
+        free = self.whole(roster.available(server_round, self.minimum))
+        if len(free) < self.minimum:  # groups of which some are excluded, or busy
+            free = there
+        needed = len(self.sample(free, self.needed(len(there)), server_round))
+        return self.sample(free, self.asked(needed, len(free)), server_round), needed
+
+    def divisor(self, weight: float) -> float:
+        """What a round's sum over clients of this `weight` is divided by."""
+        return weight
 
     def whole(self, clients: Collection[int]) -> list[int]:
         """Those whose group is complete among them, sorted."""

@@ -27,7 +27,7 @@ class VerticalTraining:
     """A round is `local_epochs` passes over the matched entities. The server has no model: each party keeps its part,
     and the server knows the digest of each. `run`: the run's name, under which parts are kept."""
 
-    exhausted = False
+    exhausted = None
 
     def __init__(
         self,

@@ -1,0 +1,140 @@
+"""privacy=client_dp with a trusted server (DP-FedAvg, McMahan et al. 2018)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedapp.common.errors import ConfigError
+from fedapp.config import Config
+from fedapp.data.findings import Findings
+from fedapp.learning.build import Parts, build_training
+from fedapp.models.shared_state import shared_state
+from fedapp.privacy.accounting import Spending, calibrate
+from fedapp.privacy.budget import Budget
+from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, Quantile
+from fedapp.privacy.client_level.client_dp import ClientDp
+from fedapp.privacy.client_level.client_protection import ClientProtection
+from fedapp.privacy.client_level.foresight import foresight
+from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
+from fedapp.privacy.option import PrivacyOption
+from fedapp.privacy.protection import Protection
+from fedapp.privacy.sampling import Sampling
+from fedapp.privacy.server_budget import ServerBudget
+
+__all__ = ["CentralClientDp", "trained_entries"]
+
+BIT_NOISE = 20  # Andrew et al. 2021, section 3.2: the noise on the count is a twentieth of the expected cohort
+
+
+@dataclass(frozen=True)
+class CentralClientDp(PrivacyOption):
+    """`keys`: those of the config."""
+
+    keys: ClientDp
+
+    discloses_metrics = False
+    spends = False
+    discloses_cohort = False
+
+    def conflicts(self, config: Config, parts: Parts) -> None:
+        keys, federation = self.keys, config.federation
+        keys.check_both(config, parts)
+        if federation.min_clients > 1:
+            raise ConfigError(
+                f"federation.min_clients={federation.min_clients}: under privacy=client_dp a round that changes nothing"
+                " would tell how many clients were in it; set it to 1: every round counts, an empty one too"
+            )
+        if federation.exclude_after is not None:
+            raise ConfigError(
+                f"federation.exclude_after={federation.exclude_after}: under privacy=client_dp the cohort is a secret"
+                " sample of all clients, whatever they did before; leave it null"
+            )
+        judged = federation.patience is not None or federation.target_accuracy is not None
+        if judged and (not parts.is_whole or parts.source.test() is None):
+            raise ConfigError(
+                "federation.patience, federation.target_accuracy: under privacy=client_dp no metric leaves a client, and"
+                " the server has no test data to judge the model by; leave them null"
+            )
+        self._noise(config)
+        for step in self.steps(config, parts):
+            if 2 * step.room > keys.clipping_norm:
+                raise ConfigError(
+                    f"privacy.clipping_norm={keys.clipping_norm:g}: rounding moves an update by up to {step.room:.2g}"
+                    f" with privacy.population={keys.population_of(config)} clients; set it higher"
+                )
+
+    def check_site(self, limits: OwnLimits, data: Mapping[str, Any]) -> None:
+        """The server is trusted with how data is read."""
+
+    def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
+        if on_device and self.keys.void:
+            raise ConfigError(f"privacy.noise_source={self.keys.noise_source}: not on a device, whose data is real")
+        training = build_training(config, parts, limits.max_seconds, limits.max_steps)
+        return ClientProtection(training, self.keys.weight, training.check_work)
+
+    def steps(self, config: Config, parts: Parts) -> tuple[CentralStep, ...]:
+        return (CentralStep(self._noise(config), self.keys.clipping_norm, trained_entries(parts)),)
+
+    def sampling(self, config: Config) -> Sampling:
+        population, rate = self.keys.population_of(config), config.federation.fraction_train
+        # Twice the population: no weights of a round sum to one, which is a single update's (`CentralStep.on_reply`).
+        unit = 2.0 ** -(math.ceil(math.log2(population)) + 1)
+        return Sampling(rate, unit, rate * population, population, self.keys.noise_source)
+
+    def server_budget(self, config: Config, ledger: Path) -> ServerBudget:
+        keys = self.keys
+        cost = Spending(self._noise(config).joint, config.federation.fraction_train, 1)
+        most = keys.target_epsilon if keys.target_epsilon is not None else math.inf
+        return ServerBudget(Budget(cost, most, keys.delta_of(config), keys.accountant, 1, void=keys.void), ledger)
+
+    def foresight(self, config: Config, parts: Parts) -> Findings:
+        noise = self._noise(config)
+        trained = int(trained_entries(parts).sum())
+        return foresight(self.keys.clipping_norm, noise.multiplier, trained, noise.expected, self.keys.population_of(config))
+
+    def summary(self, config: Config, parts: Parts) -> dict[str, Any]:
+        keys, noise = self.keys, self._noise(config)
+        population = keys.population_of(config)
+        return {
+            "unit": "all that one client contributes (added or removed; replacing it counts twice)",
+            "target_epsilon": keys.target_epsilon,
+            "accountant": keys.accountant,
+            "noise_multiplier": noise.joint,
+            "update_noise_multiplier": noise.multiplier,
+            "sample_rate": config.federation.fraction_train,
+            "steps_per_round": 1,
+            "clipping_norm": keys.clipping_norm,
+            "quantile": keys.quantile,
+            "population": population,
+            "delta_by_population": population**-1.1,
+            "delta_largest": LARGEST_DELTA,
+            "noise_source": keys.noise_source,
+        }
+
+    def _noise(self, config: Config) -> CentralNoise:
+        """Raises ConfigError for a budget that no noise keeps to, and for too much of it spent on the quantile."""
+        keys, sampling, rounds = self.keys, self.sampling(config), config.federation.num_rounds
+        target, delta = keys.target_epsilon, keys.delta_of(config)
+        joint = keys.planned_sigma(lambda: calibrate(target, delta, sampling.rate, rounds, keys.accountant))
+        if keys.quantile is None:
+            return CentralNoise(joint, sampling.unit, sampling.expected, None, keys.noise_source)
+        noise = keys.quantile_noise or max(sampling.expected / BIT_NOISE, joint)
+        if not joint < 2 * noise:
+            raise ConfigError(
+                f"privacy.quantile_noise={noise:g}: with a noise multiplier of {joint:.4g} in all nothing is left for"
+                f" the updates; set it above {joint / 2:.4g}, or leave it null"
+            )
+        multiplier = (joint**-2 - (2 * noise) ** -2) ** -0.5 if joint else 0.0
+        quantile = Quantile(keys.quantile, keys.quantile_rate, noise)
+        return CentralNoise(multiplier, sampling.unit, sampling.expected, quantile, keys.noise_source)
+
+
+def trained_entries(parts: Parts) -> torch.Tensor:
+    """(n,) bool: of the floating-point values that travel, those that are trained."""
+    trained = {name for name, parameter in parts.model.named_parameters() if parameter.requires_grad}
+    travels = {name: value for name, value in shared_state(parts.model).items() if value.is_floating_point()}
+    return torch.cat([torch.full((value.numel(),), name in trained) for name, value in travels.items()])

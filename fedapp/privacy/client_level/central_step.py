@@ -1,0 +1,146 @@
+"""The update step of central client-level DP (McMahan et al. 2018): clients clip, the server clips what it sees of
+single clients once more, and adds noise to the sum, once.
+
+One client in or out changes a round's sum by `unit` times the clipping norm at most, in L2: its update is scaled to
+that norm less what fixed-point rounding can add. The clipping norm may follow a quantile of the updates' norms (Andrew
+et al. 2021): then a client also sends b - 1/2, where b says whether its update was within the norm.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedapp.privacy.client_level.norm import norm_of, within
+from fedapp.privacy.noise import make_noise
+from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
+from fedapp.wire.instruction import Params
+
+__all__ = ["CentralNoise", "CentralStep", "Quantile"]
+
+NORM = "clipping-norm"
+WITHIN = "within"  # the scalar b - 1/2
+HALF = 0.5
+SLACK = 1e-9
+FIXED_POINT = 2.0**-43  # how far an entry of a sum is rounded (`aggregation/exact_sum.py`)
+LARGEST_NORM = 2.0**20  # entries of an update are smaller, and the sum of all is
+LEAST_ROOM = 100  # times what rounding adds, below which no norm falls
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Adaptive clipping: `target` is the share of updates that is to lie within the norm, `rate` the step of the
+    geometric update, `noise` the standard deviation of the noise on the count."""
+
+    target: float
+    rate: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class CentralNoise:
+    """`multiplier`: of the noise on updates, in clipping norms. `unit`, `expected`: as of `Sampling`."""
+
+    multiplier: float
+    unit: float
+    expected: float
+    quantile: Quantile | None = None
+    source: str = "os_entropy"
+
+    @property
+    def joint(self) -> float:
+        """The noise multiplier of update and bit together: two Gaussian mechanisms on the same sample are one, on the
+        two vectors side by side, each in units of its own noise (Andrew et al. 2021, theorem 1)."""
+        if self.quantile is None or not self.multiplier:
+            return self.multiplier
+        return (self.multiplier**-2 + (2 * self.quantile.noise) ** -2) ** -0.5
+
+
+class CentralStep(UpdateStep):
+    """`trained` (n,) bool: which entries of the vector are; the others are zero, and get no noise."""
+
+    def __init__(self, noise: CentralNoise, clipping_norm: float, trained: Tensor) -> None:
+        self.noise, self.clipping_norm, self._trained = noise, clipping_norm, trained
+        self.scalars = () if noise.quantile is None else (WITHIN,)
+        self._used = clipping_norm  # by the last round
+        self._share: float | None = None
+        self._rounds = 0
+
+    @property
+    def name(self) -> str:
+        return "client-dp"
+
+    @property
+    def room(self) -> float:
+        """By how much, in L2, rounding to fixed point may move one client's update."""
+        return FIXED_POINT / self.noise.unit * math.sqrt(len(self._trained))
+
+    def plan(self, server_round: int) -> Params:
+        return {NORM: self.clipping_norm}
+
+    def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
+        """The clipped update, and whether it was within the norm."""
+        update, scalars = self._parts(vector)
+        bit = HALF if norm_of(update) <= self._norm(params) else -HALF
+        return torch.cat([self._clipped(update, params), torch.full_like(scalars, bit)])
+
+    def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
+        """A single update is clipped again, whatever its client has done. Of a SuperNode that hosts several, as in
+        simulations, the sum is checked: honest clients' cannot be larger."""
+        update, scalars = self._parts(vector)
+        if weight == 1:
+            # Written so that NaN becomes a number.
+            return torch.cat([self._clipped(update, params), torch.where(scalars > 0, HALF, -HALF).to(scalars)])
+        largest = weight * self._norm(params) * (1 + SLACK)
+        if not norm_of(update) <= largest or not bool((scalars.abs() <= weight * HALF * (1 + SLACK)).all()):
+            raise UpdateRejected("a sum that is larger than clipped updates can make it")
+        return vector
+
+    def on_total(
+        self, vector: Tensor, weight: float, survivors: Collection[int], params: Params, rounding: float
+    ) -> Tensor:
+        """The sum with noise, in every round, an empty one too."""
+        update, scalars = self._parts(vector)
+        noise, norm, unit = make_noise(self.noise.source, self._rounds), self._norm(params), self.noise.unit
+        self._rounds, self._used = self._rounds + 1, norm
+        noised = update + noise.normal(update.shape, self.noise.multiplier * norm * unit)
+        if self.noise.quantile is not None:
+            count = float(scalars.sum()) / unit + float(noise.normal(torch.Size([1]), self.noise.quantile.noise))
+            self._adapt(count / self.noise.expected + HALF, self.noise.quantile)
+        return torch.cat([torch.where(self._trained, noised, 0.0), torch.zeros_like(scalars)])
+
+    def _adapt(self, share: float, quantile: Quantile) -> None:
+        """Towards the quantile. `share`: the noised share of updates within the norm."""
+        self._share = min(max(share, 0.0), 1.0)
+        moved = self.clipping_norm * math.exp(-quantile.rate * (min(max(share, -1.0), 2.0) - quantile.target))
+        self.clipping_norm = min(max(moved, LEAST_ROOM * self.room), LARGEST_NORM / 2)
+
+    def figures(self) -> dict[str, float | None]:
+        if self.noise.quantile is None:
+            return {}
+        return {"clipping_norm": self._used, "share_clipped": None if self._share is None else 1 - self._share}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {NORM: self.clipping_norm, "rounds": self._rounds}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.clipping_norm, self._rounds = float(saved[NORM]), int(saved["rounds"])
+
+    def _parts(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The update, and the scalars behind it. Raises UpdateRejected for a vector of another length."""
+        if vector.dim() != 1 or len(vector) != len(self._trained) + len(self.scalars):
+            raise UpdateRejected("an update of another length than the model's")
+        return vector[: len(self._trained)], vector[len(self._trained) :]
+
+    def _clipped(self, update: Tensor, params: Params) -> Tensor:
+        return within(torch.where(self._trained, update, 0.0), self._norm(params) - self.room)
+
+    def _norm(self, params: Params) -> float:
+        """Raises UpdateRejected for a clipping norm that no server of this code sends."""
+        norm = params.get(NORM)
+        if not isinstance(norm, float) or not 2 * self.room <= norm < LARGEST_NORM:
+            raise UpdateRejected("no clipping norm that could be")
+        return norm

@@ -1,0 +1,55 @@
+"""A SuperNode's side of client-level DP: its weight is its own count's, and nothing but the update leaves it."""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedapp.common.state_digest import State
+from fedapp.privacy.protection import Account, Protection, Training
+from fedapp.wire.preflight import PreflightReport
+from fedapp.wire.reply import ClientReport, PrivacySpent
+
+__all__ = ["ClientProtection"]
+
+log = logging.getLogger("flwr")
+
+Weigh = Callable[[int], float]
+
+
+class ClientProtection(Protection):
+    """`weigh`: what an update is multiplied by, from the client's own number of examples."""
+
+    discloses_metrics = False
+    spends = False
+
+    def __init__(self, training: Training, weigh: Weigh, check_work: Callable[[int], None] = lambda _: None) -> None:
+        self.training, self._weigh, self._check_work = training, weigh, check_work
+
+    def check_work(self, num_examples: int) -> None:
+        self._check_work(num_examples)
+
+    def preflight(self, report: PreflightReport) -> PreflightReport:
+        """That its clients are there. Counts, faults and digests would tell of one client alone."""
+        for client, fault in zip(report.clients, report.faults, strict=True):
+            if fault:
+                log.error("client %d will contribute nothing: %s", client, fault)
+        clients = len(report.clients)
+        return replace(report, num_examples=(1,) * clients, faults=("",) * clients, moments={}, data=())
+
+    def pay(self, client: int, server_round: int, num_examples: int, account: Account | None) -> PrivacySpent | None:
+        return None
+
+    def disclosed(self, report: ClientReport) -> ClientReport:
+        return ClientReport(report.client, rejected=report.rejected, privacy=report.privacy)
+
+    def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
+        """Times the client's weight. What is not trained has no noise, so it does not change."""
+        weight = self._weigh(num_examples)
+        return {key: value * weight if key in parameters else torch.zeros_like(value) for key, value in update.items()}
+
+    def failure(self, client: int, error: Exception) -> ClientReport:
+        log.error("client %d failed", client, exc_info=error)
+        return ClientReport(client, rejected="failed (see the client's log)")

@@ -1,0 +1,61 @@
+"""What a trusted server spends of its clients' privacy: one ledger for the whole registry, over rounds and runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedapp.common.errors import FederationError
+from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.budget import Budget
+from fedapp.privacy.ledger import FileLedger
+from fedapp.privacy.protection import Declined
+
+__all__ = ["ServerBudget"]
+
+
+@dataclass(frozen=True)
+class ServerBudget:
+    """`budget`: the cost of a round, with `delta` given, and what all rounds together may cost."""
+
+    budget: Budget
+    path: Path
+
+    def pay(self, run: str, server_round: int) -> None:
+        """Book a round before anybody is asked; it counts whatever becomes of it, whoever is in it or nobody.
+
+        Raises FederationError where it would cost more than there is.
+        """
+        try:
+            self.budget.pay(self._ledger, run, server_round, 1)
+        except Declined:
+            raise FederationError(f"{self.exhausted()}; its ledger is {self.path}") from None
+
+    def exhausted(self) -> str | None:
+        """Why no further round can be paid; None where it can."""
+        after = self._epsilon([*self._history(), self.budget.cost])
+        if self.budget.void or after <= self.budget.max_epsilon:
+            return None
+        return f"privacy budget: one more round would cost epsilon {after:.4g}, of {self.budget.max_epsilon:g}"
+
+    def figures(self) -> dict[str, float | None]:
+        """Epsilon of all that was ever spent, in metrics.jsonl's names: as against those who do not learn who was asked
+        in which round; and as against those who do, whom sampling hides nothing from."""
+        history = self._history()
+        seen = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
+        return {"epsilon": self._epsilon(history), "epsilon_unamplified": self._epsilon(seen)}
+
+    def facts(self) -> dict[str, Any]:
+        """What summary.json says of the ledger."""
+        return {**self.figures(), "delta": self.budget.delta, "rounds_in_ledger": len(self._ledger.entries())}
+
+    @property
+    def _ledger(self) -> FileLedger:
+        return FileLedger(self.path)
+
+    def _history(self) -> list[Spending]:
+        return [entry.spent for entry in self._ledger.entries()]
+
+    def _epsilon(self, history: list[Spending]) -> float:
+        if self.budget.void:
+            return float("inf")
+        return epsilon(history, self.budget.delta_of(1), self.budget.accountant)
