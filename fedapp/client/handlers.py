@@ -95,7 +95,7 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         run = open_run(context)
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
         check_disk(context, run.config, run.site)
-        _check_ledger(context)
+        _check_ledger(context, run.site.protection.unit)
         clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
         report = replace(run.site.preflight(clients), num_partitions=num_partitions(context.node_config))
     except FedappError as error:
@@ -139,12 +139,12 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     return pack_reply(reply)
 
 
-def _check_ledger(context: Context) -> None:
+def _check_ledger(context: Context, unit: str) -> None:
     """Raises ConfigError for a device's ledger into which no training could be written. Why stays in its log."""
     path = own_limits(context.node_config).ledger
     try:
         if path is not None:
-            device_ledger(context.node_config, path).check()
+            device_ledger(context.node_config, path, unit).check()
     except (OSError, FederationError) as error:
         log.error("node-config ledger-path: %s", error)
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None

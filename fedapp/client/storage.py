@@ -111,17 +111,20 @@ def open_account(context: Context, config: Config, site: Site) -> Account | None
                 "ledger-path: in a run that spends of a privacy budget a device's node-config must name a file for its"
                 " ledger (privacy=dp_sgd)"
             )
-        ledger = device_ledger(context.node_config, limits.ledger)
+        ledger = device_ledger(context.node_config, limits.ledger, site.protection.unit)
         return Account(str(context.run_id), lambda client: ledger)
+    unit = site.protection.unit
     if (known := _run_directory(config)) is None:
         return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
-    return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}.jsonl"))
+    return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}{unit}.jsonl"))
 
 
-def device_ledger(node_config: NodeConfig, path: Path) -> FileLedger:
-    """A device's, of which its own folder, where it has one, remembers how long it was."""
+def device_ledger(node_config: NodeConfig, path: Path, unit: str = "") -> FileLedger:
+    """A device's, of which its own folder, where it has one, remembers how long it was. `unit`: as a protection has it,
+    "" for single examples."""
     folder = storage_folder(node_config)
-    return FileLedger(path, second_head=folder.path / "ledger.head" if folder else None, makes_folder=False)
+    head = folder.path / f"ledger{unit}.head" if folder else None
+    return FileLedger(path.with_name(path.name + unit), second_head=head, makes_folder=False)
 
 
 def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads:

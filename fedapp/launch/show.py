@@ -96,7 +96,7 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
         table.add_row("", ", ".join(f"{name} {_short(privacy.get(name))}" for name in names))
         if summary.get("declined"):
             table.add_row("declined", f"{summary['declined']} clients, whose privacy budget is spent")
-    for who, why in summary.get("faults", {}).items():
+    for who, why in (summary.get("faults") or {}).items():
         table.add_row("left out", escape(f"{who}: {why}"))
     console.print(table)
     for text in summary.get("warnings", []):

@@ -3,12 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 from fedapp.common.errors import ConfigError
+from fedapp.privacy.skellam import ORDERS, epsilon_from_rdp, rdp
 
-__all__ = ["Spending", "calibrate", "epsilon"]
+__all__ = ["SkellamSpending", "Spending", "calibrate", "calibrate_skellam", "epsilon"]
 
 # Above this epsilon PRV may not end or gives up. Below it, its time and memory grow with the points of its grid, about
 # 2 us each; where they are more than these, a coarser grid is taken, whose error is added to epsilon.
@@ -29,13 +31,59 @@ class Spending:
     sample_rate: float
     steps: int
 
+    def voided(self) -> "Spending":
+        """The same without noise: it can be predicted."""
+        return replace(self, noise_multiplier=0.0)
 
-def epsilon(history: Iterable[Spending], delta: float, accountant: str) -> float:
+
+@dataclass(frozen=True)
+class SkellamSpending:
+    """`steps` sums of whole numbers, to each of which a client gave a vector of these norms at most, under Skellam noise
+    of `variance` (Agarwal et al. 2021). No sampling hides anybody."""
+
+    variance: float
+    l2: float
+    l1: float
+    steps: int
+    sample_rate: ClassVar[float] = 1.0
+
+    @property
+    def noise_multiplier(self) -> float:
+        return math.sqrt(self.variance) / self.l2
+
+    def voided(self) -> "SkellamSpending":
+        """The same without noise: it can be predicted."""
+        return replace(self, variance=0.0)
+
+
+def epsilon(history: Iterable[Spending | SkellamSpending], delta: float, accountant: str) -> float:
     """Epsilon of all of `history` together at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
     The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Where PRV finds
-    no smaller value within a second or so, as above 50, the value is RDP's for both.
+    no smaller value within a second or so, as above 50, the value is RDP's for both. Of Skellam noise there is RDP's.
     """
+    everything = list(history)
+    skellam = [spent for spent in everything if isinstance(spent, SkellamSpending)]
+    gaussian = [spent for spent in everything if isinstance(spent, Spending)]
+    return _mixed(gaussian, skellam, delta) if skellam else _gaussian(gaussian, delta, accountant)
+
+
+def _mixed(gaussian: Iterable[Spending], skellam: Iterable[SkellamSpending], delta: float) -> float:
+    """By RDP of whole orders."""
+    steps: Counter[tuple[float, float, float]] = Counter()
+    for one in skellam:
+        steps[one.variance, one.l2, one.l1] += one.steps
+    costs = dict.fromkeys(ORDERS, 0.0)
+    for order in ORDERS:
+        for (variance, l2, l1), count in steps.items():
+            costs[order] += count * rdp(order, l1=l1, l2=l2, variance=variance)
+        for spent in gaussian:  # as if each took everybody, which costs no less
+            sigma = spent.noise_multiplier
+            costs[order] += spent.steps * (order / (2 * sigma**2) if sigma else math.inf)
+    return epsilon_from_rdp(costs.items(), delta)
+
+
+def _gaussian(history: Iterable[Spending], delta: float, accountant: str) -> float:
     steps: Counter[tuple[float, float]] = Counter()
     for spent in history:
         rate = spent.sample_rate if spent.noise_multiplier >= LEAST_NOISE_SAMPLED else 1.0
@@ -92,6 +140,23 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         raise ConfigError(
             f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} steps at sample rate {sample_rate}"
             " within it; raise it, or plan fewer rounds"
+        )
+    return found
+
+
+def calibrate_skellam(
+    target_epsilon: float, delta: float, steps: int, spending: Callable[[float], SkellamSpending]
+) -> float:
+    """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`. `spending`:
+    what one costs at a noise multiplier. Raises ConfigError as `calibrate`."""
+
+    def cost(sigma: float) -> float:
+        return epsilon([replace(spending(sigma), steps=steps)], delta, "rdp")
+
+    if (found := _least(cost, target_epsilon, 0.0, 1.0)) is None:
+        raise ConfigError(
+            f"privacy.target_epsilon={target_epsilon}: no noise keeps {steps} sums within it; raise it, lower"
+            " privacy.max_participations, or take a larger secure_aggregation.modulus_bits"
         )
     return found
 

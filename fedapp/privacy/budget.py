@@ -1,10 +1,10 @@
 """A client's budget: what a round costs, whether it can afford one more, and the line in its ledger before it pays."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedapp.common.errors import ConfigError
-from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.accounting import SkellamSpending, Spending, epsilon
 from fedapp.privacy.ledger import Entry, Ledger
 from fedapp.privacy.limits import LARGEST_DELTA
 from fedapp.privacy.protection import Declined
@@ -29,16 +29,17 @@ class Budget:
 
     `delta` of None: the smaller of 1e-5 and half of 1/n, n rounded up to a multiple of `round_counts_to`, so that it
     tells no more of n than that. `strict_delta`: what is asked for may be smaller than this, but not larger. `void`:
-    the noise can be predicted, so it counts as none.
+    the noise can be predicted, so it counts as none. `most_rounds`: of one run, however much they cost.
     """
 
-    cost: Spending
+    cost: Spending | SkellamSpending
     max_epsilon: float
     delta: float | None
     accountant: str
     round_counts_to: int
     strict_delta: bool = False
     void: bool = False
+    most_rounds: int | None = None
 
     def delta_of(self, num_examples: int) -> float:
         """Raises ConfigError where the delta asked for is no protection: at 1/n a whole example may be published."""
@@ -59,14 +60,15 @@ class Budget:
         Once this has returned, the round counts as spent, whatever becomes of it.
         """
         with ledger.held():
-            history = [entry.spent for entry in ledger.entries()]
+            entries = ledger.entries()
+            history = [entry.spent for entry in entries]
+            if self.most_rounds is not None and sum(entry.run == run for entry in entries) >= self.most_rounds:
+                raise Declined
             after = self._epsilon([*history, self.cost], num_examples)
             if not after <= self.max_epsilon and not self.void:
                 raise Declined
-            ledger.append(
-                Entry(run, server_round, replace(self.cost, noise_multiplier=0.0) if self.void else self.cost)
-            )
+            ledger.append(Entry(run, server_round, self.cost.voided() if self.void else self.cost))
         return after
 
-    def _epsilon(self, history: list[Spending], num_examples: int) -> float:
+    def _epsilon(self, history: list[Spending | SkellamSpending], num_examples: int) -> float:
         return math.inf if self.void else epsilon(history, self.delta_of(num_examples), self.accountant)

@@ -10,17 +10,17 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.common.errors import FederationError
 from fedapp.common.files import sync_folder, write_atomically
-from fedapp.privacy.accounting import Spending
+from fedapp.privacy.accounting import SkellamSpending, Spending
 
 __all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]
 
@@ -31,7 +31,7 @@ class Entry:
 
     run: str
     server_round: int
-    spent: Spending
+    spent: Spending | SkellamSpending
 
 
 class Ledger(Protocol):
@@ -171,14 +171,19 @@ def _parse(lines: list[str], where: str) -> list[Entry]:
         try:
             body = json.loads(line)
             chain = body.pop("chain")
-            spent = Spending(float(body["noise_multiplier"]), float(body["sample_rate"]), int(body["steps"]))
-            entry = Entry(str(body["run"]), int(body["round"]), spent)
+            entry = Entry(str(body["run"]), int(body["round"]), _spent(body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(where, number, f"it is no entry ({error})") from None
         if chain != _chain(body, lines[number - 1] if number else ""):
             raise _damaged(where, number, "it is not what was written, or lines before it are missing")
         entries.append(entry)
     return entries
+
+
+def _spent(body: Mapping[str, Any]) -> Spending | SkellamSpending:
+    if "variance" in body:
+        return SkellamSpending(*(float(body[name]) for name in ("variance", "l2", "l1")), int(body["steps"]))
+    return Spending(float(body["noise_multiplier"]), float(body["sample_rate"]), int(body["steps"]))
 
 
 def _damaged(where: str, number: int, why: str) -> FederationError:

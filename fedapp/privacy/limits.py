@@ -13,6 +13,7 @@ NodeConfig = Mapping[str, bool | int | float | str]
 LARGEST_DELTA = 1e-5
 KEYS = ("ledger-path", "max-epsilon", "round-counts-to")
 MAX_EPSILON = 8.0
+HONEST_SHARE = 0.9
 # A fixed unit: who may choose several finds the exact count from several roundings of it.
 ROUND_COUNTS_TO = 10
 
@@ -25,7 +26,8 @@ class OwnLimits:
     takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
     folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
-    large a model it loads. `keep`: the folder in which it stores what lasts."""
+    large a model it loads. `keep`: the folder in which it stores what lasts. `honest_share`: of the clients in a sum,
+    how many its operator takes to add their noise."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -39,6 +41,7 @@ class OwnLimits:
     max_steps: int | None = None
     max_model_mb: int | None = None
     keep: Path | None = None
+    honest_share: float = HONEST_SHARE
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
@@ -76,7 +79,10 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         keep=_absolute(node_config, "keep-path"),
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
+        honest_share=_number(node_config, "honest-share", HONEST_SHARE),
     )
+    if anywhere.honest_share > 1:
+        raise NodeConfigError(f"node-config honest-share={anywhere.honest_share:g}: must be a share, 1 at most")
     if anywhere.min_cohort is not None and anywhere.peers is None:
         raise NodeConfigError(
             "node-config min-cohort: needs peers, the folder with the public keys of the other sites (--peers): without"

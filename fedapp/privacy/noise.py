@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from randomgen import AESCounter
 from torch import Tensor
 
@@ -32,6 +33,17 @@ class Noise:
     def poisson_sample(self, count: int, rate: float) -> Tensor:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""
         return torch.from_numpy(np.flatnonzero(self._random.random(count) < rate))
+
+    def skellam(self, count: int, variance: float) -> NDArray[np.int64]:
+        """`count` independent Skellam values of mean 0: whole numbers, sums of which are Skellam again."""
+        half = variance / 2
+        found: NDArray[np.int64] = self._random.poisson(half, count) - self._random.poisson(half, count)
+        return found
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """The stream itself."""
+        return self._random
 
     @contextmanager
     def in_torch(self, device: torch.device) -> Iterator[Callable[[], None]]:

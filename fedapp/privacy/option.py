@@ -10,6 +10,7 @@ from fedapp.config import Config, instantiate
 from fedapp.data.findings import Findings
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
+from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.privacy.protection import Protection
 from fedapp.privacy.sampling import Sampling
 from fedapp.privacy.server_accounts import ServerAccounts
@@ -45,6 +46,10 @@ class PrivacyOption(ABC):
     def steps(self, config: Config, parts: Parts) -> tuple[UpdateStep, ...]:
         """What it does to updates."""
         return ()
+
+    def noised_integers(self, config: Config, parts: Parts) -> NoisedIntegers | None:
+        """How a protocol that shows the server sums alone makes whole numbers of an update; None where it is free to."""
+        return None
 
     def sampling(self, config: Config) -> Sampling | None:
         """How the server draws cohorts in secret; None where they follow from the run's seed."""

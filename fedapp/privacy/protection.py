@@ -32,10 +32,12 @@ class Account:
 
 class Protection(ABC):
     """`training` trains a client's model in place. `discloses_metrics`: its losses and metrics may leave it. `spends`:
-    it pays for what it sends, and keeps a ledger of that."""
+    it pays for what it sends, and keeps a ledger of that. `unit`: ends the name of the ledger's file, one for each unit
+    of privacy, since what they count does not add up."""
 
     discloses_metrics: ClassVar[bool]
     spends: ClassVar[bool]
+    unit: ClassVar[str] = ""
     training: Training
 
     def check_work(self, num_examples: int) -> None:  # noqa: B027 (public settings may have said it already)

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.common.errors import FederationError
-from fedapp.privacy.accounting import Spending, epsilon
+from fedapp.privacy.accounting import SkellamSpending, Spending, epsilon
 from fedapp.privacy.budget import Budget
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.protection import Declined
 
 __all__ = ["ServerBudget"]
+
+History = list[Spending | SkellamSpending]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ServerBudget:
         """Epsilon of all that was ever spent, in metrics.jsonl's names: as against those who do not learn who was asked
         in which round; and as against those who do, whom sampling hides nothing from."""
         history = self._history()
-        seen = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
+        seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
         return {"epsilon": self._epsilon(history), "epsilon_unamplified": self._epsilon(seen)}
 
     def facts(self) -> dict[str, Any]:
@@ -52,10 +54,10 @@ class ServerBudget:
     def _ledger(self) -> FileLedger:
         return FileLedger(self.path)
 
-    def _history(self) -> list[Spending]:
+    def _history(self) -> History:
         return [entry.spent for entry in self._ledger.entries()]
 
-    def _epsilon(self, history: list[Spending]) -> float:
+    def _epsilon(self, history: History) -> float:
         if self.budget.void:
             return float("inf")
         return epsilon(history, self.budget.delta_of(1), self.budget.accountant)

@@ -64,7 +64,7 @@ class RoundOutcome:
             "rejected": replies.rejected,
             "unused": len(replies.unused),
             "excluded": self.left_out,
-            **({"clipped": self.scalars["clipped"]} if self.scalars and "clipped" in self.scalars else {}),
+            **{name: self.scalars[name] for name in ("clipped", "wrapped") if self.scalars and name in self.scalars},
             "bytes_up": replies.bytes_up,
             "bytes_down": replies.bytes_down,
             **self.figures,

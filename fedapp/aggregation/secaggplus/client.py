@@ -48,6 +48,7 @@ from fedapp.aggregation.secaggplus.view_record import unpack_view
 from fedapp.common.device_keys import Identity, Peers
 from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State, state_sha256
+from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.updates.steps import flatten
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.reply import ClientReport, Reply
@@ -62,7 +63,8 @@ class SecAggClient:
     `config_sha256`: of the config as this client has resolved it.
 
     `least`: what is asked of the sum, below which nothing is sent. `identity` signs keys and the list of survivors of a
-    round; with `peers` all of a cohort must be theirs. `repetitions`: for which models shares were revealed.
+    round; with `peers` all of a cohort must be theirs. `repetitions`: for which models shares were revealed. `noised`:
+    how an update becomes whole numbers with noise; None: by this protocol's own rounding.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class SecAggClient:
         identity: Identity | None = None,
         peers: Peers | None = None,
         repetitions: Repetitions | None = None,
+        noised: NoisedIntegers | None = None,
     ) -> None:
+        self.noised = noised
         self.settings, self.metrics, self.seed, self.config_sha256 = settings, metrics, seed, config_sha256
         self.least, self.identity, self.peers, self.repetitions = least, identity, peers, repetitions
 
@@ -238,6 +242,9 @@ class SecAggClient:
             why = "its update was not sent (see the client's log)"
             rejected = why if report.rejected is not None else None
             return ClientReport(client, rejected=rejected, declined=report.declined, privacy=report.privacy), None
+        if self.noised is not None:
+            whole = self.noised.encode(flatten(update, template).double().numpy(), view.server_round)
+            return ClientReport(client, privacy=report.privacy), whole
         values, clipped = fit(flatten(update, template).double().numpy(), self.settings.clip)
         if clipped:
             log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)

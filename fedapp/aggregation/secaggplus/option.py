@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,6 +23,7 @@ from fedapp.config import Config, instantiate
 from fedapp.config.same_maths import maths_sha256
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
+from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import UpdateSteps, steps_of
 
@@ -58,6 +59,9 @@ class SecAggPlus(AggregationProtocol):
     def settings(self) -> Settings:
         return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits, self.batches)
 
+    def _settings(self, noised: NoisedIntegers | None) -> Settings:
+        return replace(self.settings, noised=noised is not None)
+
     def conflicts(self, config: Config, parts: Parts) -> None:
         """What needs more than the sum of a cohort."""
         if instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each:
@@ -85,11 +89,19 @@ class SecAggPlus(AggregationProtocol):
     def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
         return complete_batches(clients, self.settings.batch)
 
-    def check_cohort(self, needed: int, asked: int, clients: int) -> None:
+    def check_cohort(self, config: Config, parts: Parts, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
-        self.settings.check_batches(needed, clients)
-        self.settings.check(needed)
-        self.settings.check(asked)
+        noised = privacy_of(config).noised_integers(config, parts)
+        settings = self._settings(noised)
+        settings.check_batches(needed, clients)
+        settings.check(needed)
+        settings.check(asked)
+        if noised is not None and not noised.least <= needed <= noised.expected:
+            raise ConfigError(
+                f"privacy.population, federation.fraction_train: noise is planned for sums over {noised.least} to"
+                f" {noised.expected} clients, and rounds have {needed} of the {clients} that are there; set"
+                " privacy.population to how many there are"
+            )
 
     def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> SecAggServer:
         training = config.federation.round_timeout
@@ -103,12 +115,14 @@ class SecAggPlus(AggregationProtocol):
         loss = parts.task.criterion.lowest
         lowest = {f"val_{name}": metric.lowest for name, metric in parts.task.metrics.items()}
         lowest |= {"train_loss": loss, "val_loss": loss}
+        noised = privacy_of(config).noised_integers(config, parts)
         return SecAggServer(
-            self.settings,
+            self._settings(noised),
             timeouts,
-            self._metric_ranges(config, parts),
+            self._metric_ranges(config, parts, noised),
             self._maths(config),
             lowest={"clipped": 0.0, **{name: low for name, low in lowest.items() if math.isfinite(low)}},
+            noised=noised,
         )
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
@@ -132,12 +146,15 @@ class SecAggPlus(AggregationProtocol):
             )
         if signed:
             self.settings.check_majority(max(2, config.federation.min_clients))
+        noised = privacy_of(config).noised_integers(config, parts)
+        fewest = max(2, limits.min_cohort or 0, noised.least if noised is not None else 0)
         return SecAggClient(
-            self.settings,
-            self._metric_ranges(config, parts),
+            self._settings(noised),
+            self._metric_ranges(config, parts, noised),
             seed=config.run.seed,
             config_sha256=self._maths(config),
-            least=LeastSum(max(2, limits.min_cohort or 0), signed=signed),
+            least=LeastSum(fewest, signed=signed),
+            noised=noised,
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
             peers=peers,
             repetitions=Repetitions(limits.keep) if limits.of_device and limits.keep is not None else None,
@@ -146,9 +163,12 @@ class SecAggPlus(AggregationProtocol):
     def _maths(self, config: Config) -> str:
         return maths_sha256(config, {f"secure_aggregation.{key}" for key in self.free_keys})
 
-    def _metric_ranges(self, config: Config, parts: Parts) -> dict[str, float]:
+    def _metric_ranges(self, config: Config, parts: Parts, noised: NoisedIntegers | None) -> dict[str, float]:
         """By name, the largest value of each metric that is aggregated along with an update. Where the privacy option
-        lets no metric leave a client, there is only what follows from the update itself, which may."""
+        lets no metric leave a client, there is only what follows from the update itself, which may; and nothing where
+        the noise is in the sum alone."""
+        if noised is not None:
+            return {}
         if not privacy_of(config).discloses_metrics:
             return {"clipped": 1.0}
         metrics = {

@@ -8,6 +8,7 @@ enough of them are left; otherwise the round changes nothing and says why.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from logging import INFO, WARNING
 
 import numpy as np
@@ -24,6 +25,7 @@ from fedapp.aggregation.secaggplus.quantise import MOST_CLIPPED
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
 from fedapp.common.logger import log
+from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.updates.steps import unflatten
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
@@ -33,7 +35,8 @@ __all__ = ["SecAggServer"]
 
 class SecAggServer:
     """`metrics`: by name, the largest value of each metric that is aggregated along with the updates. `config_sha256`:
-    of the resolved config. `lowest`: by name, the lowest value, where that is not the largest one's negative."""
+    of the resolved config. `lowest`: by name, the lowest value, where that is not the largest one's negative. `noised`:
+    as of the client half."""
 
     def __init__(
         self,
@@ -43,7 +46,9 @@ class SecAggServer:
         config_sha256: str = "",
         *,
         lowest: Mapping[str, float] | None = None,
+        noised: NoisedIntegers | None = None,
     ) -> None:
+        self._noised = noised
         self._settings, self._timeouts, self._metrics = settings, timeouts, dict(metrics)
         self._config_sha256, self._lowest = config_sha256, dict(lowest or {})
 
@@ -70,20 +75,21 @@ class SecAggServer:
         """One round. Its total is the weighted mean over the survivors, of weight 1."""
         instruction = cohort.instruction
         replies = ReplyLog(instruction.server_round, cohort.hosts)
-        length = sum(value.numel() for value in model.template.values())
+        noised, length = self._noised, sum(value.numel() for value in model.template.values())
         collector = Collector(
             self._settings,
             run=instruction.run,
             server_round=instruction.server_round,
             model=model.sha256,
             weights=cohort.weights,
-            length=length + ENTRIES * len(self._metrics),
-            minimum=cohort.minimum,
+            length=noised.length if noised is not None else length + ENTRIES * len(self._metrics),
+            minimum=max(cohort.minimum, noised.least) if noised is not None else cohort.minimum,
             work=work_digest(instruction, self._config_sha256),
         )
         try:
             unmasked = Stages(collector, model, Asking(instruction.run, cohort, ask, replies), self._timeouts)()
-            found = self._aggregate(unmasked, collector, model, replies)
+            aggregate = self._aggregate if noised is None else partial(self._of_noised, noised)
+            found = aggregate(unmasked, collector, model, replies)
         except ProtocolError as error:
             for client in error.accused:
                 replies.reject(client, str(error))
@@ -112,6 +118,31 @@ class SecAggServer:
             # Rounding adds less than one unit a value and client.
             rounding=self._settings.step * math.sqrt(length) * len(members),
             warnings=self._warnings(found),
+        )
+
+    def _of_noised(
+        self,
+        noised: NoisedIntegers,
+        unmasked: Unmasked,
+        collector: Collector,
+        model: GlobalModel,
+        replies: ReplyLog,
+    ) -> Aggregate:
+        """The sum of clipped updates with all noise, of one for each client in it."""
+        total = torch.from_numpy(noised.decode(unmasked.total, replies.server_round))
+        wrapped, entries = noised.wrapped(unmasked.total), noised.length
+        warnings = {
+            "wrapped": f"{wrapped} of {entries} entries of the sum are at the edge of secure_aggregation.modulus_bits="
+            f"{self._settings.modulus_bits}, so that as many may have gone over it: the result is less accurate, and no"
+            " less private"
+        }
+        return Aggregate(
+            total=unflatten(total, model.template),
+            weight=float(len(unmasked.survivors)),
+            survivors=unmasked.survivors,
+            replies=replies,
+            scalars={"wrapped": wrapped / entries},
+            warnings=warnings if wrapped else {},
         )
 
     def _warnings(self, found: Decoded) -> dict[str, str]:

@@ -18,7 +18,8 @@ class Settings:
     `threshold`: how many of those who hold a client's shares (its neighbours and itself) rebuild its secret; None: two
     thirds of them. Values lie in -clip..clip, and a client of mean weight sends them as whole numbers of `bits` bits,
     sign included, in the integers modulo 2^modulus_bits. `batches`: how many clients take part all or none; None: each
-    by itself.
+    by itself. `noised`: values are whole numbers with noise, which has no bound; sums may wrap, and neither `clip` nor
+    `bits` counts.
     """
 
     neighbours: int | None = None
@@ -27,6 +28,7 @@ class Settings:
     bits: int = 22
     modulus_bits: int = 32
     batches: int | None = None
+    noised: bool = False
 
     @property
     def batch(self) -> int:
@@ -70,6 +72,8 @@ class Settings:
 
     def largest_sum(self, cohort: int) -> int:
         """No sum over a cohort is larger in magnitude: weights are cohort in all, and rounding adds up to one each."""
+        if self.noised:
+            return int(2 ** (self.modulus_bits - 1))
         return int(cohort * (2 ** (self.bits - 1) + 1))
 
     def check(self, cohort: int) -> None:
@@ -91,7 +95,8 @@ class Settings:
                 f"{GROUP}.threshold={self.threshold}: above the {degree} + 1 = {degree + 1} clients that hold a"
                 f" client's shares ({degree} neighbours and itself, by {why}), so no sum could be unmasked"
             )
-        self._check_modulus(cohort)
+        if not self.noised:
+            self._check_modulus(cohort)
 
     def check_batches(self, needed: int, clients: int) -> None:
         """Raises ConfigError where rounds of `needed` updates are not made of whole batches. `clients`: how many there

@@ -67,7 +67,7 @@ class Flights(PartySource):
     def _airline(self) -> PartyTable:
         import pandas as pd
 
-        flights, airports = self._flights, self._read("airports.csv").set_index("faa")
+        flights, airports = self.arrived, self._read("airports.csv").set_index("faa")
         day = pd.to_datetime(flights[["year", "month", "day"]])
         columns = {
             "departure": _minutes(flights["sched_dep_time"]),
@@ -105,17 +105,22 @@ class Flights(PartySource):
         return PartyTable("planes", _inputs(columns), tuple(columns), keys, reading=reading)
 
     def _weather(self) -> PartyTable:
-        weather = self._sampled(self._read("weather.csv").drop_duplicates(["origin", "time_hour"]))
+        weather = self.weather
         columns = {name: weather[name] for name in WEATHER}
         named = ("origin", "time_hour")
         keys = {"airline": [_texts(weather[name]) for name in named]}
         return PartyTable("weather", _inputs(columns), WEATHER, keys, reading=_reading(columns, {"airline": named}))
 
     @cached_property
-    def _flights(self) -> "pd.DataFrame":
+    def arrived(self) -> "pd.DataFrame":
         """Those that arrived, of every `sample`-th day."""
         flights = self._read("flights.csv.zip")
         return self._sampled(flights[flights["arr_delay"].notna()])
+
+    @cached_property
+    def weather(self) -> "pd.DataFrame":
+        """By origin and hour, on the same days."""
+        return self._sampled(self._read("weather.csv").drop_duplicates(["origin", "time_hour"]))
 
     def _sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
         return rows[(rows["month"] * 31 + rows["day"]) % self.sample == 0].reset_index(drop=True)

@@ -63,7 +63,7 @@ class CentralStep(UpdateStep):
     """`trained` (n,) bool: which entries of the vector are; the others are zero, and get no noise."""
 
     def __init__(self, noise: CentralNoise, clipping_norm: float, trained: Tensor) -> None:
-        self.noise, self.clipping_norm, self._trained = noise, clipping_norm, trained
+        self.noise, self.clipping_norm, self._trained = noise, float(clipping_norm), trained
         self.scalars = () if noise.quantile is None else (WITHIN,)
         self._used = clipping_norm  # by the last round
         self._share: float | None = None

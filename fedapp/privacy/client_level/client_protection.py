@@ -7,12 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fedapp.common.errors import DataError
 from fedapp.common.state_digest import State
+from fedapp.privacy.budget import Budget
 from fedapp.privacy.protection import Account, Protection, Training
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport, PrivacySpent
 
-__all__ = ["ClientProtection"]
+__all__ = ["ClientProtection", "PayingProtection"]
 
 log = logging.getLogger("flwr")
 
@@ -53,3 +55,24 @@ class ClientProtection(Protection):
     def failure(self, client: int, error: Exception) -> ClientReport:
         log.error("client %d failed", client, exc_info=error)
         return ClientReport(client, rejected="failed (see the client's log)")
+
+
+class PayingProtection(ClientProtection):
+    """The same where the noise is the clients' own, so that each pays from a ledger of its own. `budget`: with its
+    delta given, which depends on no client's data."""
+
+    spends = True
+    unit = ".clients"
+
+    def __init__(
+        self, training: Training, weigh: Weigh, budget: Budget, check_work: Callable[[int], None] = lambda _: None
+    ) -> None:
+        super().__init__(training, weigh, check_work)
+        self.budget = budget
+
+    def pay(self, client: int, server_round: int, num_examples: int, account: Account | None) -> PrivacySpent:
+        if account is None:
+            raise DataError("there is no ledger to write this training into")
+        epsilon = self.budget.pay(account.ledgers(client), account.run, server_round, 1)
+        cost = self.budget.cost
+        return PrivacySpent(cost.noise_multiplier, cost.sample_rate, epsilon, self.budget.delta_of(1))
