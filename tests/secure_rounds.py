@@ -63,12 +63,15 @@ def play(
     upto: str = "unmask",
     server_round: int = ROUND,
     identities: Sequence[Identity] = (),
+    own: Mapping[int, NDArray[np.int64]] | None = None,
+    least: LeastSum = ANY,
 ) -> Played:
     """`gone`: who drops out before each of the four stages. Stops after the stage `upto`. `identities`: of clients that
-    sign; the stage consistency is left to the caller."""
+    sign; the stage consistency is left to the caller. `own`: the clients' vectors, instead of random ones; `least`: what
+    each of them asks of the sum."""
     random = np.random.default_rng(seed)
     most = 2 ** (settings.bits - 1)
-    vectors = {client: random.integers(-most, most + 1, length) for client in range(cohort)}
+    vectors = dict(own or {client: random.integers(-most, most + 1, length) for client in range(cohort)})
     server = Collector(
         settings,
         run=RUN,
@@ -87,14 +90,14 @@ def play(
         return played
     view = server.close_keys()
     for client in sorted(played.secrets.keys() - away[1]):
-        played.secrets[client], shared = protocol.share(played.secrets[client], view)
+        played.secrets[client], shared = protocol.share(played.secrets[client], view, least=least)
         server.add_shares(client, shared)
     if upto == "shares":
         return played
     present = server.close_shares()
     for client in sorted(set(present) - away[2]):
         played.secrets[client], vector = mask(
-            played.secrets[client], view, present, server.sealed_for(client), vectors[client]
+            played.secrets[client], view, present, server.sealed_for(client), vectors[client], least=least
         )
         played.masked[client] = vector
         server.add_masked([client], unpack(pack(vector, settings), settings, length))
@@ -102,6 +105,6 @@ def play(
         return played
     survivors = server.close_masked()
     for client in sorted(set(survivors) - away[3]):
-        revealed = unmask(played.secrets.pop(client), view, survivors, server.dropped)
+        revealed = unmask(played.secrets.pop(client), view, survivors, server.dropped, least=least)
         server.add_revealed(client, revealed)
     return played

@@ -25,6 +25,9 @@ __all__ = ["SkellamNoise", "Sums", "scale_of"]
 DEVIATIONS = 5  # of an entry of the sum, that the modulus holds on either side
 EDGE = 0.9  # of the modulus's half: what lies beyond is as likely to have come over the edge as to stay before it
 SLACK = 1e-9
+# NumPy draws Poisson variables of mean m by comparing logarithms near m log m: off by some 2e-16 of that, which is 1e-7
+# for this mean, and spoils the variance from 1e15 on. Rounding to whole numbers is far below such noise already.
+LARGEST_SHARE = 2.0**27
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ class Sums:
 
 @lru_cache(maxsize=64)
 def scale_of(sums: Sums, multiplier: float) -> float:
-    """The largest scale with which `DEVIATIONS` of an entry fit into the modulus; 0 where none does."""
+    """The largest scale with which `DEVIATIONS` of an entry fit into the modulus, and which needs no larger noise of a
+    client than can be drawn well; 0 where there is none."""
     half = 2.0 ** (sums.modulus_bits - 1)
 
     def fits(scale: float) -> bool:
-        return DEVIATIONS * sums.deviation(scale, multiplier) <= half
+        share = (multiplier * sums.sensitivity(scale)[1]) ** 2 / sums.noise_sources
+        return DEVIATIONS * sums.deviation(scale, multiplier) <= half and share <= LARGEST_SHARE
 
     low, high = 0.0, half / sums.norm
     if not fits(1e-9 * high):

@@ -1,0 +1,198 @@
+"""One client in or out changes a round's sum by the clipping norm at most, whatever it sends; and its bit by a half."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from client_level import MODEL, SAMPLING, TRAINED, asked, central_step, given, replied, round_of
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedapp.privacy.client_level.central_step import NORM, Quantile
+from fedapp.privacy.client_level.client_dp import ClientDp
+from fedapp.privacy.client_level.client_protection import ClientProtection
+from fedapp.privacy.client_level.norm import norm_of, within
+from fedapp.privacy.client_level.rounding import l1_bound, l2_bound, rounded
+from fedapp.privacy.client_level.skellam_noise import SkellamNoise, Sums
+from fedapp.privacy.noise import Noise
+from fedapp.updates.step import UpdateRejected
+from fedapp.updates.steps import UpdateSteps
+from fedapp.wire.reply import ClientReport, Reply, pack_reply
+
+LENGTH = len(TRAINED)
+ANY = st.floats(width=32)  # NaN, infinities, subnormal and huge ones too
+UPDATE = st.lists(ANY, min_size=LENGTH + 1, max_size=LENGTH + 1).map(torch.tensor)
+QUANTILE = Quantile(0.5, 0.2, 3.0)
+
+
+def hostile(client: int, kind: str, vector: Tensor, steps: UpdateSteps) -> RecordDict | Mapping[str, Tensor] | None:
+    update = given(vector, steps)
+    if kind == "gone":
+        return None
+    if kind == "rubbish":
+        return RecordDict({"config": ConfigRecord({"clients": [client] * 3})})
+    if kind == "another shape":
+        return {**update, "w": torch.zeros(7)}
+    if kind == "another dtype":
+        return {name: value.double() for name, value in update.items()}
+    if kind == "a sum":  # as a SuperNode with several clients sends: larger than any single update may be
+        return pack_reply(Reply((ClientReport(client),), {}, {k: torch.full_like(v, 2**40).long() for k, v in update.items()}))
+    if kind == "its own count":
+        reply = pack_reply(Reply((ClientReport(client, num_examples=10**9, val_examples=10**9),), {client: update}))
+        reply["more"] = ArrayRecord({})
+        return reply
+    return update
+
+
+KINDS = st.sampled_from(["an update"] * 4 + ["gone", "rubbish", "another shape", "another dtype", "a sum", "its own count"])
+
+
+@settings(max_examples=300, deadline=None)
+@drawn(
+    st.lists(st.tuples(KINDS, UPDATE), min_size=1, max_size=5),
+    st.sampled_from([1e-3, 0.1, 1.0, 30.0, 1e4]),
+    st.booleans(),
+)
+def test_one_client_changes_the_sum_by_the_clipping_norm_at_most(
+    sent: list[tuple[str, Tensor]], norm: float, adaptive: bool
+) -> None:
+    steps = UpdateSteps((central_step(norm, quantile=QUANTILE if adaptive else None),))
+    replies = {c: hostile(c, kind, vector[: LENGTH + adaptive], steps) for c, (kind, vector) in enumerate(sent)}
+    all_of_them = round_of(steps, replies)
+    without = round_of(steps, {client: reply for client, reply in replies.items() if client})
+    change = all_of_them - without
+    assert float(torch.linalg.vector_norm(change[:LENGTH])) <= norm
+    assert bool((change[:LENGTH][~TRAINED] == 0).all())
+    if adaptive:
+        assert abs(float(change[LENGTH])) <= 0.5
+
+
+@settings(max_examples=200, deadline=None)
+@drawn(st.lists(ANY, min_size=1, max_size=40), st.floats(1e-6, 1e6))
+def test_a_clipped_vector_is_never_too_long(values: list[float], norm: float) -> None:
+    vector = torch.tensor(values, dtype=torch.float32)
+    found = within(vector, norm)
+    assert norm_of(found) <= norm
+    if bool(torch.isfinite(vector).all()) and norm_of(vector) > 1e-30:
+        assert norm_of(found) >= min(norm_of(vector), norm) * (1 - 1e-5)
+        assert torch.allclose(found * norm_of(vector), vector.double().float() * norm_of(found), rtol=1e-3, atol=1e-3)
+    if not bool(torch.isfinite(vector).all()):
+        assert not found.any()
+
+
+def test_a_vector_whose_squares_overflow_is_clipped_in_its_direction() -> None:
+    found = within(torch.tensor([1e300, -1e300], dtype=torch.float64), 1.0)
+    assert found.tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], rel=1e-6)
+
+
+def test_honest_updates_within_the_norm_are_left_as_they_are() -> None:
+    steps = UpdateSteps((central_step(5.0),))
+    vector = torch.where(TRAINED, torch.arange(LENGTH) / 10.0, 0.0)
+    assert round_of(steps, {0: given(vector, steps), 1: given(vector, steps)}).tolist() == pytest.approx(
+        (2 * vector).tolist(), abs=1e-9
+    )
+
+
+def test_a_sum_of_virtual_clients_is_checked() -> None:
+    """A SuperNode that hosts several, as in simulations, sends one sum."""
+    step = central_step(1.0, quantile=QUANTILE)
+    steps, unit = UpdateSteps((step,)), SAMPLING.unit
+    good = torch.cat([torch.where(TRAINED, 0.3, 0.0), torch.tensor([1.0])]) * unit
+    assert step.on_reply(good, 2 * unit, steps.plan(1)["client-dp"]) is good
+    for bad in (good * 3, good * torch.tensor([1.0] * LENGTH + [2.0]), good * torch.nan):
+        with pytest.raises(UpdateRejected, match="larger than clipped updates can make it"):
+            step.on_reply(bad, 2 * unit, steps.plan(1)["client-dp"])
+
+
+@pytest.mark.parametrize("norm", [float("nan"), -1.0, 0.0, 1e30, "1", None])
+def test_a_client_takes_no_clipping_norm_that_cannot_be(norm: object) -> None:
+    params = {} if norm is None else {NORM: norm}
+    with pytest.raises(UpdateRejected, match="no clipping norm"):
+        central_step().on_client(torch.zeros(LENGTH), SAMPLING.unit, params, {})  # type: ignore[arg-type]
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def keys(**changed: object) -> ClientDp:
+    found = {
+        **dict.fromkeys(("target_epsilon", "delta", "population", "quantile", "quantile_noise", "max_participations")),
+        **{"noise_multiplier": 1.0, "clipping_norm": 1.0, "count_cap": None, "accountant": "rdp", "quantile_rate": 0.2},
+        **{"honest_share": 1.0, "tolerated_dropouts": 0.0, "noise_source": "os_entropy"},
+    }
+    return ClientDp(**{**found, **changed})
+
+
+@drawn(st.integers(0, 10**9), st.integers(1, 10**6))
+def test_a_weight_is_of_its_own_count_and_the_cap(count: int, cap: int) -> None:
+    assert keys(count_cap=cap).weight(count) == min(count / cap, 1.0)
+    assert keys().weight(count) == 1.0
+
+
+def test_the_weight_comes_before_clipping() -> None:
+    """Weight, clip, noise: a heavy client's update is clipped after it was multiplied, a light one's is small."""
+    protection = ClientProtection(lambda *_, **__: None, keys(count_cap=100).weight)  # type: ignore[arg-type,return-value]
+    update = {"w": torch.full((3, 2), 2.0), "scale": torch.ones(2), "b": torch.zeros(4)}
+    steps = UpdateSteps((central_step(1.0),))
+    for count, expected in ((10, 0.2 * 6**0.5), (1000, 1.0)):
+        weighted = protection.update(update, {"w", "b"}, count)
+        assert not weighted["scale"].any()
+        sent = steps.on_client(weighted, MODEL.template, SAMPLING.unit, steps.plan(1), {})
+        assert float(sent["w"].norm()) == pytest.approx(expected, rel=1e-5)
+
+
+# --- distributed --------------------------------------------------------------------------------------------------
+
+
+def skellam(length: int, norm: float = 1.0, bits: int = 16, expected: int = 20) -> SkellamNoise:
+    sums = Sums(length, norm, bits, expected, expected, 1.0)
+    return SkellamNoise(sums, 1.0, torch.arange(length + 2) < length, 0, lambda: Noise(1))
+
+
+@settings(max_examples=150, deadline=None)
+@drawn(
+    st.lists(st.floats(), min_size=1, max_size=70),
+    st.sampled_from([1e-3, 1.0, 50.0]),
+    st.sampled_from([16, 24, 32]),
+    st.integers(0, 2**64),
+)
+def test_whole_numbers_are_within_the_bound_that_is_paid_for(
+    values: list[float], norm: float, bits: int, key: int
+) -> None:
+    """After rotation, clipping and conditional rounding, for any values."""
+    made = skellam(len(values), norm, bits)
+    found = made.whole(np.array([*values, 1e9, -1e9]), 3, Noise(key))
+    assert found.dtype == np.int64
+    assert float(np.linalg.norm(found.astype(float))) <= made.l2 * (1 + 1e-12)
+    assert float(np.abs(found).sum()) <= made.l1 * (1 + 1e-12)
+
+
+@drawn(st.integers(1, 60), st.floats(0, 40), st.integers(0, 2**64))
+def test_rounding_keeps_to_its_bound_and_to_its_neighbours(length: int, norm: float, key: int) -> None:
+    random = np.random.default_rng(key)
+    values = random.standard_normal(length)
+    values *= norm / np.linalg.norm(values)
+    found = rounded(values, norm, random)
+    assert np.abs(found - values).max() < 1
+    assert np.dot(found, found) <= l2_bound(norm, length) ** 2
+    assert np.abs(found).sum() <= l1_bound(l2_bound(norm, length), length)
+
+
+def test_values_that_are_not_trained_never_enter_a_sum() -> None:
+    made = skellam(6)
+    one = np.array([0.1, -0.2, 0.3, 0.0, 0.1, 0.2, 5.0, 7.0])
+    total = np.sum([made.whole(one, 2, Noise(key)) for key in range(400)], axis=0)
+    found = made.decode(total, 2) / 400
+    assert found[6:].tolist() == [0.0, 0.0]
+    assert found[:6].tolist() == pytest.approx(one[:6].tolist(), abs=1e-3)
+
+
+def test_nobody_s_round_is_a_sum_of_zeros() -> None:
+    steps = UpdateSteps((central_step(),))
+    aggregate = replied(asked([], steps), steps, {})
+    assert aggregate.total is not None
+    assert all(not value.any() for value in aggregate.total.values())
