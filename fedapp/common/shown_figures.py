@@ -7,7 +7,8 @@ __all__ = ["shown_figures"]
 
 
 def shown_figures(metrics: Mapping[str, Any]) -> list[str]:
-    """Each as text: those of the server's test data, else of the validation splits; and what was clipped.
+    """Each as text: those of the server's test data, else of the validation splits; what was clipped, and what a trusted
+    server has spent.
 
     `metrics`: a line of metrics.jsonl.
     """
@@ -15,6 +16,7 @@ def shown_figures(metrics: Mapping[str, Any]) -> list[str]:
     shown = [f"{name} {value:.4f}" for name in names if (value := metrics[name]) is not None]
     if clipped := metrics.get("clipped"):
         shown.append(f"clipped {100 * clipped:.3g} %")
-    if (epsilon := metrics.get("epsilon")) is not None:
-        shown.append(f"epsilon {epsilon:.3f}")
+    if metrics.get("epsilon_unamplified") is not None:
+        seen = metrics["epsilon_unamplified"]
+        shown.append(f"epsilon {metrics['epsilon_max']:.3f} ({seen:.3f} for who sees the cohort)")
     return shown

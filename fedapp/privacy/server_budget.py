@@ -44,7 +44,7 @@ class ServerBudget:
         in which round; and as against those who do, whom sampling hides nothing from."""
         history = self._history()
         seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
-        return {"epsilon": self._epsilon(history), "epsilon_unamplified": self._epsilon(seen)}
+        return {"epsilon_max": self._epsilon(history), "epsilon_unamplified": self._epsilon(seen)}
 
     def facts(self) -> dict[str, Any]:
         """What summary.json says of the ledger."""

@@ -25,18 +25,30 @@ _MOST_ROWS = 1000  # of a table: a browser scrolls more only sluggishly, and the
 
 
 _RARE = {"unused": "not used", "excluded": "left out"}  # columns that most runs do not need
+_SHARES = {"clipped": "clipped", "wrapped": "over the modulus", "share_clipped": "updates clipped (noised)"}
 _PRIVACY = {
     "unit": "what is protected",
     "epsilon_max": "highest ε of any client",
     "epsilon_median": "ε of the median client",
+    "epsilon_unamplified": "ε for who sees whom the server asks",
     "target_epsilon": "budget of each client",
     "declined": "clients that declined, for their budget is spent",
     "delta": "largest δ",
+    "delta_largest": "δ may be at most",
+    "delta_by_population": "δ by the number of clients, N^-1.1",
+    "population": "clients, as a public constant N",
     "accountant": "accountant",
     "noise_multiplier": "noise multiplier σ",  # noqa: RUF001
     "sample_rate": "sample rate q",
     "steps_per_round": "steps a round",
     "max_grad_norm": "gradients clipped to",
+    "clipping_norm": "updates clipped to",
+    "quantile": "clipping norm follows the quantile",
+    "update_noise_multiplier": "noise multiplier of the updates alone",
+    "honest_share": "clients taken to add their noise",
+    "least_cohort": "sums are over at least",
+    "max_participations": "rounds of one client at most",
+    "rounds_in_ledger": "rounds in the server's ledger",
     "noise_source": "source of noise",
     "grad_sample_mode": "per-example gradients by",
 }
@@ -75,7 +87,8 @@ def rounds_table(run: RunData) -> Table:
     columns += [("train_loss", "training loss", number_text)]
     columns += [(name, name, _whole) for name in ("cohort", "replied", "rejected")]
     columns += [(name, title, _whole) for name, title in _RARE.items() if any(by_round(run, name).values)]
-    columns += [("clipped", "clipped", _percent)] if any(by_round(run, "clipped").values) else []
+    columns += [(name, title, _percent) for name, title in _SHARES.items() if any(by_round(run, name).values)]
+    columns += [("clipping_norm", "clipping norm", number_text), ("epsilon_unamplified", "ε if seen", number_text)]
     columns += [("bytes_down", "sent", bytes_text), ("bytes_up", "received", bytes_text)]
     columns += [("seconds", "time", seconds_text)]
     columns = [column for column in columns if by_round(run, column[0])]
@@ -95,7 +108,9 @@ def privacy_table(run: RunData) -> Table:
     said |= {f"epsilon_{which}": run.summary.get(f"epsilon_{which}") for which in ("max", "median")}
     rows = []
     for key, title in _PRIVACY.items():
-        value = said.get(key)
+        if key not in said:
+            continue
+        value = said[key]
         if isinstance(value, float):
             value = f"{value:.4g}"
         rows.append((title, "–" if value is None else str(value)))  # noqa: RUF001
@@ -170,6 +185,8 @@ def _count_cards(run: RunData) -> list[Card | None]:
     asked, parts = by_round(run, "cohort"), participation(run)
     rounds = number(run.summary.get("rounds"))
     rounds = float(parts.rounds[-1] if parts.rounds else 0) if rounds is None else rounds
+    if _secret(run):
+        return [Card("rounds", _whole(rounds), "their cohorts are secret")]
     clients = number(run.summary.get("clients"))
     rejected = number(run.summary.get("rejected"))
     rejected = sum(by_round(run, "rejected").values) if rejected is None else rejected
@@ -187,11 +204,19 @@ def _cost_cards(run: RunData) -> list[Card | None]:
     epsilon = number(run.summary.get("epsilon_max"))
     deltas = {delta for line in run.clients if (delta := number(line.get("delta"))) is not None}
     delta_note = f"at δ = {max(deltas):.3g}" if deltas else ""
+    spent = None if epsilon is None else Card("highest ε", f"{epsilon:.2f}", delta_note)
+    if _secret(run):
+        return [spent]
     return [
-        None if epsilon is None else Card("highest ε", f"{epsilon:.2f}", delta_note),
+        spent,
         Card("traffic", bytes_text(up + down), f"{bytes_text(down)} sent, {bytes_text(up)} received"),
         Card("time", seconds_text(seconds)),
     ]
+
+
+def _secret(run: RunData) -> bool:
+    """Whether nothing is told that depends on who took part."""
+    return "clients" in run.summary and run.summary["clients"] is None
 
 
 def _last(run: RunData, key: str) -> float | None:

@@ -135,7 +135,10 @@ def run_federation(
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())
         load_shared(parts.model, result.state)
-        summary = {**summarise(checked, roster, run, result, rounds.strategy.budget), **rounds.central.details(result.state)}
+        summary = {
+            **summarise(checked, roster, run, result, rounds.strategy.budget),
+            **rounds.central.details(result.state),
+        }
         record.finish(summary, parts.whole.state_dict())
         show(directory, summary)
     if result.failed is not None:

@@ -29,7 +29,7 @@ def summarise(
     delta, secret = run.record.largest_delta, not checked.privacy.discloses_cohort
     if budget is not None and privacy is not None:
         facts = budget.facts()
-        epsilons, delta, privacy = [facts.pop("epsilon")], facts.pop("delta"), {**privacy, **facts}
+        epsilons, delta, privacy = [facts.pop("epsilon_max")], facts.pop("delta"), {**privacy, **facts}
     hidden = dict.fromkeys((*run.record.totals, "clients", "faults", "bounded", "supernodes", "delivered"))
     return {
         "status": "finished" if result.failed is None else "failed",

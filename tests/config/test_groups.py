@@ -58,6 +58,8 @@ EXTRA = {
     **dict.fromkeys(("vertical/fusion/sum", "vertical/fusion/concat"), "task=vertical"),
     **{f"vertical/label_privacy/{name}": "task=vertical" for name in ("none", "noise", "label_dp")},
     "experiment/flights_vertical": "data.sample=60",
+    "experiment/flights_client_dp": "data.sample=60",
+    "data/flights_by_plane": "data.sample=60",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
 CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name
@@ -138,8 +140,13 @@ def test_option_trains_for_a_round(option: str, places: dict[str, str], tmp_path
     summary = json.loads((directory / "summary.json").read_text())
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert summary["status"] == "finished"
+    privacy = privacy_of(compose(overrides_for(option, places).split()))
+    if not privacy.discloses_cohort:
+        assert not lines[-1].keys() & {"replied", "cohort", "train_loss"}
+        assert (directory / "clients.jsonl").read_text() == ""
+        return
     assert lines[-1]["replied"] == lines[-1]["cohort"] > 0
-    private = privacy_of(compose(overrides_for(option, places).split())).spends
+    private = not privacy.discloses_metrics
     assert (lines[-1]["train_loss"] is None) if private else (lines[-1]["train_loss"] > 0)
     clients = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
     clients = [row for row in clients if row.get("phase") != "final"]

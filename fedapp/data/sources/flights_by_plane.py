@@ -68,7 +68,9 @@ class FlightsByPlane(DataSource):
         columns |= {f"carrier={name}": flights["carrier"] == name for name in CARRIERS}
         columns |= {f"origin={name}": flights["origin"] == name for name in ORIGINS}
         inputs = np.stack([columns[name].to_numpy(np.float32) for name in self.schema().features], 1)
-        examples = Examples(torch.from_numpy(inputs), torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64)))
+        examples = Examples(
+            torch.from_numpy(inputs), torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64))
+        )
         days = np.sort(day.unique())
         held_out = (day >= days[int(len(days) * (1 - self.test_fraction))]).to_numpy()
         train = np.flatnonzero(~held_out)

@@ -94,7 +94,9 @@ class CentralClientDp(PrivacyOption):
     def foresight(self, config: Config, parts: Parts) -> Findings:
         noise = self._noise(config)
         trained = int(trained_entries(parts).sum())
-        return foresight(self.keys.clipping_norm, noise.multiplier, trained, noise.expected, self.keys.population_of(config))
+        return foresight(
+            self.keys.clipping_norm, noise.multiplier, trained, noise.expected, self.keys.population_of(config)
+        )
 
     def summary(self, config: Config, parts: Parts) -> dict[str, Any]:
         keys, noise = self.keys, self._noise(config)

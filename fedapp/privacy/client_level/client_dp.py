@@ -44,6 +44,10 @@ class ClientDp(PrivacyOption):
     discloses_metrics = False
     spends = False
 
+    def __post_init__(self) -> None:
+        if self.noise_multiplier is None and self.target_epsilon is None:
+            raise ConfigError("privacy.noise_multiplier=null, privacy.target_epsilon=null: one of them is needed")
+
     def in_run(self, config: Config) -> PrivacyOption:
         if instantiate("secure_aggregation", config.secure_aggregation).individual_updates:
             from fedapp.privacy.client_level.central import CentralClientDp
@@ -80,8 +84,6 @@ class ClientDp(PrivacyOption):
 
     def check_both(self, config: Config, parts: Parts) -> None:
         """Raises ConfigError for whatever would leave a client uncovered, or does not go with sums of clipped updates."""
-        if self.noise_multiplier is None and self.target_epsilon is None:
-            raise ConfigError("privacy.noise_multiplier=null, privacy.target_epsilon=null: one of them is needed")
         if self.delta_of(config) * self.population_of(config) >= 1:
             raise ConfigError(
                 f"privacy.delta={self.delta}: must be below 1 / privacy.population={self.population_of(config)}: one"

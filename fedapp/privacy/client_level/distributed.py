@@ -168,7 +168,9 @@ class DistributedClientDp(PrivacyOption):
         """Raises ConfigError for one that lasts for no round."""
         keys, sums = self.keys, self._sums(config, parts)
         cost = _spending(sums, self._multiplier(config, sums))
-        most = min([limit for limit in (keys.target_epsilon, limits.max_epsilon) if limit is not None], default=math.inf)
+        most = min(
+            [limit for limit in (keys.target_epsilon, limits.max_epsilon) if limit is not None], default=math.inf
+        )
         delta = min(keys.delta_of(config), LARGEST_DELTA) if limits.of_device else keys.delta_of(config)
         if not keys.void and epsilon([cost], delta, "rdp") > most:
             raise ConfigError(

@@ -85,7 +85,9 @@ def test_the_cohort_is_a_poisson_sample_from_the_system_s_entropy() -> None:
 # --- distributed --------------------------------------------------------------------------------------------------
 
 
-def skellam(*, honest: float = 1.0, least: int = 4, expected: int = 5, bits: int = 32, length: int = 4096) -> SkellamNoise:
+def skellam(
+    *, honest: float = 1.0, least: int = 4, expected: int = 5, bits: int = 32, length: int = 4096
+) -> SkellamNoise:
     sums = Sums(length, 0.5, bits, expected, least, honest)
     return SkellamNoise(sums, 1.3, torch.ones(length, dtype=torch.bool), 0, lambda: make_noise("os_entropy"))
 

@@ -40,7 +40,9 @@ def hostile(client: int, kind: str, vector: Tensor, steps: UpdateSteps) -> Recor
     if kind == "another dtype":
         return {name: value.double() for name, value in update.items()}
     if kind == "a sum":  # as a SuperNode with several clients sends: larger than any single update may be
-        return pack_reply(Reply((ClientReport(client),), {}, {k: torch.full_like(v, 2**40).long() for k, v in update.items()}))
+        return pack_reply(
+            Reply((ClientReport(client),), {}, {k: torch.full_like(v, 2**40).long() for k, v in update.items()})
+        )
     if kind == "its own count":
         reply = pack_reply(Reply((ClientReport(client, num_examples=10**9, val_examples=10**9),), {client: update}))
         reply["more"] = ArrayRecord({})
@@ -48,7 +50,9 @@ def hostile(client: int, kind: str, vector: Tensor, steps: UpdateSteps) -> Recor
     return update
 
 
-KINDS = st.sampled_from(["an update"] * 4 + ["gone", "rubbish", "another shape", "another dtype", "a sum", "its own count"])
+KINDS = st.sampled_from(
+    ["an update"] * 4 + ["gone", "rubbish", "another shape", "another dtype", "a sum", "its own count"]
+)
 
 
 @settings(max_examples=300, deadline=None)
