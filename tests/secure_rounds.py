@@ -67,8 +67,8 @@ def play(
     least: LeastSum = ANY,
 ) -> Played:
     """`gone`: who drops out before each of the four stages. Stops after the stage `upto`. `identities`: of clients that
-    sign; the stage consistency is left to the caller. `own`: the clients' vectors, instead of random ones; `least`: what
-    each of them asks of the sum."""
+    sign; the stage consistency is left to the caller. `own`: the clients' vectors, instead of random ones; `least`:
+    what each of them asks of the sum."""
     random = np.random.default_rng(seed)
     most = 2 ** (settings.bits - 1)
     vectors = dict(own or {client: random.integers(-most, most + 1, length) for client in range(cohort)})

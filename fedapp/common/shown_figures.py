@@ -7,8 +7,8 @@ __all__ = ["shown_figures"]
 
 
 def shown_figures(metrics: Mapping[str, Any]) -> list[str]:
-    """Each as text: those of the server's test data, else of the validation splits; what was clipped, and what a trusted
-    server has spent.
+    """Each as text: those of the server's test data, else of the validation splits; what was clipped, and what a
+    trusted server has spent.
 
     `metrics`: a line of metrics.jsonl.
     """

@@ -38,8 +38,8 @@ class Spending:
 
 @dataclass(frozen=True)
 class SkellamSpending:
-    """`steps` sums of whole numbers, to each of which a client gave a vector of these norms at most, under Skellam noise
-    of `variance` (Agarwal et al. 2021). No sampling hides anybody."""
+    """`steps` sums of whole numbers, to each of which a client gave a vector of these norms at most, under Skellam
+    noise of `variance` (Agarwal et al. 2021). No sampling hides anybody."""
 
     variance: float
     l2: float
@@ -147,8 +147,8 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
 def calibrate_skellam(
     target_epsilon: float, delta: float, steps: int, spending: Callable[[float], SkellamSpending]
 ) -> float:
-    """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`. `spending`:
-    what one costs at a noise multiplier. Raises ConfigError as `calibrate`."""
+    """The least noise multiplier (to 0.01 in epsilon) with which `steps` cost no more than `target_epsilon`.
+    `spending`: what one costs at a noise multiplier. Raises ConfigError as `calibrate`."""
 
     def cost(sigma: float) -> float:
         return epsilon([replace(spending(sigma), steps=steps)], delta, "rdp")

@@ -182,7 +182,7 @@ def _parse(lines: list[str], where: str) -> list[Entry]:
 
 def _spent(body: Mapping[str, Any]) -> Spending | SkellamSpending:
     if "variance" in body:
-        return SkellamSpending(*(float(body[name]) for name in ("variance", "l2", "l1")), int(body["steps"]))
+        return SkellamSpending(float(body["variance"]), float(body["l2"]), float(body["l1"]), int(body["steps"]))
     return Spending(float(body["noise_multiplier"]), float(body["sample_rate"]), int(body["steps"]))
 
 

@@ -13,8 +13,11 @@ class NoisedIntegers(Protocol):
     """`least`: over how many clients a sum must be at least, for the noise in it to be enough; a client reveals nothing
     of a smaller one. `expected`: how many are expected."""
 
-    least: int
-    expected: int
+    @property
+    def least(self) -> int: ...
+
+    @property
+    def expected(self) -> int: ...
 
     @property
     def length(self) -> int:

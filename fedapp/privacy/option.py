@@ -48,7 +48,7 @@ class PrivacyOption(ABC):
         return ()
 
     def noised_integers(self, config: Config, parts: Parts) -> NoisedIntegers | None:
-        """How a protocol that shows the server sums alone makes whole numbers of an update; None where it is free to."""
+        """How a protocol that shows the server sums alone makes whole numbers of an update; None where it may."""
         return None
 
     def sampling(self, config: Config) -> Sampling | None:

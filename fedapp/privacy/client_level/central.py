@@ -53,12 +53,6 @@ class CentralClientDp(PrivacyOption):
                 f"federation.exclude_after={federation.exclude_after}: under privacy=client_dp the cohort is a secret"
                 " sample of all clients, whatever they did before; leave it null"
             )
-        judged = federation.patience is not None or federation.target_accuracy is not None
-        if judged and (not parts.is_whole or parts.source.test() is None):
-            raise ConfigError(
-                "federation.patience, federation.target_accuracy: under privacy=client_dp no metric leaves a client, and"
-                " the server has no test data to judge the model by; leave them null"
-            )
         self._noise(config)
         for step in self.steps(config, parts):
             if 2 * step.room > keys.clipping_norm:

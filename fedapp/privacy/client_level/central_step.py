@@ -56,7 +56,7 @@ class CentralNoise:
         two vectors side by side, each in units of its own noise (Andrew et al. 2021, theorem 1)."""
         if self.quantile is None or not self.multiplier:
             return self.multiplier
-        return (self.multiplier**-2 + (2 * self.quantile.noise) ** -2) ** -0.5
+        return 1 / math.hypot(1 / self.multiplier, 1 / (2 * self.quantile.noise))
 
 
 class CentralStep(UpdateStep):

@@ -83,7 +83,7 @@ class ClientDp(PrivacyOption):
         return self.noise_source != "os_entropy"
 
     def check_both(self, config: Config, parts: Parts) -> None:
-        """Raises ConfigError for whatever would leave a client uncovered, or does not go with sums of clipped updates."""
+        """Raises ConfigError for whatever would leave a client uncovered, or does not go with clipped sums."""
         if self.delta_of(config) * self.population_of(config) >= 1:
             raise ConfigError(
                 f"privacy.delta={self.delta}: must be below 1 / privacy.population={self.population_of(config)}: one"
@@ -111,6 +111,12 @@ def check_covered(config: Config, parts: Parts) -> None:
         raise ConfigError(
             "federation.final_evaluation=true: under privacy=client_dp no metric leaves a client; set it to false. The"
             " server's own test data costs nothing"
+        )
+    judged = federation.patience is not None or federation.target_accuracy is not None
+    if judged and (not parts.is_whole or parts.source.test() is None):
+        raise ConfigError(
+            "federation.patience, federation.target_accuracy: under privacy=client_dp no metric leaves a client, and"
+            " the server has no test data to judge the model by; leave them null"
         )
     for agreement in parts.task.agreements:
         raise ConfigError(

@@ -56,15 +56,10 @@ class DistributedClientDp(PrivacyOption):
             )
         if steps_of(config).steps:
             raise ConfigError(
-                f"compression._target_={config.compression['_target_']}: under privacy=client_dp with secure_aggregation"
-                " updates are whole numbers with noise, which nothing may change; use compression=none"
+                f"compression._target_={config.compression['_target_']}: under privacy=client_dp with"
+                " secure_aggregation updates are whole numbers with noise, which nothing may change; use"
+                " compression=none"
             )
-        if config.federation.patience is not None or config.federation.target_accuracy is not None:
-            if not parts.is_whole or parts.source.test() is None:
-                raise ConfigError(
-                    "federation.patience, federation.target_accuracy: under privacy=client_dp no metric leaves a client,"
-                    " and the server has no test data to judge the model by; leave them null"
-                )
         self._budget(config, parts, OwnLimits())
 
     def check_site(self, limits: OwnLimits, data: Mapping[str, Any]) -> None:
@@ -115,7 +110,7 @@ class DistributedClientDp(PrivacyOption):
         keys, made, budget = self.keys, self.noised_integers(config, parts), self._budget(config, parts, OwnLimits())
         population = keys.population_of(config)
         return {
-            "unit": "all that one client contributes (its update or zeros in its place; another in its place counts twice)",
+            "unit": "all that one client contributes (its update, or zeros in its place; replacing it counts twice)",
             "target_epsilon": keys.target_epsilon,
             "accountant": "rdp",
             "noise_multiplier": made.multiplier,
@@ -154,8 +149,8 @@ class DistributedClientDp(PrivacyOption):
         scale = scale_of(sums, found)
         if not scale or sums.sensitivity(scale)[1] > COARSE * scale * sums.norm:
             raise ConfigError(
-                f"secure_aggregation.modulus_bits={sums.modulus_bits}: too small for sums over {sums.expected} clients of"
-                f" {sums.length} values with a noise multiplier of {found:.3g}: whole numbers would be so coarse that"
+                f"secure_aggregation.modulus_bits={sums.modulus_bits}: too small for sums over {sums.expected} clients"
+                f" of {sums.length} values with a noise multiplier of {found:.3g}: whole numbers would be so coarse that"
                 " rounding costs more than the noise; set it higher"
             )
         return found
@@ -174,8 +169,8 @@ class DistributedClientDp(PrivacyOption):
         delta = min(keys.delta_of(config), LARGEST_DELTA) if limits.of_device else keys.delta_of(config)
         if not keys.void and epsilon([cost], delta, "rdp") > most:
             raise ConfigError(
-                f"privacy.noise_multiplier={cost.noise_multiplier:.4g}: one round alone costs more than epsilon {most:g}"
-                " (privacy.target_epsilon, or a device's max-epsilon), so no client would train; set it higher, or null"
+                f"privacy.noise_multiplier={cost.noise_multiplier:.4g}: one round alone costs more than epsilon"
+                f" {most:g} (privacy.target_epsilon, or a device's max-epsilon), so no client would train; set it higher, or null"
             )
         return Budget(cost, most, delta, "rdp", 1, void=keys.void, most_rounds=keys.max_participations)
 

@@ -21,8 +21,8 @@ def foresight(norm: float, multiplier: float, parameters: int, expected: float, 
     warnings = []
     if population <= FEW_CLIENTS:
         warnings.append(
-            f"privacy=client_dp with {population} clients: so few cannot have client-level privacy at a useful accuracy,"
-            " since hiding any one of them hides what they all have learnt. To protect single examples take"
+            f"privacy=client_dp with {population} clients: so few cannot have client-level privacy at a useful"
+            " accuracy, since hiding any one of them hides what they all have learnt. To protect single examples take"
             " privacy=dp_sgd"
         )
     elif noise > LOUD * norm:

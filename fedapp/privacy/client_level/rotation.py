@@ -60,4 +60,4 @@ def _hadamard(size: int) -> Floats:
     matrix = np.ones((1, 1))
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix / np.sqrt(size)
+    return np.asarray(matrix / np.sqrt(size))

@@ -1,7 +1,7 @@
 """Cohorts under client-level DP: a secret sample of a fixed registry, and nothing that depends on who else is in it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fedapp.common.errors import FederationError
 from fedapp.privacy.sampling import Sampling
@@ -16,7 +16,7 @@ __all__ = ["SecretCohort"]
 class SecretCohort(CohortRule):
     """`registry`: whom the run samples from, to its end. A round of nobody counts, so there is no least number."""
 
-    sampling: Sampling = Sampling(1.0, 1.0, 1.0, 1)
+    sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 1.0, 1.0, 1))
     registry: tuple[int, ...] = ()
     minimum: int = 0
     weighting: str = "their own counts"

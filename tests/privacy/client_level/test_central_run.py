@@ -97,7 +97,9 @@ def test_no_client_tells_its_count_its_faults_or_its_metrics(grid: InProcessGrid
         if message.metadata.message_type == "query":
             report = unpack_preflight(message.content)
             assert set(report.num_examples) == {1}
-            assert not (report.moments or report.data or any(report.faults))
+            assert not report.moments
+            assert not report.data
+            assert not any(report.faults)
         else:
             columns = message.content.metric_records["metrics"]
             assert {float(v) for name in ("num-examples", "steps", "seconds") for v in columns[name]} <= {0.0}
@@ -348,7 +350,7 @@ def test_what_would_leave_a_client_uncovered_is_refused(tmp_path: Path, override
 
 
 def test_more_clients_than_the_public_constant_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FederationError, match="privacy.population=29: more clients can take part"):
+    with pytest.raises(FederationError, match=r"privacy.population=29: more clients can take part"):
         go(tmp_path / "run", "privacy.population=29")
 
 

@@ -215,7 +215,7 @@ def test_a_device_asks_for_as_many_survivors_as_the_noise_is_planned_for(tmp_pat
 @pytest.mark.parametrize("share", ["0", "1.5", "much"])
 def test_an_honest_share_that_is_none_is_refused(tmp_path: Path, share: str) -> None:
     config = devices(tmp_path, **{"honest-share": share})[2]
-    with pytest.raises(FederationError, match="honest-share|takes no part|clients can take part"):
+    with pytest.raises(FederationError, match=r"honest-share|takes no part|clients can take part"):
         run_in_process(tmp_path / "run", f"{TABLES} federation.min_clients=2", node_configs=[config])
 
 
