@@ -32,6 +32,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "scale": {"repetitions": 1, "clients": [100, 1000], "cohort": [10, 100], "rounds": 3},
     "aggregation": {"repetitions": 1, "parameters": 1_000_000},
     "deployment": {"repetitions": 1, "rounds": 3},
+    "client-dp": {"repetitions": 1, "steps": 2},
+    "client-dp-accuracy": {"repetitions": 1, "sample": 30},
 }
 
 
@@ -86,6 +88,8 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
     _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
+    _in_process(commands.add_parser("client-dp", help="what client-level DP adds to a round, and to a secure one"))
+    _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -109,6 +113,11 @@ def _in_process(parser: argparse.ArgumentParser) -> None:
 def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=1, help="rounds of each cohort, of three clients each [1]")
     parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model [1000000]")
+
+
+def _client_dp_accuracy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=3, help="seeds of each arm [3]")
+    parser.add_argument("--sample", type=int, default=1, help="every n-th day alone, for a shorter run [1]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

@@ -25,14 +25,17 @@ class Timed:
         return f"{1e3 * self.median:.1f} ({low:.1f}-{high:.1f})"
 
 
-def alternate(arms: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, Timed]:
-    """Time every arm `repetitions` times, one after the other and round again, after one call of each to warm up."""
+def alternate(
+    arms: Mapping[str, Callable[[], object]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Timed]:
+    """Time every arm `repetitions` times by `clock`, one after the other and round again, after one call of each to
+    warm up."""
     for arm in arms.values():
         arm()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repetitions):
         for name, arm in arms.items():
-            start = time.perf_counter()
+            start = clock()
             arm()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: Timed(tuple(values)) for name, values in seconds.items()}

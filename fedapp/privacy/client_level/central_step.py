@@ -66,6 +66,7 @@ class CentralStep(UpdateStep):
         self.noise, self.clipping_norm, self._trained = noise, float(clipping_norm), trained
         self.scalars = () if noise.quantile is None else (WITHIN,)
         self._used = clipping_norm  # by the last round
+        self._all_trained = bool(trained.all())
         self._share: float | None = None
         self._rounds = 0
 
@@ -85,13 +86,16 @@ class CentralStep(UpdateStep):
         """The clipped update, and whether it was within the norm."""
         update, scalars = self._parts(vector)
         bit = HALF if norm_of(update) <= self._norm(params) else -HALF
-        return torch.cat([self._clipped(update, params), torch.full_like(scalars, bit)])
+        clipped = self._clipped(update, params)
+        return torch.cat([clipped, torch.full_like(scalars, bit)]) if len(scalars) else clipped
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
         """A single update is clipped again, whatever its client has done. Of a SuperNode that hosts several, as in
         simulations, the sum is checked: honest clients' cannot be larger."""
         update, scalars = self._parts(vector)
         if weight == 1:
+            if not len(scalars):
+                return self._clipped(update, params)
             # Written so that NaN becomes a number.
             return torch.cat([self._clipped(update, params), torch.where(scalars > 0, HALF, -HALF).to(scalars)])
         largest = weight * self._norm(params) * (1 + SLACK)
@@ -136,7 +140,8 @@ class CentralStep(UpdateStep):
         return vector[: len(self._trained)], vector[len(self._trained) :]
 
     def _clipped(self, update: Tensor, params: Params) -> Tensor:
-        return within(torch.where(self._trained, update, 0.0), self._norm(params) - self.room)
+        trained = update if self._all_trained else torch.where(self._trained, update, 0.0)
+        return within(trained, self._norm(params) - self.room)
 
     def _norm(self, params: Params) -> float:
         """Raises UpdateRejected for a clipping norm that no server of this code sends."""

@@ -150,8 +150,8 @@ class DistributedClientDp(PrivacyOption):
         if not scale or sums.sensitivity(scale)[1] > COARSE * scale * sums.norm:
             raise ConfigError(
                 f"secure_aggregation.modulus_bits={sums.modulus_bits}: too small for sums over {sums.expected} clients"
-                f" of {sums.length} values with a noise multiplier of {found:.3g}: whole numbers would be so coarse that"
-                " rounding costs more than the noise; set it higher"
+                f" of {sums.length} values with a noise multiplier of {found:.3g}: whole numbers would be so coarse"
+                " that rounding costs more than the noise; set it higher"
             )
         return found
 
@@ -170,7 +170,8 @@ class DistributedClientDp(PrivacyOption):
         if not keys.void and epsilon([cost], delta, "rdp") > most:
             raise ConfigError(
                 f"privacy.noise_multiplier={cost.noise_multiplier:.4g}: one round alone costs more than epsilon"
-                f" {most:g} (privacy.target_epsilon, or a device's max-epsilon), so no client would train; set it higher, or null"
+                f" {most:g} (privacy.target_epsilon, or a device's max-epsilon), so no client would train; set it"
+                " higher, or null"
             )
         return Budget(cost, most, delta, "rdp", 1, void=keys.void, most_rounds=keys.max_participations)
 
