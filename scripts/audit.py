@@ -11,6 +11,12 @@ data, model, task, optimizer, train, privacy, federation.num_clients and federat
 data, model or task among them they change experiment=audit. All clients take part in every round with the same
 weight, and every client is given its share of the data anew.
 
+With --unit client, whole clients are attacked instead, under privacy=client_dp: canary clients are in a federation or
+not, by a coin, and guessed from its released models. --candidates is their number, --attacked that of federations.
+
+    python scripts/audit.py --unit client
+    python scripts/audit.py --unit client secure_aggregation=secaggplus --epsilon 8 --candidates 40 --attacked 8
+
 For task=vertical it attacks the labels, as a party without them sees gradients and embeddings: without protection and
 with each option of vertical.label_privacy; and the embeddings of single parties, as the label party finds them in what
 it is sent, without masks and out of masked sums. The result is in audit.json.
@@ -41,6 +47,7 @@ from rich.table import Table
 from fedapp.audit.arms import Setting
 from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
+from fedapp.audit.client_unit import audit_clients
 from fedapp.audit.embedding_attack import audit_embeddings
 from fedapp.audit.label_attacks import audit_labels
 from fedapp.common.errors import FedappError
@@ -48,6 +55,10 @@ from fedapp.config import by_group, compose
 from fedapp.vertical.vertical_options import vertical_options
 
 FEW = 16
+CLIENTS = (
+    *("privacy=client_dp", "model=logistic_regression", "partition=iid", "federation.num_clients=100"),
+    *("federation.num_rounds=20", "federation.fraction_train=0.2", "privacy.population=200"),
+)
 PROTECTIONS = (
     "vertical/label_privacy=none",
     "vertical/label_privacy=noise",
@@ -61,6 +72,7 @@ FUSIONS = ("vertical/fusion=concat", "vertical/fusion=sum vertical.fusion.masked
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py [experiment=audit]")
+    parser.add_argument("--unit", choices=("example", "client"), default="example", help="what is attacked [example]")
     parser.add_argument("--epsilon", type=epsilons, default=(8.0, 3.0, 1.0), help="budgets, e.g. 8,1 [8,3,1]")
     parser.add_argument("--candidates", type=count(20), default=100, help="examples whose membership is guessed [100]")
     parser.add_argument(
@@ -175,6 +187,43 @@ def audit_parties(console: Console, overrides: Sequence[str], directory: Path) -
     return 0
 
 
+def audit_whole_clients(console: Console, options: argparse.Namespace, directory: Path) -> int:
+    """Guess which canary clients took part, without noise and at each budget."""
+    if directory.exists() and any(directory.iterdir()):
+        raise FedappError(f"--output {directory}: is not empty")
+    overrides = [*CLIENTS, *options.overrides]
+    with console.status("") as status:
+        audited = audit_clients(
+            overrides,
+            options.epsilon,
+            canaries=options.candidates,
+            worlds=options.attacked,
+            confidence=options.confidence,
+            tell=status.update,
+        )
+    table = Table("noise", "on", "AUC", "interval", "at most", "ε at least", "accounted ε", box=SIMPLE_HEAD)
+    rows = []
+    for arm in audited:
+        accounted = "-" if arm.epsilon is None else f"{arm.epsilon:.2f}"
+        for attack, area in arm.areas.items():
+            interval, bound = f"{area.low:.3f}-{area.high:.3f}", arm.bounds[attack]
+            figures = (f"{area.value:.3f}", interval, f"{arm.largest_area:.3f}", f"{bound:.2f}", accounted)
+            table.add_row(arm.name, attack, *figures)
+            rows.append(
+                {"arm": arm.name, "epsilon": arm.epsilon, "delta": arm.delta, "attack": attack}
+                | {"auc": area.value, "auc_interval": [area.low, area.high], "epsilon_lower_bound": bound}
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"overrides": overrides, "canaries": options.candidates, "worlds": options.attacked, "clients": rows}
+    (directory / "audit.json").write_text(json.dumps(content, indent=2) + "\n")
+    console.print(table)
+    for arm in audited:
+        for attack in arm.refuted:
+            console.print(f"{arm.name}: the attack on the {attack} proves more than is accounted", style="bold red")
+    print(f"audit_dir={directory}", flush=True)
+    return int(any(arm.refuted for arm in audited))
+
+
 def draw(directory: Path, audited: Sequence[Audited]) -> None:
     from fedapp.report.audit_plots import epsilons, reconstructions, roc
 
@@ -207,6 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     now = datetime.now()
     directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"audit-{now:%H-%M-%S-%f}")).resolve()
     overrides = tuple(options.overrides)
+    if options.unit == "client":
+        try:
+            return audit_whole_clients(console, options, directory)
+        except FedappError as error:
+            console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            return 2
     if not any(line.startswith(("experiment=", "data=", "model=", "task=")) for line in overrides):
         overrides = ("experiment=audit", *overrides)
     try:

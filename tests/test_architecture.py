@@ -48,7 +48,7 @@ LAYERS = {
     "deploy": {
         *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
     },
-    "audit": {"common", "config", "data", "learning", "privacy", "vertical"},
+    "audit": {"common", "config", "data", "learning", "models", "privacy", "updates", "vertical"},
 }
 # Packages that belong to some parts only.
 ONLY_IN = {

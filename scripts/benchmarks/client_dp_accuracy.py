@@ -55,7 +55,7 @@ def arms(options: Namespace) -> dict[str, str]:
         distributed = f"{DISTRIBUTED} privacy.target_epsilon={budget}"
         found[f"distributed, 16 bits, ε = {budget}"] = distributed
         sigma = _sigma(distributed, options)
-        found[f"trusted server, σ of that, {sigma:.3f}"] = (
+        found[f"trusted server, noise multiplier of that, {sigma:.3f}"] = (
             f"privacy.target_epsilon=null privacy.noise_multiplier={sigma}"
         )
     at = f"privacy.target_epsilon={NORMS_AT}"
