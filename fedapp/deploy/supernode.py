@@ -121,7 +121,15 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
                 " make it for a site that has spent nothing yet"
             )
         found["ledger-path"] = str(given.ledger.expanduser().absolute())
-    for option in ("max_epsilon", "max_seconds", "max_steps", "max_model_mb", "max_disk_mb", "min_cohort"):
+    for option in (
+        "max_epsilon",
+        "max_seconds",
+        "max_steps",
+        "max_model_mb",
+        "max_disk_mb",
+        "min_cohort",
+        "honest_share",
+    ):
         if (value := getattr(given, option)) is not None:
             found[option.replace("_", "-")] = value
     return found
@@ -158,6 +166,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--task", metavar="OVERRIDES", help="check the data against this task before connecting")
     made.add_argument("--ledger", type=Path, help="the file in which what was spent of the privacy budget is kept")
     made.add_argument("--max-epsilon", type=float, help="the most that may ever be spent of it (8)")
+    made.add_argument("--honest-share", type=float, help="how many of the others a run may take to be honest (0.9)")
     made.add_argument("--max-seconds", type=float, help="a training ends after this time, with what it has")
     made.add_argument("--max-steps", type=int, help="refuse runs in which a training takes more steps in a round")
     made.add_argument("--max-model-mb", type=int, help="refuse runs whose model is larger")

@@ -17,6 +17,7 @@ OPTIONS = sorted(path.relative_to(ROOT / "conf").with_suffix("") for path in (RO
 SECTIONS = {
     "": ("federation", "train", "strategy", "vertical", "run", "task"),
     "privacy=dp_sgd data.scaling=published data=breast_cancer": ("privacy",),
+    "privacy=client_dp": ("privacy",),
     "secure_aggregation=secaggplus": ("secure_aggregation",),
 }
 RUN = "model=logistic_regression federation.num_rounds=1 federation.num_clients=4"
