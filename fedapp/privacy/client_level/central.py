@@ -17,7 +17,7 @@ from fedapp.privacy.accounting import Spending, calibrate
 from fedapp.privacy.budget import Budget
 from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, Quantile
 from fedapp.privacy.client_level.client_dp import ClientDp
-from fedapp.privacy.client_level.client_protection import ClientProtection
+from fedapp.privacy.client_level.client_protection import ClientProtection, TwofoldProtection
 from fedapp.privacy.client_level.foresight import foresight
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.option import PrivacyOption
@@ -37,8 +37,12 @@ class CentralClientDp(PrivacyOption):
     keys: ClientDp
 
     discloses_metrics = False
-    spends = False
     discloses_cohort = False
+
+    @property
+    def spends(self) -> bool:  # type: ignore[override]
+        """Clients pay for their single examples alone; for whole clients the server does."""
+        return self.keys.examples is not None
 
     def conflicts(self, config: Config, parts: Parts) -> None:
         keys, federation = self.keys, config.federation
@@ -62,11 +66,16 @@ class CentralClientDp(PrivacyOption):
                 )
 
     def check_site(self, limits: OwnLimits, data: Mapping[str, Any]) -> None:
-        """The server is trusted with how data is read."""
+        """The server is trusted with how data is read, but for what protects single examples."""
+        if (examples := self.keys.of_examples) is not None:
+            examples.check_site(limits, data)
 
     def protection(self, config: Config, parts: Parts, limits: OwnLimits, *, on_device: bool) -> Protection:
         if on_device and self.keys.void:
             raise ConfigError(f"privacy.noise_source={self.keys.noise_source}: not on a device, whose data is real")
+        if (examples := self.keys.of_examples) is not None:
+            inner = examples.protection(config, parts, limits, on_device=on_device)
+            return TwofoldProtection(inner, self.keys.weight)
         training = build_training(config, parts, limits.max_seconds, limits.max_steps)
         return ClientProtection(training, self.keys.weight, training.check_work)
 
@@ -109,6 +118,7 @@ class CentralClientDp(PrivacyOption):
             "delta_by_population": population**-1.1,
             "delta_largest": LARGEST_DELTA,
             "noise_source": keys.noise_source,
+            **({"examples": examples.summary(config, parts)} if (examples := keys.of_examples) else {}),
         }
 
     def _noise(self, config: Config) -> CentralNoise:

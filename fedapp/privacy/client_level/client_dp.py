@@ -15,6 +15,8 @@ from fedapp.privacy.protection import Protection
 
 __all__ = ["ClientDp"]
 
+EXAMPLES = "fedapp.privacy.dp_sgd.DpSgd"
+
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -40,6 +42,7 @@ class ClientDp(PrivacyOption):
     tolerated_dropouts: Annotated[float, Field(ge=0, lt=1)]
     max_participations: Annotated[int, Field(ge=1)] | None
     noise_source: Literal["os_entropy", "seeded_for_tests"]
+    examples: dict[str, Any] | None = None
 
     discloses_metrics = False
     spends = False
@@ -78,6 +81,14 @@ class ClientDp(PrivacyOption):
         return 1.0 if self.count_cap is None else min(num_examples / self.count_cap, 1.0)
 
     @property
+    def of_examples(self) -> PrivacyOption | None:
+        """What protects single examples besides. Raises ConfigError for what it does not take."""
+        if self.examples is None:
+            return None
+        made: PrivacyOption = instantiate("privacy.examples", {"_target_": EXAMPLES, **self.examples})
+        return made
+
+    @property
     def void(self) -> bool:
         """Whether the noise can be predicted, and so protects nobody."""
         return self.noise_source != "os_entropy"
@@ -90,6 +101,8 @@ class ClientDp(PrivacyOption):
                 " client could be published whole; leave it null"
             )
         check_covered(config, parts)
+        if self.of_examples is not None:
+            self.of_examples.conflicts(config, parts)
 
     def planned_sigma(self, cost: Any) -> float:
         """The noise multiplier: as given, or by `cost`, which calibrates one to the target."""

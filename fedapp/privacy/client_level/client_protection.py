@@ -14,7 +14,7 @@ from fedapp.privacy.protection import Account, Protection, Training
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport, PrivacySpent
 
-__all__ = ["ClientProtection", "PayingProtection"]
+__all__ = ["ClientProtection", "PayingProtection", "TwofoldProtection"]
 
 log = logging.getLogger("flwr")
 
@@ -75,3 +75,22 @@ class PayingProtection(ClientProtection):
         epsilon = self.budget.pay(account.ledgers(client), account.run, server_round, 1)
         cost = self.budget.cost
         return PrivacySpent(cost.noise_multiplier, cost.sample_rate, epsilon, self.budget.delta_of(1))
+
+
+class TwofoldProtection(ClientProtection):
+    """Single examples are protected, too, by `inner`: it trains, and pays from the client's own ledger. What that says
+    of a client stays with it."""
+
+    spends = True
+
+    def __init__(self, inner: Protection, weigh: Weigh) -> None:
+        super().__init__(inner.training, weigh, inner.check_work)
+        self._inner = inner
+        self.unit = inner.unit  # type: ignore[misc]
+
+    def pay(self, client: int, server_round: int, num_examples: int, account: Account | None) -> PrivacySpent | None:
+        self._inner.pay(client, server_round, num_examples, account)
+        return None
+
+    def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
+        return super().update(self._inner.update(update, parameters, num_examples), parameters, num_examples)

@@ -49,6 +49,11 @@ class DistributedClientDp(PrivacyOption):
     def conflicts(self, config: Config, parts: Parts) -> None:
         keys = self.keys
         keys.check_both(config, parts)
+        if keys.examples is not None:
+            raise ConfigError(
+                "privacy.examples: with secure_aggregation a client would keep two ledgers, which is not there yet; use"
+                " secure_aggregation=none, or privacy=client_dp alone"
+            )
         if keys.quantile is not None:
             raise ConfigError(
                 f"privacy.quantile={keys.quantile:g}: with secure_aggregation the scale of whole numbers follows from a"

@@ -31,8 +31,9 @@ DP = (
 )
 
 
-def go(directory: Path, overrides: str = "", **options: Any) -> Path:
-    return run_in_process(directory, f"{DP} {overrides} run.output_dir={directory}", **options)
+def go(directory: Path, overrides: str = "", *, option: str = "client_dp", **options: Any) -> Path:
+    given = DP.replace("client_dp", option)
+    return run_in_process(directory, f"{given} {overrides} run.output_dir={directory}", **options)
 
 
 def summary(directory: Path) -> dict[str, Any]:
@@ -274,6 +275,35 @@ def test_what_goes_with_it(tmp_path: Path, more: str) -> None:
     directory = go(tmp_path / "run", f"federation.num_rounds=2 {more}")
     assert summary(directory)["status"] == "finished"
     assert summary(directory)["rounds"] == 2
+
+
+def test_single_examples_can_be_protected_too(tmp_path: Path) -> None:
+    """Each client pays for its examples, and tells nobody; the server pays for whole clients."""
+    both = DP.replace("privacy=client_dp", "privacy=client_and_example_dp")
+    both += " privacy.examples.accountant=rdp privacy.examples.noise_multiplier=1 privacy.examples.sample_rate=0.5"
+    directory = tmp_path / "run"
+    grid = InProcessGrid(f"{both} run.output_dir={directory}")
+    run_on(grid, directory, f"{both} run.output_dir={directory}")
+    assert len(ledger(directory).entries()) == 3
+    own = sorted((directory / "ledgers").glob("client-*.jsonl"))
+    assert own
+    assert {entry.spent for file in own for entry in FileLedger(file).entries()} == {Spending(1.0, 0.5, 2)}
+    assert (directory / "clients.jsonl").read_text() == ""
+    assert "epsilon" not in {name for m in grid.received for r in m.content.metric_records.values() for name in r}
+    assert summary(directory)["privacy"]["examples"]["unit"] == "one example of one client's data"
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("privacy.examples.sample_rate=2", "privacy.examples.sample_rate=2"),
+        ("secure_aggregation=secaggplus", "privacy.examples: with secure_aggregation"),
+        ("train.max_seconds=5", "train.max_seconds"),
+    ],
+)
+def test_what_does_not_go_with_both_is_refused(tmp_path: Path, more: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        go(tmp_path / "run", more, option="client_and_example_dp")
 
 
 @pytest.mark.parametrize("task", ["head", "lora"])
