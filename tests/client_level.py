@@ -10,7 +10,7 @@ from torch import Tensor
 from fedapp.aggregation.plain.server import PlainServer
 from fedapp.aggregation.protocol import Aggregate, Cohort
 from fedapp.aggregation.weighted_mean import WeightedMean
-from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, Quantile
+from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
 from fedapp.privacy.sampling import Sampling
 from fedapp.updates.steps import UpdateSteps, flatten
 from fedapp.wire.instruction import Instruction, unpack_instruction
@@ -24,7 +24,7 @@ TRAINED = torch.tensor([True] * 6 + [False] * 2 + [True] * 4)  # `scale` is a bu
 SAMPLING = Sampling(rate=0.5, unit=2.0**-7, expected=32.0, largest=64)
 
 
-def central_step(norm: float = 1.0, multiplier: float = 1.0, quantile: Quantile | None = None) -> CentralStep:
+def central_step(norm: float = 1.0, multiplier: float = 1.0, quantile: NormQuantile | None = None) -> CentralStep:
     noise = CentralNoise(multiplier, SAMPLING.unit, SAMPLING.expected, quantile)
     return CentralStep(noise, norm, TRAINED)
 

@@ -19,7 +19,7 @@ LAYERS = {
     "learning": {"common", "config", "data", "flower", "models"},
     "inference": {"common", "config", "data", "learning", "models", "vertical"},
     "updates": {"common", "config", "wire"},
-    "privacy": {"common", "config", "data", "learning", "updates", "wire"},
+    "privacy": {"common", "config", "data", "learning", "models", "updates", "wire"},
     "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},
     "vertical": {"aggregation", "common", "config", "data", "learning", "models", "wire"},
     "client": {

@@ -124,9 +124,7 @@ class AggregationProtocol(ABC):
         """Which of these clients are asked together or not at all (`Groups`)."""
         return alone(clients)
 
-    def check_cohort(  # noqa: B027 (most take any)
-        self, config: "Config", parts: "Parts", needed: int, asked: int, clients: int
-    ) -> None:
+    def check_cohort(self, config: Config, parts: "Parts", needed: int, asked: int, clients: int) -> None:  # noqa: B027
         """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients, of
         `clients` that are in complete groups."""
 

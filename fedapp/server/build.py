@@ -1,7 +1,7 @@
 """From config to objects, on the server: strategy, schedules, stop rules and where results go."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import cast
 
@@ -61,11 +61,11 @@ def _aggregation(config: Config) -> Callable[[State], AggregationRule]:
     return cast(Callable[[State], AggregationRule], made)
 
 
-def cohort_rule(config: Config) -> CohortRule:
-    """A round needs as many clients as the config says, and as its aggregation takes."""
+def cohort_rule(config: Config, clients: Collection[int] = ()) -> CohortRule:
+    """A round needs as many clients as the config says, and as its aggregation takes. `clients`: all of the run."""
     federation, strategy = config.federation, config.strategy
     if (sampling := privacy_of(config).sampling(config)) is not None:
-        return SecretCohort(config.run.seed, federation.fraction_train, sampling=sampling)
+        return SecretCohort(config.run.seed, federation.fraction_train, sampling=sampling).over(clients)
     return CohortRule(
         seed=config.run.seed,
         fraction=federation.fraction_train,
@@ -112,7 +112,7 @@ def build_strategy(
     )
     made = WeightedFedAvg(
         roster,
-        cohort_rule(config).over(roster.nodes),
+        cohort_rule(config, roster.nodes),
         protocol.server(config, parts, steps),
         steps,
         optimizer,

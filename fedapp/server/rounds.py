@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import Message
 
 from fedapp.aggregation.exact_sum import normalised
+from fedapp.aggregation.protocol import Ask
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
 from fedapp.learning.task import Task
@@ -19,6 +20,7 @@ from fedapp.server.population.attendance import Attendance
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.strategy import WeightedFedAvg
 from fedapp.server.threads import one_thread
+from fedapp.updates.server_side import figures_of, load_steps, state_of
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text
 
@@ -28,8 +30,7 @@ __all__ = ["SynchronousRounds"]
 class SynchronousRounds:
     """Rounds that wait for their cohort (the Procedure of a horizontal run).
 
-    `central` evaluates on the server's data; its network holds the initial model. `secret_cohort`: nothing is told, not
-    even in the log, of who was asked in a round, how many they were, or what became of them.
+    `central` evaluates on the server's data; its network holds the initial model.
     """
 
     def __init__(
@@ -41,9 +42,7 @@ class SynchronousRounds:
         central: CentralEvaluation,
         *,
         round_timeout: float,
-        secret_cohort: bool = False,
     ) -> None:
-        self.secret_cohort = secret_cohort
         self.exchange, self.attendance, self.strategy = exchange, attendance, strategy
         self.task, self.central, self.round_timeout = task, central, round_timeout
         # A copy: evaluation loads whatever is judged into the network's own tensors.
@@ -53,17 +52,10 @@ class SynchronousRounds:
         """Who is there, whom to ask, messages out and replies in, the next model, its evaluation."""
         strategy, roster = self.strategy, self.strategy.roster
 
-        def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
-            clock.lap("other")
-            with one_thread(self.attendance.is_simulation):
-                yield from clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
-
         late = self.attendance.update()
         left_out = len(roster.left_out(server_round))
         cohort = strategy.choose(server_round, run)
-        changed, aggregate = strategy.train(cohort, self.model, ask)
-        if self.secret_cohort:
-            return self._in_secret(server_round, changed, clock)
+        changed, aggregate = strategy.train(cohort, self.model, self._asking(clock))
         replies = aggregate.replies
         _add_late(replies, late)
         excluded = roster.note(server_round, replies.reports)
@@ -85,32 +77,20 @@ class SynchronousRounds:
             left_out=left_out,
             scalars=aggregate.scalars,
             warnings={**aggregate.warnings, **self.central.warnings(validation)},
-            figures=strategy.steps.figures(),
+            figures=figures_of(strategy.steps),
         )
 
-    def _in_secret(self, server_round: int, changed: GlobalModel | None, clock: Clock) -> RoundOutcome:
-        """What may be said of a round whose cohort nobody is told: the model, and the noised figures."""
-        clock.lap("aggregate")
-        self.model = changed or self.model
-        test = self.central.metrics(self.model.state)
-        clock.lap("evaluate")
-        budget = self.strategy.budget
-        return RoundOutcome(
-            server_round,
-            {},
-            ReplyLog(server_round, {}),
-            changed=changed is not None,
-            test=test,
-            warnings=self.central.warnings({}),
-            figures=self.strategy.steps.figures() | (budget.figures() if budget is not None else {}),
-            secret_cohort=True,
-        )
+    def _asking(self, clock: Clock) -> Ask:
+        def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+            clock.lap("other")
+            with one_thread(self.attendance.is_simulation):
+                yield from clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
+
+        return ask
 
     @property
     def exhausted(self) -> str | None:
         strategy, roster = self.strategy, self.strategy.roster
-        if strategy.budget is not None:
-            return strategy.budget.exhausted()
         left = strategy.cohorts.whole(roster.nodes.keys() - roster.declined)
         if not roster.declined or len(left) >= strategy.min_clients:
             return None
@@ -127,8 +107,6 @@ class SynchronousRounds:
             return self.exchange(messages, timeout or self.round_timeout)
 
         replies = strategy.evaluate(server_round, run, self.model, ask, deliver=deliver)
-        if self.secret_cohort:
-            return RoundOutcome(server_round, {}, ReplyLog(server_round, {}), secret_cohort=True)
         _add_late(replies, late)
         delivered = sum(report.delivered for report in replies.good)
         if deliver and delivered < len(replies.good):
@@ -142,18 +120,13 @@ class SynchronousRounds:
         return self.strategy.server_optimizer.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of a secret cohort nothing: not who failed either."""
-        found = {"steps": self.strategy.steps.state_dict()}
-        if self.secret_cohort:
-            return found
         roster, repeated = self.strategy.roster.state_dict(), self.strategy.repeated.state_dict()
-        return {**found, "roster": roster, "repeated": repeated}
+        return {"steps": state_of(self.strategy.steps), "roster": roster, "repeated": repeated}
 
     def load(self, saved: Checkpoint) -> None:
         model = {name: saved.model[name] for name in shared_state(self.central.network)}  # in the order of a new run
-        self.strategy.steps.load_state_dict(saved.values.get("steps", {}))
-        if "roster" in saved.values:
-            self.strategy.roster.load_state_dict(saved.values["roster"])
+        load_steps(self.strategy.steps, saved.values.get("steps", {}))
+        self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.repeated.load_state_dict(saved.values.get("repeated"))
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)

@@ -36,6 +36,7 @@ from fedapp.server.run_directory.claim import claim, writing
 from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_data, check_same_form
+from fedapp.server.secret_rounds import SecretRounds
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.vertical_run import CheckedParties, run_parties
@@ -193,14 +194,14 @@ def build_rounds(
     attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
-    return SynchronousRounds(
+    rounds = SynchronousRounds if checked.privacy.discloses_cohort else SecretRounds
+    return rounds(
         exchange,
         attendance,
         strategy,
         parts.task,
         CentralEvaluation(parts.task, parts.model, test),
         round_timeout=federation.round_timeout,
-        secret_cohort=not checked.privacy.discloses_cohort,
     )
 
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
+from fedapp.updates.vectors import flatten, unflatten
 from fedapp.wire.instruction import Params
 
 __all__ = ["ENCODED", "UpdateSteps", "flatten", "steps_of", "unflatten"]
@@ -89,35 +88,6 @@ class UpdateSteps:
             vector = step.on_total(vector, weight, survivors, plan.get(step.name, {}), rounding)
         found = unflatten(vector, total)
         return {name: value for name, value in found.items() if not name.startswith(SCALAR)}
-
-    def figures(self) -> dict[str, float | None]:
-        return {name: value for step in self.steps for name, value in step.figures().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {step.name: found for step in self.steps if (found := step.state_dict())}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        for step in self.steps:
-            if step.name in saved:
-                step.load_state_dict(saved[step.name])
-
-
-def flatten(state: State, template: State) -> Tensor:
-    """All values of `state` as one vector (n,), in the order of `template`. Raises KeyError for a missing name."""
-    parts = [state[key].detach().reshape(-1) for key in template]
-    return torch.cat(parts) if parts else torch.zeros(0)
-
-
-def unflatten(vector: Tensor, template: State) -> dict[str, Tensor]:
-    """The reverse, as views. Raises ValueError for a vector of another length."""
-    size = sum(value.numel() for value in template.values())
-    if vector.shape != (size,):
-        raise ValueError(f"a vector of shape {tuple(vector.shape)} for a model of {size} values")
-    found, start = {}, 0
-    for key, value in template.items():
-        found[key] = vector[start : start + value.numel()].reshape(value.shape)
-        start += value.numel()
-    return found
 
 
 def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:

@@ -82,8 +82,8 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/privacy/budget.py",
-        "history = [entry.spent for entry in ledger.entries()]\n            after",
-        "history = []\n            after",
+        "history = [entry.spent for entry in entries]\n",
+        "history = []\n",
         f"{LEDGER}::test_a_round_too_much_is_declined_and_not_written",
     ),
     Mutant(

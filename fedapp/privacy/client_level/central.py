@@ -15,7 +15,7 @@ from fedapp.learning.build import Parts, build_training
 from fedapp.models.shared_state import shared_state
 from fedapp.privacy.accounting import Spending, calibrate
 from fedapp.privacy.budget import Budget
-from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, Quantile
+from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
 from fedapp.privacy.client_level.client_dp import ClientDp
 from fedapp.privacy.client_level.client_protection import ClientProtection, TwofoldProtection
 from fedapp.privacy.client_level.foresight import foresight
@@ -135,7 +135,7 @@ class CentralClientDp(PrivacyOption):
                 f" the updates; set it above {joint / 2:.4g}, or leave it null"
             )
         multiplier = (joint**-2 - (2 * noise) ** -2) ** -0.5 if joint else 0.0
-        quantile = Quantile(keys.quantile, keys.quantile_rate, noise)
+        quantile = NormQuantile(keys.quantile, keys.quantile_rate, noise)
         return CentralNoise(multiplier, sampling.unit, sampling.expected, quantile, keys.noise_source)
 
 

@@ -19,7 +19,7 @@ from fedapp.privacy.noise import make_noise
 from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
 from fedapp.wire.instruction import Params
 
-__all__ = ["CentralNoise", "CentralStep", "Quantile"]
+__all__ = ["CentralNoise", "CentralStep", "NormQuantile"]
 
 NORM = "clipping-norm"
 WITHIN = "within"  # the scalar b - 1/2
@@ -31,7 +31,7 @@ LEAST_ROOM = 100  # times what rounding adds, below which no norm falls
 
 
 @dataclass(frozen=True)
-class Quantile:
+class NormQuantile:
     """Adaptive clipping: `target` is the share of updates that is to lie within the norm, `rate` the step of the
     geometric update, `noise` the standard deviation of the noise on the count."""
 
@@ -47,7 +47,7 @@ class CentralNoise:
     multiplier: float
     unit: float
     expected: float
-    quantile: Quantile | None = None
+    quantile: NormQuantile | None = None
     source: str = "os_entropy"
 
     @property
@@ -116,7 +116,7 @@ class CentralStep(UpdateStep):
             self._adapt(count / self.noise.expected + HALF, self.noise.quantile)
         return torch.cat([torch.where(self._trained, noised, 0.0), torch.zeros_like(scalars)])
 
-    def _adapt(self, share: float, quantile: Quantile) -> None:
+    def _adapt(self, share: float, quantile: NormQuantile) -> None:
         """Towards the quantile. `share`: the noised share of updates within the norm."""
         self._share = min(max(share, 0.0), 1.0)
         moved = self.clipping_norm * math.exp(-quantile.rate * (min(max(share, -1.0), 2.0) - quantile.target))

@@ -47,10 +47,6 @@ class CohortRule:
         drawn = random.Random(f"cohort/{self.seed}/{server_round}").sample(groups, count)
         return sorted(client for group in drawn for client in group)
 
-    def over(self, clients: Collection[int]) -> "CohortRule":
-        """The rule in a run of these clients."""
-        return self
-
     def draw(self, roster: Roster, server_round: int) -> tuple[list[int], int]:
         """Whom a round asks, of those who are there, and how many updates it needs."""
         there = self.whole(roster.reachable())

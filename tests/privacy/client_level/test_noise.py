@@ -13,7 +13,7 @@ from secure_rounds import play
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
-from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, Quantile
+from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
 from fedapp.privacy.client_level.skellam_noise import LARGEST_SHARE, SkellamNoise, Sums
 from fedapp.privacy.noise import Noise, make_noise
 from fedapp.privacy.sampling import Sampling
@@ -44,7 +44,7 @@ def test_the_noise_of_a_sum_is_sigma_times_the_norm_on_every_trained_value(total
 
 def test_the_quantile_s_count_has_its_own_noise() -> None:
     """The joint mechanism is one Gaussian of the noise multiplier that is accounted for."""
-    quantile = Quantile(0.5, 0.2, 4.0)
+    quantile = NormQuantile(0.5, 0.2, 4.0)
     noise = CentralNoise(1.2, SAMPLING.unit, SAMPLING.expected, quantile)
     assert noise.joint == pytest.approx((1.2**-2 + 8.0**-2) ** -0.5)
     found = []

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedapp.privacy.client_level.central_step import NORM, Quantile
+from fedapp.privacy.client_level.central_step import NORM, NormQuantile
 from fedapp.privacy.client_level.client_dp import ClientDp
 from fedapp.privacy.client_level.client_protection import ClientProtection
 from fedapp.privacy.client_level.norm import norm_of, within
@@ -26,7 +26,7 @@ from fedapp.wire.reply import ClientReport, Reply, pack_reply
 LENGTH = len(TRAINED)
 ANY = st.floats(width=32)  # NaN, infinities, subnormal and huge ones too
 UPDATE = st.lists(ANY, min_size=LENGTH + 1, max_size=LENGTH + 1).map(torch.tensor)
-QUANTILE = Quantile(0.5, 0.2, 3.0)
+QUANTILE = NormQuantile(0.5, 0.2, 3.0)
 
 
 def hostile(client: int, kind: str, vector: Tensor, steps: UpdateSteps) -> RecordDict | Mapping[str, Tensor] | None:
