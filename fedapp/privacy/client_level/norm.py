@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = ["norm_of", "within"]
 
 SLACK = 1e-9  # of a norm in float64, as a share: sums of n squares are off by n * 2^-53 at most (Higham 2002, 4.2)
+SMALL = 1e-30
 ROUNDED = 2.0**-21  # of a float32, as a share: of the factor, and of each product
 
 
@@ -28,6 +29,8 @@ def within(vector: Tensor, largest: float) -> Tensor:
             return torch.zeros_like(vector)
         scaled = vector.double() / float(vector.abs().max())  # so large that its squares are not finite
         vector, norm = scaled, norm_of(scaled)
-    shorter = vector.to(dtype) * (largest * (1 - ROUNDED) / norm)
+    factor = largest * (1 - ROUNDED) / norm
+    # A factor that is no normal float32 would be rounded to far fewer digits.
+    shorter = vector.to(dtype) * factor if factor > SMALL else (vector.double() * factor).to(dtype)
     # Nothing, where its dtype has no such numbers.
     return shorter if norm_of(shorter) <= largest * (1 - SLACK) else torch.zeros_like(shorter)
