@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from flwr.app import Message, MessageType, RecordDict
@@ -54,7 +55,7 @@ class Cohort:
 
     `instruction` names all clients of the cohort with their weights, which sum to one or less. `hosts`: by client, the
     SuperNode that does its work. With `needed` updates a round that asked more clients goes on; with fewer than
-    `minimum` it changes nothing. A message lives for `message_ttl` seconds.
+    `minimum` it changes nothing. A message lives for `message_ttl` seconds. `helpers`: the SuperNodes of helper sites.
     """
 
     instruction: Instruction
@@ -62,6 +63,7 @@ class Cohort:
     needed: int
     minimum: int
     message_ttl: float
+    helpers: tuple[int, ...] = ()
 
     @cached_property
     def weights(self) -> dict[int, float]:
@@ -80,6 +82,7 @@ class Aggregate:
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
     `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
+    `next_model`: where the sum goes to the clients, what they begin with next; then nothing is left to divide or step.
     """
 
     total: State | None
@@ -90,6 +93,7 @@ class Aggregate:
     rounding: float = 0.0
     warnings: Mapping[str, str] = field(default_factory=dict)
     revealed: tuple[int, ...] = ()
+    next_model: State | None = None
 
 
 class ServerHalf(Protocol):
@@ -100,10 +104,15 @@ class ServerHalf(Protocol):
         """Log, before round 1, what it will do with cohorts of this size."""
 
 
-class ClientHalf(Protocol):
+class ClientHalf(ABC):
     @property
+    @abstractmethod
     def stages(self) -> Mapping[str, Handler]:
         """By name of a stage, what answers it."""
+
+    def opened(self, instruction: Instruction, model: State, state: RecordDict) -> State:
+        """The model of a message in clear. `state`: the SuperNode's. Raises FederationError."""
+        return model
 
 
 class AggregationProtocol(ABC):
@@ -116,6 +125,28 @@ class AggregationProtocol(ABC):
     exact: ClassVar[bool]
     keeps_state: ClassVar[bool]
     free_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def helper_sites(self) -> int:
+        """How many helper sites take part."""
+        return 0
+
+    @property
+    def model_at_server(self) -> bool:
+        """Whether the server has the model. Else it is the clients', and their messages bring them a sealed one."""
+        return True
+
+    def sealed_sha256(self, model: State) -> str | None:
+        """The SHA-256 of a model that the server cannot read; None where it knows none."""
+        return None
+
+    def helper(self, config: "Config", parts: "Parts", limits: "OwnLimits", folder: Path | None) -> ClientHalf:
+        """What a helper site does. `folder`: where it may keep what outlasts its SuperNode, where there is one."""
+        raise ConfigError("secure_aggregation: this run has no part for a helper site (node-config role)")
+
+    def reply_bytes(self, parts: "Parts") -> int:
+        """That a reply may have beyond what the size of its message allows."""
+        return 0
 
     def conflicts(self, config: "Config", parts: "Parts") -> None:  # noqa: B027 (most have none)
         """Raise ConfigError for a config or parts that do not go with this protocol."""

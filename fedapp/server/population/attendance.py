@@ -8,6 +8,7 @@ from flwr.app import Message
 from fedapp.common.logger import log
 from fedapp.flower.registered import bound_clients
 from fedapp.flower.simulation import is_simulated
+from fedapp.privacy.limits import HELPER
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
 from fedapp.server.population.joining import AdmissionRules, check_admission
 from fedapp.server.population.preflight import Population, query
@@ -40,8 +41,9 @@ class Attendance:
             self._roster.present = present
             late += self._late()
             self._ask(present)
-            found = len(self._roster.reachable())
-            if found >= self._rules.min_clients or time.monotonic() - start >= self._rules.wait_timeout:
+            found, helpers = len(self._roster.reachable()), len(self._roster.helpers)
+            complete = found >= self._rules.min_clients and helpers >= self._rules.helpers
+            if complete or time.monotonic() - start >= self._rules.wait_timeout:
                 self._roster.busy = self._exchange.busy()
                 return late
             if not waiting:
@@ -51,6 +53,8 @@ class Attendance:
                     found,
                     self._rules.min_clients,
                 )
+                if helpers < self._rules.helpers:
+                    log(WARNING, "%d helper sites are there, %d are needed: waiting", helpers, self._rules.helpers)
             waiting = True
             time.sleep(LONGEST_POLL)
 
@@ -81,7 +85,11 @@ class Attendance:
                 raise ValueError(text(reply.error.reason))
             report = unpack_preflight(reply.content)
             check_admission(report, self._rules, self._partitions, bound_clients(self._exchange.grid).get(node))
-            faults = self._roster.admit(node, report)
+            faults = []
+            if report.role == HELPER:
+                self._roster.add_helper(node)
+            else:
+                faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {said_of(error)}"]
         self._open.pop(node, None)

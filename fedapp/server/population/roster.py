@@ -36,6 +36,7 @@ class Roster:
         self.bound, self.names, self._bounded = population.bound, dict(population.names), population.bounded
         self.present: Collection[int] | None = None
         self.busy: Collection[int] = ()
+        self._helpers = set(population.helpers)
         self._movable = movable
         self._exclude_after, self._exclude_rounds = exclude_after, exclude_rounds
         self._failures: dict[int, int] = {}
@@ -57,6 +58,15 @@ class Roster:
             name = self.names.get(client, f"client {client}")
             said[name] = f"{said[name]}; {why}" if name in said else why
         return said
+
+    @property
+    def helpers(self) -> tuple[int, ...]:
+        """The SuperNodes of helper sites that are there."""
+        return tuple(sorted(node for node in self._helpers if self.present is None or node in self.present))
+
+    def add_helper(self, node: int) -> None:
+        """Take in a helper site that joined during the run."""
+        self._helpers.add(node)
 
     def left_out(self, server_round: int) -> list[int]:
         """Clients that are excluded in this round."""

@@ -1,0 +1,167 @@
+"""The server half of sums through a helper: masked vectors are added as they come, and a helper lays the sum bare.
+
+A dropout costs its own update and nothing else. A client whose tag the helper refuses is rejected by name, and its
+vector taken out of the sum again; a helper that does not answer costs the round, which then changes nothing.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from logging import INFO, WARNING
+
+import numpy as np
+
+from fedapp.aggregation.helper.asking import NO_HELPER, AskHelpers
+from fedapp.aggregation.helper.carrier import Carrier, Ints
+from fedapp.aggregation.helper.gathered import Gathered
+from fedapp.aggregation.helper.messages import MASKED, OFFER, RefusedError, SumRequest, pack_offer
+from fedapp.aggregation.helper.sealed_model import about_of, is_sealed
+from fedapp.aggregation.helper.tags import Bound
+from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
+from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.sum_reading import SumReading
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
+from fedapp.common.logger import log
+from fedapp.common.state_digest import State
+from fedapp.wire.model import GlobalModel
+
+__all__ = ["HelperServer"]
+
+
+@dataclass
+class HelperServer:
+    """`reading`: of a sum. `config_sha256`: of the resolved config. `wanted`: how many helpers there must be.
+    `timeout`: seconds to wait for one. `to_clients`: the helper makes the next model, which the server cannot read."""
+
+    carrier: Carrier
+    reading: SumReading
+    config_sha256: str
+    wanted: int = 1
+    timeout: float = 60.0
+    to_clients: bool = False
+    _helpers: AskHelpers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._helpers = AskHelpers(self.wanted, self.timeout)
+
+    def describe(self, cohort_size: int) -> None:
+        whose = "the clients, and the server has no model" if self.to_clients else "the server"
+        log(INFO, "Secure aggregation through %d helper(s): the sum goes to %s", self.wanted, whose)
+
+    def run(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> Aggregate:
+        """One round, with clients' weights as multiples of their mean. Its total is the weighted mean, of weight 1."""
+        replies = ReplyLog(cohort.instruction.server_round, cohort.hosts)
+        try:
+            found = self._round(_with_multiples(cohort), model, ask, replies)
+        except ProtocolError as error:
+            log(WARNING, "round %d changes nothing: %s", replies.server_round, error)
+            why = f"nothing was laid bare: {error}"
+            replies.leave_out(why)
+            if error.kind == NO_HELPER:  # they did nothing wrong, and most were not even asked
+                known = replies.reports.keys() | replies.unused.keys()
+                replies.unused.update(dict.fromkeys(cohort.hosts.keys() - known, why))
+            found = Aggregate(None, 0.0, (), replies, warnings={"nothing was summed": str(error)})
+        replies.close(enough=cohort.has_enough(replies))
+        return found
+
+    def _round(self, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog) -> Aggregate:
+        about = about_of(model.state) if is_sealed(model.state) else None
+        run, version = cohort.instruction.run, about.version if about is not None else 0
+        offered, newer = self._helpers.keys(cohort, run, version if self.to_clients else -1, ask, replies)
+        if newer is not None:
+            log(WARNING, "round %d: the helper has a newer model of this run, which is taken", replies.server_round)
+            why = "the helper had summed this round when the server was stopped"
+            replies.unused.update(dict.fromkeys(cohort.hosts, why))
+            return Aggregate(None, 0.0, (), replies, warnings={"round taken over": why}, next_model=newer)
+        size = about.length if about is not None else sum(value.numel() for value in model.template.values())
+        length, count = size + self.reading.entries, len(cohort.hosts)
+        bound = Bound(
+            *(run, replies.server_round, count, about.model if about is not None else model.sha256),
+            *(self.config_sha256, work_digest(cohort.instruction, self.config_sha256), b""),
+        )
+        with Gathered(self.carrier, [replace(bound, key=keys.key) for _, keys in offered], offered, length) as gathered:
+            messages = train_messages(cohort, model, MASKED, replies)
+            for message in messages:
+                message.content[OFFER] = pack_offer([keys for _, keys in offered], count)
+            for message in ask(messages, None):
+                gathered.take(message, cohort.weights, replies)
+                if cohort.has_enough(replies):
+                    break
+            replies.close(enough=cohort.has_enough(replies))
+            gathered.settle(replies)
+            return self._laid_bare(gathered, cohort, model, ask, replies, size)
+
+    def _laid_bare(
+        self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog, size: int
+    ) -> Aggregate:
+        """Ask the helpers, again without those whose tags they refuse."""
+        while True:
+            clients = gathered.clients
+            if len(clients) < max(2, cohort.minimum):
+                raise ProtocolError("too few", f"{len(clients)} good replies")
+            try:
+                return self._sum(gathered, cohort, model, ask, replies, size)
+            except RefusedError as error:
+                if not set(error.faults) & set(clients):
+                    raise
+                gathered.reject(error.faults, replies)
+
+    def _sum(
+        self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog, size: int
+    ) -> Aggregate:
+        clients, carried, length = gathered.clients, gathered.total(), gathered.length
+        weight = math.fsum(cohort.weights[client] for client in clients)
+        helpers = gathered.helpers()
+        # All but the first give the sum of their masks, as does the first where the sum is the server's.
+        for number, (node, bound, tags) in reversed(list(enumerate(helpers))):
+            keeps = self.to_clients and number == 0
+            request = SumRequest(
+                bound,
+                tags,
+                length,
+                carried if keeps or not self.carrier.gives_masks else None,
+                model.state if keeps else None,
+            )
+            result, digest = self._helpers.sum(node, request, cohort, ask, replies)
+            if keeps:
+                return self._next(result, digest, weight, clients, replies)
+            if "masks" in result:
+                carried = self.carrier.without(carried, _array(result, "masks", "uint8", len(carried)), length)
+        total: Ints = _array(result, "sum", "int64", length) if "sum" in result else self.carrier.read(carried, length)
+        return self.reading.aggregate(total, weight, clients, model.template, replies)
+
+    def _next(
+        self, result: State, digest: str, weight: float, clients: tuple[int, ...], replies: ReplyLog
+    ) -> Aggregate:
+        metrics: Ints = _array(result, "metrics", "int64", self.reading.entries)
+        sealed = {name: value for name, value in result.items() if name != "metrics"}
+        if not is_sealed(sealed) or about_of(sealed).model != digest:
+            raise ProtocolError("truncated", "the helper's reply holds no sealed model")
+        found = self.reading.metric_means(metrics, weight, len(clients))
+        return Aggregate(
+            None,
+            0.0,
+            clients,
+            replies,
+            scalars=found.means,
+            warnings=self.reading.warnings(found),
+            next_model=sealed,
+        )
+
+
+def _with_multiples(cohort: Cohort) -> Cohort:
+    """Weights as multiples of the mean of those asked, as they are in SecAgg+: by them whole numbers are scaled."""
+    weights = cohort.weights
+    total, count = sum(weights[client] for client in sorted(weights)), len(weights)
+    if total <= 0:
+        raise ProtocolError("wrong cohort", "none of those asked has a weight")
+    multiples = tuple(weights[client] / total * count for client in cohort.instruction.clients)
+    return replace(cohort, instruction=replace(cohort.instruction, weights=multiples))
+
+
+def _array(result: State, name: str, dtype: str, length: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Raises ProtocolError."""
+    found = result[name].numpy() if name in result else None
+    if found is None or found.dtype != dtype or found.shape != (length,):
+        raise ProtocolError("truncated", f"the helper's reply holds no {name} of {length} values")
+    return found
