@@ -180,8 +180,8 @@ def pack_sum_reply(result: State, model: str = "") -> RecordDict:
 def pack_refusal(error: ProtocolError, clients: Mapping[int, str] | None = None) -> RecordDict:
     """`clients`: those whose tags are to blame, with why."""
     named = sorted(clients or {})
-    told = {"refused": str(error), "clients": named, "reasons": [(clients or {})[client] for client in named]}
-    return RecordDict({SUM: ConfigRecord(told)})
+    reasons = [(clients or {})[client] for client in named]
+    return RecordDict({SUM: ConfigRecord({"refused": str(error), "clients": named, "reasons": reasons})})
 
 
 def unpack_sum_reply(content: RecordDict) -> tuple[State, str]:

@@ -61,7 +61,9 @@ class RunStore:
         """On the disk before it returns."""
         about = {"key": kept.key.hex(), "version": kept.version, "model": kept.model}
         if self.folder is None:
-            state[KEPT] = ConfigRecord({"run": run, **about})
+            state[KEPT] = ConfigRecord(
+                {"run": run, "key": kept.key.hex(), "version": kept.version, "model": kept.model}
+            )
             state[MODEL] = state_to_arrays(kept.sealed)
             return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

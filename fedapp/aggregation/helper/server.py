@@ -7,8 +7,9 @@ vector taken out of the sum again; a helper that does not answer costs the round
 import math
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fedapp.aggregation.helper.asking import NO_HELPER, AskHelpers
 from fedapp.aggregation.helper.carrier import Carrier, Ints
@@ -159,7 +160,7 @@ def _with_multiples(cohort: Cohort) -> Cohort:
     return replace(cohort, instruction=replace(cohort.instruction, weights=multiples))
 
 
-def _array(result: State, name: str, dtype: str, length: int) -> np.ndarray:  # type: ignore[type-arg]
+def _array(result: State, name: str, dtype: str, length: int) -> NDArray[Any]:
     """Raises ProtocolError."""
     found = result[name].numpy() if name in result else None
     if found is None or found.dtype != dtype or found.shape != (length,):
