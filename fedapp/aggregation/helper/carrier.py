@@ -38,6 +38,10 @@ class Carrier(ABC):
         """Before a client uses it. It is signed by the helper that it pins."""
 
     @abstractmethod
+    def check_cohort(self, cohort: int) -> None:
+        """Raises ConfigError, with the arithmetic, where sums of so many clients do not fit."""
+
+    @abstractmethod
     def hide(self, vectors: Sequence[Hidden], public: bytes, length: int) -> Bytes:
         """The sum of these clients' vectors under all of their masks."""
 
@@ -46,7 +50,9 @@ class Carrier(ABC):
         """For the server."""
 
     @abstractmethod
-    def uncover(self, secret: bytes, carried: Bytes, keys: Sequence[bytes], length: int, cohort: int) -> Ints:
+    def uncover(
+        self, secret: bytes, public: bytes, carried: Bytes, keys: Sequence[bytes], length: int, cohort: int
+    ) -> Ints:
         """For the helper: the sum without the masks of these keys. Raises ProtocolError where it is none that a cohort
         of this size can have."""
 

@@ -97,7 +97,7 @@ class HelperClient(ClientHalf):
         self.carrier.check_public(keys[0].public)
         try:
             self.numbers.check_two(cohort)
-            self.numbers.check_modulus(cohort)
+            self.carrier.check_cohort(cohort)
         except ConfigError as error:
             raise ProtocolError("wrong cohort", str(error)) from None
         if cohort < self.min_cohort:

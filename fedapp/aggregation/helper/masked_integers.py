@@ -24,6 +24,9 @@ class MaskedIntegers(Carrier):
     def gives_masks(self) -> bool:
         return True
 
+    def check_cohort(self, cohort: int) -> None:
+        self.numbers.check_modulus(cohort)
+
     def hide(self, vectors: Sequence[Hidden], public: bytes, length: int) -> Bytes:
         total: NDArray[Any] = np.zeros(length, self.numbers.dtype)
         for vector, keys in vectors:
@@ -35,7 +38,9 @@ class MaskedIntegers(Carrier):
     def adder(self, public: bytes, length: int) -> "MaskedAdder":
         return MaskedAdder(self.numbers, length)
 
-    def uncover(self, secret: bytes, carried: Bytes, keys: Sequence[bytes], length: int, cohort: int) -> Ints:
+    def uncover(
+        self, secret: bytes, public: bytes, carried: Bytes, keys: Sequence[bytes], length: int, cohort: int
+    ) -> Ints:
         total = unpack(carried, self.numbers, length)
         for key in keys:
             add_mask(total, key, negative=True)

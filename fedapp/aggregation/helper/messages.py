@@ -10,8 +10,9 @@
 |             |                     | the clients'                                 |                                |
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
@@ -117,6 +118,13 @@ class SumRequest:
     length: int
     carried: Bytes | None = None
     model: State | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all but the model, which the tags are bound to."""
+        found = hashlib.sha256(repr((astuple(self.bound), [astuple(tag) for tag in self.tags], self.length)).encode())
+        found.update(b"" if self.carried is None else self.carried.tobytes())
+        return found.hexdigest()
 
 
 def pack_sum_request(request: SumRequest) -> RecordDict:

@@ -35,4 +35,4 @@ class HelperMasks(ThroughHelper):
     def check_cohort(self, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
         self.numbers.check_two(needed)
-        self.numbers.check_modulus(asked)
+        self.carrier().check_cohort(asked)

@@ -4,14 +4,15 @@ What is noted is on the disk before anything is laid bare, failed attempts inclu
 simulation it lies in the SuperNode's state.
 """
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
-from fedapp.wire.records import numbers
 
 __all__ = ["Released"]
 
@@ -25,18 +26,26 @@ class Released:
 
     file: NotedFile | None
 
-    def note(self, model: str, clients: Collection[int], state: RecordDict) -> None:
-        """Raises ProtocolError where one of these clients has been in a sum for this model."""
+    def note(self, model: str, clients: Collection[int], request: str, state: RecordDict) -> None:
+        """`request`: a digest of all that was asked. Asked again to the last bit, as where the answer was lost, it may
+        be answered again. Raises ProtocolError where one of these clients has been in another sum for this model."""
         if self.file is None:
-            known = state.config_records.get(STATE, ConfigRecord())
-            noted = {int(client) for client in numbers(known[model])} if model in known else set()
-            _refuse(noted & set(clients))
-            state[STATE] = ConfigRecord({**known, model: sorted(noted | set(clients))})
+            known = {key: str(value) for key, value in state.config_records.get(STATE, ConfigRecord()).items()}
+            _check([json.loads(line) for line in known.get(model, "").splitlines()], clients, request)
+            line = json.dumps({"clients": sorted(clients), "request": request})
+            state[STATE] = ConfigRecord({**known, model: f"{known.get(model, '')}{line}\n"})
             return
         with self.file.opened() as file:
-            for line in file.of(model):
-                _refuse(set(line["clients"]) & set(clients))
-            file.append(model, {"clients": sorted(clients)})
+            if not _check(list(file.of(model)), clients, request):
+                file.append(model, {"clients": sorted(clients), "request": request})
+
+
+def _check(lines: Sequence[Mapping[str, Any]], clients: Collection[int], request: str) -> bool:
+    """Whether this very request was answered before."""
+    if any(line["request"] == request for line in lines):
+        return True
+    _refuse({client for line in lines for client in line["clients"]} & set(clients))
+    return False
 
 
 def _refuse(again: Collection[int]) -> None:

@@ -102,7 +102,8 @@ def sealed_model(
     about = About(
         run, config, version, server_round, state_sha256(model), previous, length, os.urandom(SALT_BYTES).hex(), keys
     )
-    content = encrypt(derived(key, "fedapp sealed model 1", *about.told()), tensor_file(model))
+    names = json.dumps(list(model)).encode()  # a file of tensors has an order of its own
+    content = encrypt(derived(key, "fedapp sealed model 1", *about.told()), names + b"\n" + tensor_file(model))
     signature = identity.sign(PURPOSE, *about.signed(content)).hex() if identity is not None else ""
     said = {
         **{name: getattr(about, name) for name in ("run", "config", "version", "model", "previous", "length", "salt")},
@@ -119,7 +120,9 @@ def open_sealed_model(sealed: State, key: bytes) -> dict[str, Tensor]:
     content = decrypt(derived(key, "fedapp sealed model 1", *about.told()), _bytes(sealed[SEALED]))
     if content is None:
         raise ProtocolError("forged", "the model was sealed under another key, or changed")
-    model = dict(load(content))
+    names, _, tensors = content.partition(b"\n")
+    found = load(tensors)
+    model = {name: found[name] for name in json.loads(names)}
     if state_sha256(model) != about.model:
         raise ProtocolError("forged", "the sealed model is another one than it says")
     return model

@@ -12,11 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedapp.aggregation.helper.asking import NO_HELPER, AskHelpers
-from fedapp.aggregation.helper.carrier import Carrier, Ints
+from fedapp.aggregation.helper.carrier import Bytes, Carrier, Ints
 from fedapp.aggregation.helper.gathered import Gathered
 from fedapp.aggregation.helper.messages import MASKED, OFFER, RefusedError, SumRequest, pack_offer
 from fedapp.aggregation.helper.sealed_model import about_of, is_sealed
-from fedapp.aggregation.helper.tags import Bound
+from fedapp.aggregation.helper.tags import Bound, Tag
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
@@ -27,6 +27,17 @@ from fedapp.common.state_digest import State
 from fedapp.wire.model import GlobalModel
 
 __all__ = ["HelperServer"]
+
+
+@dataclass(frozen=True)
+class Gotten:
+    """A sum under masks: of which `clients`, of which `weight`, and by helper its SuperNode and the tags for it."""
+
+    clients: tuple[int, ...]
+    weight: float
+    helpers: list[tuple[int, Bound, tuple[Tag, ...]]]
+    carried: Bytes
+    length: int
 
 
 @dataclass
@@ -41,6 +52,7 @@ class HelperServer:
     timeout: float = 60.0
     to_clients: bool = False
     _helpers: AskHelpers = field(init=False)
+    _pending: Gotten | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._helpers = AskHelpers(self.wanted, self.timeout)
@@ -80,6 +92,8 @@ class HelperServer:
             *(run, replies.server_round, count, about.model if about is not None else model.sha256),
             *(self.config_sha256, work_digest(cohort.instruction, self.config_sha256), b""),
         )
+        if (found := self._again(cohort, model, ask, replies, bound.model)) is not None:
+            return found
         with Gathered(self.carrier, [replace(bound, key=keys.key) for _, keys in offered], offered, length) as gathered:
             messages = train_messages(cohort, model, MASKED, replies)
             for message in messages:
@@ -90,59 +104,77 @@ class HelperServer:
                     break
             replies.close(enough=cohort.has_enough(replies))
             gathered.settle(replies)
-            return self._laid_bare(gathered, cohort, model, ask, replies, size)
+            return self._laid_bare(gathered, cohort, model, ask, replies)
 
     def _laid_bare(
-        self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog, size: int
+        self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog
     ) -> Aggregate:
         """Ask the helpers, again without those whose tags they refuse."""
         while True:
             clients = gathered.clients
             if len(clients) < max(2, cohort.minimum):
                 raise ProtocolError("too few", f"{len(clients)} good replies")
+            weight = math.fsum(cohort.weights[client] for client in clients)
+            found = Gotten(clients, weight, gathered.helpers(), gathered.total(), gathered.length)
             try:
-                return self._sum(gathered, cohort, model, ask, replies, size)
+                return self._sum(found, cohort, model, ask, replies)
             except RefusedError as error:
                 if not set(error.faults) & set(clients):
                     raise
                 gathered.reject(error.faults, replies)
+            except ProtocolError as error:
+                if error.kind == NO_HELPER:  # it may have removed the masks, and its answer been lost
+                    self._pending = found
+                raise
 
-    def _sum(
-        self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog, size: int
-    ) -> Aggregate:
-        clients, carried, length = gathered.clients, gathered.total(), gathered.length
-        weight = math.fsum(cohort.weights[client] for client in clients)
-        helpers = gathered.helpers()
+    def _again(
+        self, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog, model_sha256: str
+    ) -> Aggregate | None:
+        """What comes of a sum that a helper did not answer in an earlier round; None where there is none, or it is
+        refused. The clients are asked for nothing."""
+        pending, self._pending = self._pending, None
+        if pending is None or pending.helpers[0][1].model != model_sha256:
+            return None
+        try:
+            found = self._sum(pending, cohort, model, ask, replies)
+        except ProtocolError as error:
+            if error.kind == NO_HELPER:
+                self._pending = pending
+                raise
+            log(WARNING, "round %d: the sum of an earlier round is lost: %s", replies.server_round, error)
+            return None
+        why = (
+            f"the sum of round {pending.helpers[0][1].server_round} was waiting for the helper, and counts in this one"
+        )
+        log(INFO, "round %d: %s", replies.server_round, why)
+        replies.unused.update(dict.fromkeys(cohort.hosts, why))
+        return replace(found, warnings={**found.warnings, "sum of an earlier round": why})
+
+    def _sum(self, gotten: Gotten, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog) -> Aggregate:
+        carried, length = gotten.carried, gotten.length
         # All but the first give the sum of their masks, as does the first where the sum is the server's.
-        for number, (node, bound, tags) in reversed(list(enumerate(helpers))):
+        for number, (node, bound, tags) in reversed(list(enumerate(gotten.helpers))):
             keeps = self.to_clients and number == 0
-            request = SumRequest(
-                bound,
-                tags,
-                length,
-                carried if keeps or not self.carrier.gives_masks else None,
-                model.state if keeps else None,
-            )
+            shown = keeps or not self.carrier.gives_masks
+            request = SumRequest(bound, tags, length, carried if shown else None, model.state if keeps else None)
             result, digest = self._helpers.sum(node, request, cohort, ask, replies)
             if keeps:
-                return self._next(result, digest, weight, clients, replies)
+                return self._next(result, digest, gotten, replies)
             if "masks" in result:
                 carried = self.carrier.without(carried, _array(result, "masks", "uint8", len(carried)), length)
         total: Ints = _array(result, "sum", "int64", length) if "sum" in result else self.carrier.read(carried, length)
-        return self.reading.aggregate(total, weight, clients, model.template, replies)
+        return self.reading.aggregate(total, gotten.weight, gotten.clients, model.template, replies)
 
-    def _next(
-        self, result: State, digest: str, weight: float, clients: tuple[int, ...], replies: ReplyLog
-    ) -> Aggregate:
+    def _next(self, result: State, digest: str, gotten: Gotten, replies: ReplyLog) -> Aggregate:
         metrics: Ints = _array(result, "metrics", "int64", self.reading.entries)
         sealed = {name: value for name, value in result.items() if name != "metrics"}
         if not is_sealed(sealed) or about_of(sealed).model != digest:
             raise ProtocolError("truncated", "the helper's reply holds no sealed model")
-        found = self.reading.metric_means(metrics, weight, len(clients))
+        found = self.reading.metric_means(metrics, gotten.weight, len(gotten.clients))
         return Aggregate(
             None,
             0.0,
-            clients,
+            gotten.clients,
             replies,
             scalars=found.means,
             warnings=self.reading.warnings(found),

@@ -87,17 +87,17 @@ class HelperSite(ClientHalf):
         """The sum of the masks of these tags, the sum without them, or the next model; or why not."""
         request = unpack_sum_request(content)
         try:
-            private, secret = self._own_keys(request.bound, state)
+            private, *keys = self._own_keys(request.bound, state)
             masks, faults = self._masks(request, private)
             if faults:
                 named = ProtocolError("forged", f"the tags of clients {sorted(faults)[:20]} do not count here")
                 return pack_refusal(named, faults)
-            return self._released(request, masks, secret, state)
+            return self._released(request, masks, keys, state)
         except ProtocolError as error:
             log.error("nothing is laid bare: %s", error)
             return pack_refusal(error, dict.fromkeys(error.accused, str(error)))
 
-    def _own_keys(self, bound: Bound, state: RecordDict) -> tuple[bytes, bytes]:
+    def _own_keys(self, bound: Bound, state: RecordDict) -> tuple[bytes, bytes, bytes]:
         record = state.config_records.get(OWN_KEYS)
         if record is None or record["run"] != bound.run:
             raise ProtocolError("lost state", "this helper has no keys of this run: it has been started anew")
@@ -106,7 +106,7 @@ class HelperSite(ClientHalf):
             raise ProtocolError("lost state", "the tags are for other keys than this helper has: it was started anew")
         if bound.config != self.config_sha256:
             raise ProtocolError("wrong cohort", "the tags are of another config than this helper's")
-        return private, bytes_of(record["secret"])
+        return private, bytes_of(record["secret"]), bytes_of(record["public"])
 
     def _masks(self, request: SumRequest, private: bytes) -> tuple[list[bytes], dict[int, str]]:
         """The keys of the masks; and by client whose tag does not count, why. Raises ProtocolError for a sum that is
@@ -145,18 +145,20 @@ class HelperSite(ClientHalf):
         if sum(tag.weight for tag in tags) > bound.cohort * (1 + 1e-6):
             raise ProtocolError("forged", f"the weights of a cohort of {bound.cohort} sum to more than that")
 
-    def _released(self, request: SumRequest, masks: Sequence[bytes], secret: bytes, state: RecordDict) -> RecordDict:
+    def _released(
+        self, request: SumRequest, masks: Sequence[bytes], keys: Sequence[bytes], state: RecordDict
+    ) -> RecordDict:
         bound, length = request.bound, request.length
         clients = [tag.client for tag in request.tags]
         if self.keeper is not None:
             before = self.keeper.model(request, state)  # a request that cannot be answered costs no client its turn
-            self.released.note(bound.model, clients, state)
-            total = self.carrier.uncover(secret, _carried(request), masks, length, bound.cohort)
+            self.released.note(bound.model, clients, request.digest, state)
+            total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
             return self.keeper.step(request, before, total, state)
-        self.released.note(bound.model, clients, state)
+        self.released.note(bound.model, clients, request.digest, state)
         if self.carrier.gives_masks:
             return pack_sum_reply({"masks": torch.from_numpy(self.carrier.mask_sum(masks, length))})
-        total = self.carrier.uncover(secret, _carried(request), masks, length, bound.cohort)
+        total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
         return pack_sum_reply({"sum": torch.from_numpy(total)})
 
 

@@ -62,6 +62,15 @@ def test_what_was_released_outlasts_the_helper(tmp_path: Path) -> None:
     assert (tmp_path / "summed.jsonl").stat().st_mode & 0o077 == 0
 
 
+def test_the_same_question_has_the_same_answer_and_another_one_has_none(played: Played) -> None:
+    """As where the answer was lost on the way."""
+    clients = [played.client(number) for number in range(3)]
+    first, again = (played.ask(tags(clients))["masks"] for _ in range(2))
+    assert np.array_equal(first, again)
+    with pytest.raises(RefusedError, match="repetition"):
+        played.ask(tags(clients[:2]))
+
+
 def test_another_model_can_be_summed(played: Played) -> None:
     played.ask(tags([played.client(number) for number in range(3)]))
     clients = [played.client(number, model="n" * 64, server_round=2) for number in range(3)]
