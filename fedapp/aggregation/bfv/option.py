@@ -26,7 +26,7 @@ class BfvSum(EncryptedSum):
         fitting = [row for row in TABLE if row.most_clients >= self.max_cohort and row.lanes(largest).count]
         if not fitting:
             tried = "; ".join(
-                f"degree {row.degree}: {row.most_clients} clients by the noise, sums up to {(row.modulus - 1) // 2} by t"
+                f"degree {row.degree}: {row.most_clients} clients by the noise, sums to {(row.modulus - 1) // 2} by t"
                 for row in TABLE
             )
             raise ConfigError(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fedapp.aggregation.bfv.parameters import Parameters
@@ -60,5 +61,6 @@ class BfvProcess:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+            with suppress(OSError):  # what was still to be written to it
+                if stream is not None:
+                    stream.close()

@@ -37,6 +37,9 @@ class Bfv(AdditiveScheme):
         without = {"save_galois_keys": False, "save_relin_keys": False}
         return context.serialize(save_secret_key=True, **without), context.serialize(save_secret_key=False, **without)
 
+    def check(self, public: bytes) -> None:
+        self._opened(public)
+
     def modulus(self, public: bytes) -> int:
         return self.parameters.modulus
 
@@ -102,7 +105,9 @@ class Bfv(AdditiveScheme):
         """Bits that are left, of the ciphertext that has fewest; 0 where it is decrypted wrong."""
         process = BfvProcess(self.parameters, secret, self._count(slots))
         try:
-            return min(struct.unpack(">i", b)[0] for b in process.ask(b"budget", split(carried, self._count(slots))))
+            return min(
+                int(struct.unpack(">i", b)[0]) for b in process.ask(b"budget", split(carried, self._count(slots)))
+            )
         finally:
             process.close()
 
@@ -124,12 +129,12 @@ class BfvAdder:
 
 def joined(ciphertexts: Sequence[bytes]) -> Bytes:
     sizes = struct.pack(f">{len(ciphertexts) + 1}I", len(ciphertexts), *map(len, ciphertexts))
-    return np.frombuffer(b"".join([sizes, *ciphertexts]), np.uint8)
+    return np.frombuffer(bytearray(b"".join([sizes, *ciphertexts])), np.uint8)
 
 
 def split(carried: Bytes, count: int) -> list[memoryview]:
     """The ciphertexts. Raises ProtocolError for others than `count`, or than its bytes hold."""
-    content = memoryview(np.ascontiguousarray(carried)).cast("B")
+    content = memoryview(np.ascontiguousarray(carried).data).cast("B")
     head = 4 * (count + 1)
     if len(content) < head or struct.unpack(">I", content[:4])[0] != count:
         raise ProtocolError("truncated", f"a vector that is no {count} ciphertexts")

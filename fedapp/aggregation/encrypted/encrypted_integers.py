@@ -31,7 +31,7 @@ class EncryptedIntegers(Carrier):
         return self.scheme.new_keys()
 
     def check_public(self, public: bytes) -> None:
-        self.scheme.modulus(public)
+        self.scheme.check(public)
 
     def check_cohort(self, cohort: int) -> None:
         if cohort > self.cohort:

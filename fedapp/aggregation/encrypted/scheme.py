@@ -31,8 +31,12 @@ class AdditiveScheme(ABC):
         """A secret and a public key, from the operating system's entropy."""
 
     @abstractmethod
+    def check(self, public: bytes) -> None:
+        """Raises ProtocolError for a public key of another size or other parameters."""
+
+    @abstractmethod
     def modulus(self, public: bytes) -> int:
-        """Of the residues. Raises ProtocolError for a key of another size or other parameters."""
+        """Of the residues."""
 
     @abstractmethod
     def lanes(self, largest: int) -> Lanes:

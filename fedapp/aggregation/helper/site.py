@@ -87,12 +87,12 @@ class HelperSite(ClientHalf):
         """The sum of the masks of these tags, the sum without them, or the next model; or why not."""
         request = unpack_sum_request(content)
         try:
-            private, *keys = self._own_keys(request.bound, state)
+            private, *own = self._own_keys(request.bound, state)
             masks, faults = self._masks(request, private)
             if faults:
                 named = ProtocolError("forged", f"the tags of clients {sorted(faults)[:20]} do not count here")
                 return pack_refusal(named, faults)
-            return self._released(request, masks, keys, state)
+            return self._released(request, masks, (own[0], own[1]), state)
         except ProtocolError as error:
             log.error("nothing is laid bare: %s", error)
             return pack_refusal(error, dict.fromkeys(error.accused, str(error)))
@@ -146,7 +146,7 @@ class HelperSite(ClientHalf):
             raise ProtocolError("forged", f"the weights of a cohort of {bound.cohort} sum to more than that")
 
     def _released(
-        self, request: SumRequest, masks: Sequence[bytes], keys: Sequence[bytes], state: RecordDict
+        self, request: SumRequest, masks: Sequence[bytes], keys: tuple[bytes, bytes], state: RecordDict
     ) -> RecordDict:
         bound, length = request.bound, request.length
         clients = [tag.client for tag in request.tags]

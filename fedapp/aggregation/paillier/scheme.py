@@ -38,6 +38,9 @@ class Paillier(AdditiveScheme):
         public, private = paillier.generate_paillier_keypair(n_length=self.key_bits)
         return json.dumps([private.p, private.q]).encode(), self._bytes(public.n, 1)
 
+    def check(self, public: bytes) -> None:
+        self.modulus(public)
+
     def modulus(self, public: bytes) -> int:
         found = int.from_bytes(public, "big")
         if len(public) != self.key_bits // 8 or found.bit_length() != self.key_bits or not found % 2:
@@ -86,7 +89,7 @@ class Paillier(AdditiveScheme):
     def encrypt(self, public: bytes, residues: Residues) -> Bytes:
         key = self._public(public)
         content = b"".join(self._bytes(key.raw_encrypt(int(residue)), 2) for residue in residues)
-        return np.frombuffer(content, np.uint8)
+        return np.frombuffer(bytearray(content), np.uint8)
 
     def adder(self, public: bytes, slots: int) -> "PaillierAdder":
         return PaillierAdder(self, self.modulus(public), slots)
@@ -136,7 +139,8 @@ class PaillierAdder:
 
     def total(self) -> Bytes:
         width = self._scheme.key_bits // 4
-        return np.frombuffer(b"".join(value.to_bytes(width, "big") for value in self._total), np.uint8)
+        content = b"".join(value.to_bytes(width, "big") for value in self._total)
+        return np.frombuffer(bytearray(content), np.uint8)
 
     def close(self) -> None:
         """Nothing but memory."""
