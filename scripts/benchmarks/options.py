@@ -86,6 +86,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
     _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
+    _secure_aggregation(commands.add_parser("helper-sums", help="what helper masks and encryption cost"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:

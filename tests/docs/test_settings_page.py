@@ -18,6 +18,8 @@ SECTIONS = {
     "": ("federation", "train", "strategy", "vertical", "run", "task"),
     "privacy=dp_sgd data.scaling=published data=breast_cancer": ("privacy",),
     "secure_aggregation=secaggplus": ("secure_aggregation",),
+    "secure_aggregation=helper": ("secure_aggregation",),
+    "secure_aggregation=bfv": ("secure_aggregation",),
 }
 RUN = "model=logistic_regression federation.num_rounds=1 federation.num_clients=4"
 
