@@ -42,14 +42,14 @@ log = logging.getLogger("flwr")
 
 OWN_KEYS = "helper-own-keys"  # of the SuperNode's state
 RUN = re.compile("[0-9a-f]{16}")
-LARGEST = 1 << 30  # values of a vector
 
 
 @dataclass(frozen=True)
 class HelperSite(ClientHalf):
     """`config_sha256`: of the config as this helper has resolved it. `identity` signs its keys. `peers`: whose clients'
     tags count; None in a simulation. `min_cohort`: its operator's. `released`: for which models it has removed masks.
-    `keeper`: where it makes the next model; None where the server learns the sum."""
+    `keeper`: where it makes the next model; None where the server learns the sum. `most_values`: of a vector, whatever a
+    server asks for."""
 
     carrier: Carrier
     config_sha256: str
@@ -58,6 +58,7 @@ class HelperSite(ClientHalf):
     peers: Peers | None = None
     min_cohort: int = 2
     keeper: ModelKeeper | None = None
+    most_values: int = 1 << 30
 
     @property
     def stages(self) -> Mapping[str, Handler]:
@@ -115,7 +116,7 @@ class HelperSite(ClientHalf):
         twice = [client for client, times in Counter(tag.client for tag in tags).items() if times > 1]
         if twice:
             raise ProtocolError("replayed", f"clients {sorted(twice)[:20]} are there twice")
-        if not 0 < request.length <= LARGEST or len(tags) > bound.cohort:
+        if not 0 < request.length <= self.most_values or len(tags) > bound.cohort:
             raise ProtocolError("forged", f"{len(tags)} tags of a cohort of {bound.cohort}, {request.length} values")
         found: list[bytes] = []
         faults: dict[int, str] = {}

@@ -171,6 +171,7 @@ class ThroughHelper(SecretSum):
             peers=peers,
             min_cohort=max(2, limits.min_cohort or 0),
             keeper=None if self.model_at_server else keeper,
+            most_values=sum(v.numel() for v in parts.model.state_dict().values()) + keeper.reading.entries,
         )
 
     def _reading(self, config: Config, parts: Parts) -> SumReading:

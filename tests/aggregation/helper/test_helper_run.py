@@ -318,6 +318,22 @@ def test_a_run_with_sealed_models_is_resumed_to_the_same_model(tmp_path: Path, s
     assert summary(directory)["model_sha256"] == summary(sealed[1])["model_sha256"]
 
 
+def test_two_helpers_and_a_model_of_the_clients(sealed: SealedRun, tmp_path: Path) -> None:
+    folder = write_keys(tmp_path / "sites", 8)
+    configs = node_configs(folder, 8)
+    (folder / "pinned").mkdir()
+    for number in (6, 7):
+        (folder / "pinned" / f"{number}.pub").write_bytes((folder / "keys" / f"{number}.pub").read_bytes())
+        configs[number] |= {"role": "helper", "keep-path": str(folder / f"kept-{number}")}
+    for config in configs[:6]:
+        del config["peers"]
+        config["helper"] = str(folder / "pinned")
+    found = run_in_process(tmp_path / "run", f"{TO_CLIENTS} secure_aggregation.helpers=2", node_configs=configs)
+    assert summary(found)["model_sha256"] == summary(sealed[1])["model_sha256"]
+    assert list((folder / "kept-6" / "helper").glob("run-*.sealed"))
+    assert not (folder / "kept-7" / "helper").exists()
+
+
 def test_an_older_model_is_refused_by_clients(tmp_path: Path) -> None:
     """A server that sends round 1's sealed model, or the first one, in a later round gets nothing for it."""
     three = TO_CLIENTS.replace("num_rounds=2", "num_rounds=3") + SHORT

@@ -179,6 +179,17 @@ def test_tags_for_other_keys_or_another_config_are_refused(played: Played) -> No
         played.ask(tags(clients), run="ffffffffffffffff")
 
 
+def test_no_vector_is_longer_than_the_model(played: Played) -> None:
+    """What a server asks for takes no memory of the helper's beyond that."""
+    played.site = replace(played.site, most_values=played.length)
+    clients = [played.client(number) for number in range(3)]
+    played.length += 1
+    with pytest.raises(ProtocolError, match=r"forged: 3 tags of a cohort of 8, 41 values"):
+        played.ask(tags(clients))
+    played.length -= 1
+    played.ask(tags(clients))
+
+
 def test_no_part_of_the_sum_can_be_taken_from_the_masks_of_all(played: Played) -> None:
     """A server that has one masked vector, and the sum of three masks, is left with noise."""
     played.length = 2000
