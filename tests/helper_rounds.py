@@ -12,17 +12,17 @@ from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedapp.aggregation.helper.carrier import Bytes, Carrier
-from fedapp.aggregation.helper.masked_integers import MaskedIntegers
-from fedapp.aggregation.helper.messages import (
+from fedapp.aggregation.helper.helper_messages import (
     HELPER_KEYS,
     SumRequest,
     pack_sum_request,
     unpack_run_keys,
     unpack_sum_reply,
 )
+from fedapp.aggregation.helper.helper_site import HelperSite
+from fedapp.aggregation.helper.masked_integers import MaskedIntegers
 from fedapp.aggregation.helper.released import FILE, Released
 from fedapp.aggregation.helper.run_keys import RunKeys
-from fedapp.aggregation.helper.site import HelperSite
 from fedapp.aggregation.helper.tags import Bound, Tag, mask_key, new_seed, sealed_tag
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
@@ -111,8 +111,8 @@ class Played:
         """As an honest server learns it."""
         carried = self.added(clients)
         found = self.ask([client.tag for client in clients], None if self.carrier.gives_masks else carried)
-        if "sum" in found:
-            return np.asarray(found["sum"])
+        if "total" in found:
+            return np.asarray(found["total"])
         return self.carrier.read(self.carrier.without(carried, found["masks"], self.length), self.length)
 
 

@@ -10,19 +10,18 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from flwr.app import Message, MessageType, RecordDict
 
 from fedapp.aggregation.groups import alone
+from fedapp.aggregation.helper_part import ClientHalf, Handler, HelperPart, Train
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
-from fedapp.wire.reply import ClientReport
 
 if TYPE_CHECKING:
     from fedapp.learning.build import Parts
@@ -45,8 +44,6 @@ __all__ = [
 ]
 
 Ask = Callable[[Iterable[Message], float | None], Iterable[Message]]  # replies as they come, within so many seconds
-Train = Callable[[int, Instruction, State], tuple[ClientReport, State]]  # one client's report, and what it sends
-Handler = Callable[[RecordDict, RecordDict, Train], RecordDict]  # (message, the SuperNode's state, train) -> reply
 
 
 @dataclass(frozen=True)
@@ -104,18 +101,7 @@ class ServerHalf(Protocol):
         """Log, before round 1, what it will do with cohorts of this size."""
 
 
-class ClientHalf(ABC):
-    @property
-    @abstractmethod
-    def stages(self) -> Mapping[str, Handler]:
-        """By name of a stage, what answers it."""
-
-    def opened(self, instruction: Instruction, model: State, state: RecordDict) -> State:
-        """The model of a message in clear. `state`: the SuperNode's. Raises FederationError."""
-        return model
-
-
-class AggregationProtocol(ABC):
+class AggregationProtocol(HelperPart, ABC):
     """`individual_updates`: the server sees each client's update, so that robust rules work, and clients may report
     their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive; summary.json says so.
     `keeps_state`: clients keep something between messages, so that a client's work stays on its own SuperNode.
@@ -126,36 +112,14 @@ class AggregationProtocol(ABC):
     keeps_state: ClassVar[bool]
     free_keys: ClassVar[frozenset[str]] = frozenset()
 
-    @property
-    def helper_sites(self) -> int:
-        """How many helper sites take part."""
-        return 0
-
-    @property
-    def model_at_server(self) -> bool:
-        """Whether the server has the model. Else it is the clients', and their messages bring them a sealed one."""
-        return True
-
-    def sealed_sha256(self, model: State) -> str | None:
-        """The SHA-256 of a model that the server cannot read; None where it knows none."""
-        return None
-
-    def helper(self, config: "Config", parts: "Parts", limits: "OwnLimits", folder: Path | None) -> ClientHalf:
-        """What a helper site does. `folder`: where it may keep what outlasts its SuperNode, where there is one."""
-        raise ConfigError("secure_aggregation: this run has no part for a helper site (node-config role)")
-
-    def reply_bytes(self, parts: "Parts") -> int:
-        """That a reply may have beyond what the size of its message allows."""
-        return 0
-
-    def conflicts(self, config: "Config", parts: "Parts") -> None:  # noqa: B027 (most have none)
+    def conflicts(self, config: "Config", parts: "Parts") -> None:
         """Raise ConfigError for a config or parts that do not go with this protocol."""
 
     def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
         """Which of these clients are asked together or not at all (`Groups`)."""
         return alone(clients)
 
-    def check_cohort(self, needed: int, asked: int, clients: int) -> None:  # noqa: B027 (most take any)
+    def check_cohort(self, needed: int, asked: int, clients: int) -> None:
         """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients, of
         `clients` that are in complete groups."""
 

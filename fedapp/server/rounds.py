@@ -116,9 +116,8 @@ class SynchronousRounds:
         return {"roster": self.strategy.roster.state_dict(), "repeated": self.strategy.repeated.state_dict()}
 
     def load(self, saved: Checkpoint) -> None:
-        own = shared_state(self.central.network)
-        sealed = saved.model.keys() != own.keys()  # of a model that only the clients can read
-        model = dict(saved.model) if sealed else {name: saved.model[name] for name in own}  # in the order of a new run
+        own = [name for name in shared_state(self.central.network) if name in saved.model]  # in the order of a new run
+        model = {name: saved.model[name] for name in own or saved.model}  # a sealed model has other names
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.repeated.load_state_dict(saved.values.get("repeated"))
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)

@@ -12,15 +12,15 @@ from flwr.app import RecordDict
 
 from benchmarks.result import Point, Result, Table
 from benchmarks.timing import Timed
+from fedapp.aggregation.bfv.bfv_scheme import Bfv, joined, split
 from fedapp.aggregation.bfv.parameters import TABLE, Parameters
-from fedapp.aggregation.bfv.scheme import Bfv, joined, split
-from fedapp.aggregation.bfv.worker import Ciphertexts
+from fedapp.aggregation.bfv.seal_worker import Ciphertexts
 from fedapp.aggregation.encrypted.encrypted_integers import EncryptedIntegers
 from fedapp.aggregation.helper.carrier import Bytes, Carrier
+from fedapp.aggregation.helper.helper_messages import pack_masked_sum
 from fedapp.aggregation.helper.masked_integers import MaskedIntegers
-from fedapp.aggregation.helper.messages import pack_masked_sum
 from fedapp.aggregation.helper.tags import Bound, fault_of, mask_key, new_seed, sealed_tag, unsealed
-from fedapp.aggregation.paillier.scheme import Paillier
+from fedapp.aggregation.paillier.paillier_scheme import Paillier
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.quantise import quantise
 from fedapp.common.device_keys import Identity, Peers

@@ -43,7 +43,7 @@ SUMS = [
     ),
     Mutant(
         f"{PARTS}/least_sum.py",
-        "if worth < (least := max(LEAST_WORTH, self.min_cohort / 2)):",
+        "if worth < (least := least_size(self.min_cohort)):",
         "if worth < (least := 0):",
         f"{CONSISTENCY}::test_weights_count_within_one_s_own_component",
     ),
@@ -61,7 +61,7 @@ SUMS = [
     ),
     Mutant(
         "fedapp/privacy/limits.py",
-        "if anywhere.min_cohort is not None and anywhere.peers is None:",
+        "if anywhere.min_cohort is not None and anywhere.peers is None and anywhere.helper is None:",
         "if False:",
         f"{TESTS}/test_pins.py::test_a_min_cohort_without_peers_is_refused",
     ),

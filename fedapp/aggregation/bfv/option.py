@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from fedapp.aggregation.bfv.bfv_scheme import Bfv
 from fedapp.aggregation.bfv.parameters import TABLE
-from fedapp.aggregation.bfv.scheme import Bfv
 from fedapp.aggregation.encrypted.encrypted_sum import EncryptedSum
 from fedapp.aggregation.whole_numbers.fixed_point import GROUP
 from fedapp.common.errors import ConfigError

@@ -13,7 +13,7 @@ plaintext by q / t. A sum of N ciphertexts is off by N times that, and is decryp
 
 from dataclasses import dataclass
 
-from fedapp.aggregation.encrypted.scheme import Lanes
+from fedapp.aggregation.encrypted.additive_scheme import Lanes
 
 __all__ = ["TABLE", "Parameters"]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedapp.aggregation.bfv.parameters import Parameters
-from fedapp.aggregation.bfv.worker import read_parts, write_parts
+from fedapp.aggregation.bfv.seal_worker import read_parts, write_parts
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["BfvProcess"]
@@ -26,7 +26,7 @@ class BfvProcess:
     def __init__(self, parameters: Parameters, context: bytes, count: int) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fedapp.aggregation.bfv.worker"],
+            [sys.executable, "-m", "fedapp.aggregation.bfv.seal_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedapp.aggregation.encrypted.scheme import AdditiveScheme, Lanes
+from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme, Lanes
 from fedapp.aggregation.helper.carrier import Adder, Bytes, Carrier, Hidden, Ints
 from fedapp.aggregation.whole_numbers.fixed_point import GROUP, FixedPoint
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme
 from fedapp.aggregation.encrypted.encrypted_integers import EncryptedIntegers
-from fedapp.aggregation.encrypted.scheme import AdditiveScheme
 from fedapp.aggregation.helper.through_helper import ThroughHelper
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 

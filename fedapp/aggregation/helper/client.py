@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flwr.app import RecordDict
 
 from fedapp.aggregation.helper.carrier import Carrier, Hidden, Ints
-from fedapp.aggregation.helper.messages import MASKED, pack_masked_sum, unpack_offer
+from fedapp.aggregation.helper.helper_messages import MASKED, pack_masked_sum, unpack_offer
 from fedapp.aggregation.helper.run_keys import RunKeys, chosen
 from fedapp.aggregation.helper.sealed_model import ModelOpener
 from fedapp.aggregation.helper.tags import SLACK, Bound, Tag, mask_key, new_seed, sealed_tag
@@ -81,9 +81,9 @@ class HelperClient(ClientHalf):
                 continue
             seeds = [new_seed() for _ in keys]
             tags[client] = []
-            for seed, of_helper in zip(seeds, keys, strict=True):
+            for place, (seed, of_helper) in enumerate(zip(seeds, keys, strict=True)):
                 run, number = instruction.run, instruction.server_round
-                bound = Bound(run, number, cohort, digest, self.config_sha256, work, of_helper.key)
+                bound = Bound(run, number, cohort, digest, self.config_sha256, work, of_helper.key, place)
                 tags[client].append(sealed_tag(seed, bound, client, weight, self.min_cohort, self.identity))
             hidden.append((vector, [self._mask_key(seed, instruction, digest, client) for seed in seeds]))
         length = sum(v.numel() for v in model.values() if v.is_floating_point()) + ENTRIES * len(self.metrics)

@@ -3,15 +3,16 @@
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import IO
 
 import numpy as np
 from flwr.app import Message
 
-from fedapp.aggregation.helper.asking import Offered
+from fedapp.aggregation.helper.ask_helpers import Offered
 from fedapp.aggregation.helper.carrier import Bytes, Carrier
-from fedapp.aggregation.helper.messages import Tags, unpack_masked_sum
+from fedapp.aggregation.helper.helper_messages import Tags, unpack_masked_sum
 from fedapp.aggregation.helper.tags import Bound, Tag, fault_of
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.wire.records import said_of
@@ -55,7 +56,7 @@ class Gathered:
         chosen = self._chosen[self.clients[0]]
         tags = [self._tags[client] for client in self.clients]
         return [
-            (self._offered[place][0], self._bounds[place], tuple(own[number] for own in tags))
+            (self._offered[place][0], replace(self._bounds[place], place=number), tuple(own[number] for own in tags))
             for number, place in enumerate(chosen)
         ]
 
@@ -121,9 +122,9 @@ class Gathered:
         if len(tags) != len(keys) or not keys or len(set(keys)) != len(keys) or not set(keys) <= places.keys():
             raise ValueError("its tags are for other helpers than there are")
         chosen = tuple(places[key] for key in keys)
-        for place, tag in zip(chosen, tags, strict=True):
+        for number, (place, tag) in enumerate(zip(chosen, tags, strict=True)):
             if tag.weight != weights[client]:
                 raise ValueError(f"its tag has a weight of {tag.weight:g}, it was given {weights[client]:g}")
-            if fault := fault_of(tag, self._bounds[place]):
+            if fault := fault_of(tag, replace(self._bounds[place], place=number)):
                 raise ValueError(fault)
         return chosen

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedapp.aggregation.helper.messages import SumRequest, pack_sum_reply
+from fedapp.aggregation.helper.helper_messages import SumRequest, pack_sum_reply
 from fedapp.aggregation.helper.run_store import KeptModel, RunStore
 from fedapp.aggregation.helper.sealed_model import about_of, is_sealed, open_sealed_model, sealed_model
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError

@@ -11,10 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fedapp.aggregation.helper.asking import NO_HELPER, AskHelpers
+from fedapp.aggregation.helper.ask_helpers import NO_HELPER, AskHelpers
 from fedapp.aggregation.helper.carrier import Bytes, Carrier, Ints
 from fedapp.aggregation.helper.gathered import Gathered
-from fedapp.aggregation.helper.messages import MASKED, OFFER, RefusedError, SumRequest, pack_offer
+from fedapp.aggregation.helper.helper_messages import MASKED, OFFER, RefusedError, SumRequest, pack_offer
 from fedapp.aggregation.helper.sealed_model import about_of, is_sealed
 from fedapp.aggregation.helper.tags import Bound, Tag
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
@@ -162,7 +162,9 @@ class HelperServer:
                 return self._next(result, digest, gotten, replies)
             if "masks" in result:
                 carried = self.carrier.without(carried, _array(result, "masks", "uint8", len(carried)), length)
-        total: Ints = _array(result, "sum", "int64", length) if "sum" in result else self.carrier.read(carried, length)
+        total: Ints = (
+            _array(result, "total", "int64", length) if "total" in result else self.carrier.read(carried, length)
+        )
         return self.reading.aggregate(total, gotten.weight, gotten.clients, model.template, replies)
 
     def _next(self, result: State, digest: str, gotten: Gotten, replies: ReplyLog) -> Aggregate:

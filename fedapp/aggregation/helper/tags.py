@@ -35,7 +35,8 @@ SLACK = 1e-9  # of weights
 class Bound:
     """What all tags of a sum have in common. `cohort`: how many clients were asked. `model`, `config`: SHA-256 of the
     model that they began with, and of what of the config decides the computation; `work`: of the instruction
-    (`work_digest`). `key`: the helper's public key for seeds, of this run."""
+    (`work_digest`). `key`: the helper's public key for seeds, of this run. `place`: of this helper among
+    those of a client, the first of which is 0 and makes the next model, where that is the clients'."""
 
     run: str
     server_round: int
@@ -44,9 +45,10 @@ class Bound:
     config: str
     work: str
     key: bytes
+    place: int = 0
 
     def told(self, client: int, weight: float, min_cohort: int) -> tuple[Part, ...]:
-        common = (self.run, self.server_round, self.cohort, self.model, self.config, self.work, self.key)
+        common = (self.run, self.server_round, self.cohort, self.model, self.config, self.work, self.key, self.place)
         return *common, client, weight.hex(), min_cohort
 
 

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from fedapp.aggregation.helper.carrier import Carrier
 from fedapp.aggregation.helper.client import HelperClient
+from fedapp.aggregation.helper.helper_site import HelperSite
 from fedapp.aggregation.helper.next_model import ModelKeeper
 from fedapp.aggregation.helper.released import FILE, Released
 from fedapp.aggregation.helper.run_store import RunStore
 from fedapp.aggregation.helper.sealed_model import ModelOpener, about_of, is_sealed
 from fedapp.aggregation.helper.server import HelperServer
-from fedapp.aggregation.helper.site import HelperSite
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
 from fedapp.aggregation.whole_numbers.secret_sum import SecretSum

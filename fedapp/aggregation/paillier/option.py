@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from fedapp.aggregation.encrypted.encrypted_sum import EncryptedSum
-from fedapp.aggregation.paillier.scheme import Paillier
+from fedapp.aggregation.paillier.paillier_scheme import Paillier
 from fedapp.aggregation.whole_numbers.fixed_point import GROUP
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config

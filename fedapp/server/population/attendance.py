@@ -8,7 +8,6 @@ from flwr.app import Message
 from fedapp.common.logger import log
 from fedapp.flower.registered import bound_clients
 from fedapp.flower.simulation import is_simulated
-from fedapp.privacy.limits import HELPER
 from fedapp.server.exchange import LONGEST_POLL, Exchange, Late
 from fedapp.server.population.joining import AdmissionRules, check_admission
 from fedapp.server.population.preflight import Population, query
@@ -53,8 +52,6 @@ class Attendance:
                     found,
                     self._rules.min_clients,
                 )
-                if helpers < self._rules.helpers:
-                    log(WARNING, "%d helper sites are there, %d are needed: waiting", helpers, self._rules.helpers)
             waiting = True
             time.sleep(LONGEST_POLL)
 
@@ -85,11 +82,7 @@ class Attendance:
                 raise ValueError(text(reply.error.reason))
             report = unpack_preflight(reply.content)
             check_admission(report, self._rules, self._partitions, bound_clients(self._exchange.grid).get(node))
-            faults = []
-            if report.role == HELPER:
-                self._roster.add_helper(node)
-            else:
-                faults = self._roster.admit(node, report)
+            faults = self._roster.admit(node, report)
         except Exception as error:  # whatever a SuperNode sends must cost no more than its own part in the run
             faults = [f"SuperNode {node}: {said_of(error)}"]
         self._open.pop(node, None)

@@ -63,8 +63,8 @@ def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
     reports, faults = _ask(exchange, nodes, timeout)
     # SuperNodes that share a simulation's data know how many they are; some may have come only now. One of them alone
     # cannot have the run wait for more than most say, or than there are clients. Helper sites are not counted.
-    declared, helpers = min(partitions_of(reports), rules.num_clients), len(helpers_of(reports))
-    wanted = max(declared, min_supernodes) + helpers
+    declared = min(partitions_of(reports), rules.num_clients)
+    wanted = max(declared, min_supernodes) + len(helpers_of(reports))
     if wanted > len(nodes):
         late = [node for node in wait_for_supernodes(grid, wanted, wait_timeout) if node not in nodes]
         more, more_faults = _ask(exchange, late, timeout)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from fedapp.privacy.limits import HELPER
 from fedapp.server.population.joining import who
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.spread import spread
@@ -64,10 +65,6 @@ class Roster:
         """The SuperNodes of helper sites that are there."""
         return tuple(sorted(node for node in self._helpers if self.present is None or node in self.present))
 
-    def add_helper(self, node: int) -> None:
-        """Take in a helper site that joined during the run."""
-        self._helpers.add(node)
-
     def left_out(self, server_round: int) -> list[int]:
         """Clients that are excluded in this round."""
         return sorted(client for client, last in self._excluded.items() if last >= server_round)
@@ -120,6 +117,8 @@ class Roster:
 
     def admit(self, node: int, report: PreflightReport) -> list[str]:
         """Take in the clients of a SuperNode that joined during the run; why others of it are not."""
+        if report.role == HELPER:
+            self._helpers.add(node)
         faults = []
         rows: Iterable[tuple[int, int, str]] = zip(report.clients, report.num_examples, report.faults, strict=True)
         for client, count, fault in rows:

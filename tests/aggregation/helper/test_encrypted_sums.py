@@ -13,14 +13,14 @@ from secure_rounds import play
 from secure_runs import SMALL, lines, summary
 
 from fedapp.aggregation.bfv import process
+from fedapp.aggregation.bfv.bfv_scheme import Bfv, joined, split, uniform
 from fedapp.aggregation.bfv.parameters import TABLE, Parameters
-from fedapp.aggregation.bfv.scheme import Bfv, joined, split, uniform
+from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme
 from fedapp.aggregation.encrypted.encrypted_integers import EncryptedIntegers
-from fedapp.aggregation.encrypted.scheme import AdditiveScheme
 from fedapp.aggregation.helper.carrier import Bytes, Carrier
 from fedapp.aggregation.helper.masked_integers import MaskedIntegers
 from fedapp.aggregation.helper.tags import new_seed
-from fedapp.aggregation.paillier.scheme import Paillier
+from fedapp.aggregation.paillier.paillier_scheme import Paillier
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
@@ -235,7 +235,7 @@ def test_a_bad_ciphertext_is_refused_and_adds_nothing(played: Played, kind: str)
         total = adder.total()
     finally:
         adder.close()
-    found = played.ask(tags(clients), total)["sum"]
+    found = played.ask(tags(clients), total)["total"]
     assert np.array_equal(found, plain(clients))
 
 

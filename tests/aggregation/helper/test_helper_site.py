@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helper_rounds import DEVICES, HELPER_KEY, NUMBERS, RUN, Client, Played, looks_random, plain
 
-from fedapp.aggregation.helper.messages import RefusedError
+from fedapp.aggregation.helper.helper_messages import RefusedError
 from fedapp.aggregation.helper.run_keys import RunKeys, chosen, signed_keys_of_run
 from fedapp.aggregation.helper.tags import Tag, fault_of, unsealed
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
@@ -107,6 +107,7 @@ CHANGES = [
     ("cohort", 7),
     ("model", "n" * 64),
     ("work", "x" * 64),
+    ("place", 1),
 ]
 
 

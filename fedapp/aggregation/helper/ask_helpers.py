@@ -5,7 +5,7 @@ from logging import INFO, WARNING
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from fedapp.aggregation.helper.messages import (
+from fedapp.aggregation.helper.helper_messages import (
     HELPER_KEYS,
     HELPER_SUM,
     RESULT,

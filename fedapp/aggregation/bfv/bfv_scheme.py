@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fedapp.aggregation.bfv.parameters import Parameters
 from fedapp.aggregation.bfv.process import BfvProcess
-from fedapp.aggregation.bfv.worker import open_context
-from fedapp.aggregation.encrypted.scheme import AdditiveScheme, Lanes, Residues
+from fedapp.aggregation.bfv.seal_worker import open_context
+from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme, Lanes, Residues
 from fedapp.aggregation.helper.carrier import Bytes
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 

@@ -1,7 +1,7 @@
 """A process that reads what others have encrypted: should SEAL crash on it, the process ends, and not the run.
 
-As a program (`python -m fedapp.aggregation.bfv.worker`) it answers requests on its standard input. Each is a list of
-bytes: what to do, and with what. So is each answer: `ok` and results, or `bad` and why.
+As a program (`python -m fedapp.aggregation.bfv.seal_worker`) it answers requests on its standard input. Each is a list
+of bytes: what to do, and with what. So is each answer: `ok` and results, or `bad` and why.
 """
 
 import os

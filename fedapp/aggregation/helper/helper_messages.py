@@ -140,6 +140,7 @@ def pack_sum_request(request: SumRequest) -> RecordDict:
                     "config": bound.config,
                     "work": bound.work,
                     "key": bound.key,
+                    "place": bound.place,
                     "length": request.length,
                     "clients": [tag.client for tag in tags],
                     "weights": [tag.weight for tag in tags],
@@ -167,6 +168,7 @@ def unpack_sum_request(content: RecordDict) -> SumRequest:
         config=text(record["config"]),
         work=text(record["work"]),
         key=bytes_of(record["key"]),
+        place=count(record["place"]),
     )
     rows = zip(
         clients_of(record["clients"]),

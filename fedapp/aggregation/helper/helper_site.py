@@ -14,7 +14,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.aggregation.helper.carrier import Bytes, Carrier
-from fedapp.aggregation.helper.messages import (
+from fedapp.aggregation.helper.helper_messages import (
     HELPER_KEYS,
     HELPER_SUM,
     RESULT,
@@ -48,8 +48,8 @@ RUN = re.compile("[0-9a-f]{16}")
 class HelperSite(ClientHalf):
     """`config_sha256`: of the config as this helper has resolved it. `identity` signs its keys. `peers`: whose clients'
     tags count; None in a simulation. `min_cohort`: its operator's. `released`: for which models it has removed masks.
-    `keeper`: where it makes the next model; None where the server learns the sum. `most_values`: of a vector, whatever a
-    server asks for."""
+    `keeper`: where it makes the next model; None where the server learns the sum. `most_values`: of a
+    vector, whatever a server asks for."""
 
     carrier: Carrier
     config_sha256: str
@@ -151,7 +151,7 @@ class HelperSite(ClientHalf):
     ) -> RecordDict:
         bound, length = request.bound, request.length
         clients = [tag.client for tag in request.tags]
-        if self.keeper is not None:
+        if self.keeper is not None and bound.place == 0:
             before = self.keeper.model(request, state)  # a request that cannot be answered costs no client its turn
             self.released.note(bound.model, clients, request.digest, state)
             total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
@@ -160,7 +160,7 @@ class HelperSite(ClientHalf):
         if self.carrier.gives_masks:
             return pack_sum_reply({"masks": torch.from_numpy(self.carrier.mask_sum(masks, length))})
         total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
-        return pack_sum_reply({"sum": torch.from_numpy(total)})
+        return pack_sum_reply({"total": torch.from_numpy(total)})
 
 
 def _carried(request: SumRequest) -> Bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from fedapp.aggregation.encrypted.scheme import AdditiveScheme, Lanes, Residues
+from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme, Lanes, Residues
 from fedapp.aggregation.helper.carrier import Bytes
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
