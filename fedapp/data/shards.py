@@ -64,6 +64,11 @@ def hosted_clients(node_config: NodeConfig, node_id: int, num_clients: int, help
             " or for a demonstration with 'partition-id=0 num-partitions=2'"
         )
     number, count = int(own), int(node_config["num-partitions"]) - helpers
+    if helpers and count < 1:
+        raise DataError(
+            f"{count + helpers} SuperNodes (num-partitions): beside those with data this run needs {helpers} to play"
+            f' helper sites; start {1 + helpers} or more (flwr run: --federation-config "num-supernodes={1 + helpers}")'
+        )
     if not 0 <= number < count:
         raise DataError(f"node-config partition-id={number}: must lie in 0..{count - 1} (num-partitions={count})")
     return list(range(number, num_clients, count))
@@ -97,18 +102,11 @@ def num_partitions(node_config: NodeConfig, helpers: int = 0) -> int:
 
 
 def plays_helper(node_config: NodeConfig, helpers: int) -> bool:
-    """Whether this SuperNode of a simulation is one of its last `helpers`, which play helper sites. Raises DataError
-    where there would be none left with data."""
-    if "data-path" in node_config or not helpers or "num-partitions" not in node_config:
+    """Whether this SuperNode of a simulation is one of its last `helpers`, which play helper sites."""
+    if "data-path" in node_config or "num-partitions" not in node_config:
         return False
     count = int(node_config["num-partitions"])
-    if count <= helpers:
-        raise DataError(
-            f"node-config num-partitions={count}: this run's secure_aggregation needs {helpers} SuperNodes more, which"
-            f" play helper sites; start {count + helpers} (flwr run: --federation-config"
-            f' "num-supernodes={count + helpers}")'
-        )
-    return int(node_config.get("partition-id", 0)) >= count - helpers
+    return helpers < count <= int(node_config.get("partition-id", 0)) + helpers
 
 
 class Shards:

@@ -83,7 +83,7 @@ class HelperServer:
         offered, newer = self._helpers.keys(cohort, run, version if self.to_clients else -1, ask, replies)
         if newer is not None:
             log(WARNING, "round %d: the helper has a newer model of this run, which is taken", replies.server_round)
-            why = "the helper had summed this round when the server was stopped"
+            why = "the helper had summed this round, and its answer was lost"
             replies.unused.update(dict.fromkeys(cohort.hosts, why))
             return Aggregate(None, 0.0, (), replies, warnings={"round taken over": why}, next_model=newer)
         size = about.length if about is not None else sum(value.numel() for value in model.template.values())

@@ -139,6 +139,11 @@ def test_a_run_without_a_helper_says_what_it_needs(tmp_path: Path) -> None:
         run_in_process(tmp_path / "run", quick, node_configs=configs)
 
 
+def test_a_simulation_with_too_few_supernodes_says_how_many_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match=r"to play helper sites; start 2 or more"):
+        run_in_process(tmp_path / "run", f"{HELPER} federation.wait_timeout=0.1", 1)
+
+
 def changed_seed(reply: Message) -> Message:
     """Client 1 seals another seed than it masks with: one that no helper can open."""
     if reply.metadata.src_node_id == 101 and not reply.has_error() and "tags-1" in reply.content.config_records:
@@ -317,6 +322,16 @@ def test_a_run_with_sealed_models_is_resumed_to_the_same_model(tmp_path: Path, s
     run_in_process(directory, first, node_configs=configs)
     run_in_process(directory, f"{TO_CLIENTS} run.output_dir={directory} run.resume=auto", node_configs=configs)
     assert summary(directory)["model_sha256"] == summary(sealed[1])["model_sha256"]
+
+
+def test_a_model_whose_answer_was_lost_is_taken_over(sealed: SealedRun, tmp_path: Path) -> None:
+    """As by a run that was killed between the helper's answer and its checkpoint, and resumed."""
+    three = TO_CLIENTS.replace("num_rounds=2", "num_rounds=3") + SHORT
+    configs = devices(tmp_path / "sites", 6)
+    found = run_in_process(tmp_path / "run", three, node_configs=configs, tamper=without(SITE, 2))
+    taken = "the helper had summed this round, and its answer was lost"
+    assert lines(found, "metrics.jsonl")[3]["warnings"] == {"round taken over": taken}
+    assert summary(found)["model_sha256"] == summary(sealed[1])["model_sha256"]
 
 
 def test_two_helpers_and_a_model_of_the_clients(sealed: SealedRun, tmp_path: Path) -> None:
