@@ -38,6 +38,7 @@ class AskHelpers:
         self._wanted, self._timeout = wanted, timeout
         self._known: dict[int, RunKeys] = {}  # by SuperNode
         self._run = ""
+        self._silent: set[int] = set()  # who has not answered is waited for only where it is needed
 
     def keys(self, cohort: Cohort, run: str, version: int, ask: Ask, replies: ReplyLog) -> tuple[Offered, State | None]:
         """The keys of all helpers that are there; and the newest model, where a helper has a newer one than `version`.
@@ -46,7 +47,7 @@ class AskHelpers:
             self._known, self._run = {}, run
         newer: State | None = None
         for node in cohort.helpers:
-            if node in self._known:
+            if node in self._known or (node in self._silent and len(self._known) >= self._wanted):
                 continue
             record = RecordDict({HELPER_KEYS: ConfigRecord({"run": run, "version": version})})
             content = self._asked(node, HELPER_KEYS, record, cohort, ask, replies)
@@ -96,6 +97,8 @@ class AskHelpers:
                 break
             replies.received(reply.content)
             log(INFO, "round %s: %s took %.2f s", group, stage, time.monotonic() - start)
+            self._silent.discard(node)
             return reply.content
         self._known.pop(node, None)
+        self._silent.add(node)
         return None

@@ -74,7 +74,8 @@ class HelperClient(ClientHalf):
         reports: list[ClientReport] = []
         hidden: list[Hidden] = []
         tags: dict[int, list[Tag]] = {}
-        for client, weight in zip(instruction.clients, instruction.weights, strict=True):
+        for client, share in zip(instruction.clients, instruction.weights, strict=True):
+            weight = share * cohort
             report, vector = self._trained(client, weight, cohort, instruction, model, train)
             reports.append(report)
             if vector is None:

@@ -1,5 +1,6 @@
 """The masked vectors of a round and their tags, as they come in to the server."""
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,11 @@ class Gathered:
     def clients(self) -> tuple[int, ...]:
         """Who is in the sum."""
         return tuple(sorted(self._tags))
+
+    @property
+    def weight(self) -> float:
+        """Of those in the sum; 1 is the cohort's mean."""
+        return math.fsum(self._tags[client][0].weight for client in self.clients)
 
     def helpers(self) -> list[tuple[int, Bound, tuple[Tag, ...]]]:
         """By helper that the clients have chosen: its SuperNode, and the tags that are for it."""

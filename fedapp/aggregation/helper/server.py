@@ -4,7 +4,6 @@ A dropout costs its own update and nothing else. A client whose tag the helper r
 vector taken out of the sum again; a helper that does not answer costs the round, which then changes nothing.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
@@ -62,10 +61,10 @@ class HelperServer:
         log(INFO, "Secure aggregation through %d helper(s): the sum goes to %s", self.wanted, whose)
 
     def run(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> Aggregate:
-        """One round, with clients' weights as multiples of their mean. Its total is the weighted mean, of weight 1."""
+        """One round. Its total is the weighted mean over the survivors, of weight 1."""
         replies = ReplyLog(cohort.instruction.server_round, cohort.hosts)
         try:
-            found = self._round(_with_multiples(cohort), model, ask, replies)
+            found = self._round(_with_shares(cohort), model, ask, replies)
         except ProtocolError as error:
             log(WARNING, "round %d changes nothing: %s", replies.server_round, error)
             why = f"nothing was laid bare: {error}"
@@ -95,11 +94,12 @@ class HelperServer:
         if (found := self._again(cohort, model, ask, replies, bound.model)) is not None:
             return found
         with Gathered(self.carrier, [replace(bound, key=keys.key) for _, keys in offered], offered, length) as gathered:
+            weights = {client: share * count for client, share in cohort.weights.items()}
             messages = train_messages(cohort, model, MASKED, replies)
             for message in messages:
                 message.content[OFFER] = pack_offer([keys for _, keys in offered], count)
             for message in ask(messages, None):
-                gathered.take(message, cohort.weights, replies)
+                gathered.take(message, weights, replies)
                 if cohort.has_enough(replies):
                     break
             replies.close(enough=cohort.has_enough(replies))
@@ -114,8 +114,7 @@ class HelperServer:
             clients = gathered.clients
             if len(clients) < max(2, cohort.minimum):
                 raise ProtocolError("too few", f"{len(clients)} good replies")
-            weight = math.fsum(cohort.weights[client] for client in clients)
-            found = Gotten(clients, weight, gathered.helpers(), gathered.total(), gathered.length)
+            found = Gotten(clients, gathered.weight, gathered.helpers(), gathered.total(), gathered.length)
             try:
                 return self._sum(found, cohort, model, ask, replies)
             except RefusedError as error:
@@ -184,14 +183,14 @@ class HelperServer:
         )
 
 
-def _with_multiples(cohort: Cohort) -> Cohort:
-    """Weights as multiples of the mean of those asked, as they are in SecAgg+: by them whole numbers are scaled."""
+def _with_shares(cohort: Cohort) -> Cohort:
+    """Weights that sum to one over those asked, as they are in SecAgg+."""
     weights = cohort.weights
-    total, count = sum(weights[client] for client in sorted(weights)), len(weights)
+    total = sum(weights[client] for client in sorted(weights))
     if total <= 0:
         raise ProtocolError("wrong cohort", "none of those asked has a weight")
-    multiples = tuple(weights[client] / total * count for client in cohort.instruction.clients)
-    return replace(cohort, instruction=replace(cohort.instruction, weights=multiples))
+    shares = tuple(weights[client] / total for client in cohort.instruction.clients)
+    return replace(cohort, instruction=replace(cohort.instruction, weights=shares))
 
 
 def _array(result: State, name: str, dtype: str, length: int) -> NDArray[Any]:
