@@ -10,6 +10,7 @@ python scripts/bench.py dp-sgd        DP-SGD in each of Opacus's modes against p
 python scripts/bench.py ledger        what bookkeeping costs of a client's round under DP-SGD
 python scripts/bench.py features      a round of task=transfer, with features computed and kept
 python scripts/bench.py secure-aggregation    bytes, and seconds of client and server, by the size of the cohort
+python scripts/bench.py helper-sums    bytes and seconds of helper masks, BFV and Paillier
 python scripts/bench.py client-dp     what client-level DP adds to a round, and to a round of secure aggregation
 python scripts/bench.py client-dp-accuracy    AUC of experiment=flights_client_dp: budgets, forms, clipping norms
 python scripts/bench.py all           the first five, with their defaults, as in docs/speed.md

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 
 from fedapp.aggregation.secaggplus.answers import unpack_keys, unpack_revealed, unpack_shared, unpack_signed
 from fedapp.aggregation.secaggplus.client import SecAggClient
-from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member, work_digest
+from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import LeastSum, effective
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, unpack_masked_reply
@@ -26,6 +26,7 @@ from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import sign_keys, sign_list
 from fedapp.aggregation.secaggplus.unmasking import list_digest
 from fedapp.aggregation.secaggplus.view_record import pack_view
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.device_keys import Identity, Peers
 from fedapp.common.state_digest import State
 from fedapp.wire.instruction import Instruction

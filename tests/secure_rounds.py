@@ -13,10 +13,10 @@ from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
 from fedapp.aggregation.secaggplus.member import Sealed
-from fedapp.aggregation.secaggplus.quantise import pack, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import sign_keys
 from fedapp.aggregation.secaggplus.unmasking import unmask
+from fedapp.aggregation.whole_numbers.quantise import pack, unpack
 from fedapp.common.device_keys import Identity
 
 RUN, ROUND, MODEL = "00112233445566aa", 3, "m" * 64

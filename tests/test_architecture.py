@@ -44,7 +44,18 @@ LAYERS = {
     },
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
-    "launch": {"client", "client_app", "common", "config", "data", "flower", "learning", "report", "server"},
+    "launch": {
+        "aggregation",
+        "client",
+        "client_app",
+        "common",
+        "config",
+        "data",
+        "flower",
+        "learning",
+        "report",
+        "server",
+    },
     "deploy": {
         *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
     },
@@ -62,6 +73,8 @@ ONLY_IN = {
     "uvicorn": {"deploy"},
     "flwr_datasets": {"data", "flower"},
     "matplotlib": {"report"},
+    "phe": {"aggregation"},
+    "tenseal": {"aggregation"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "rich": {"launch", "deploy"},
@@ -72,7 +85,7 @@ ONLY_IN = {
 # Costly to import, and needed by few messages: inside functions only, but for report/, which is imported in functions.
 LAZY = {
     *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
-    *("onnx", "onnxruntime", "rbcl"),
+    *("onnx", "onnxruntime", "phe", "rbcl", "tenseal"),
 }
 # What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}

@@ -45,6 +45,16 @@ def test_dp_sgd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert row["auto_to_best"] >= 1.0  # type: ignore[operator]
 
 
+def test_helper_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every sum is checked; masks alone cost no bytes, and encryption what its arithmetic says."""
+    path = tmp_path / "figures.json"
+    assert command(monkeypatch).main(["helper-sums", "--parameters", "16384", "--json", str(path)]) == 0
+    ratios = {row["protocol"]: row["bytes_ratio"] for row in json.loads(path.read_text())["rows"]}
+    assert ratios["helper, 22 bits"] < 1.05
+    assert ratios["bfv, 10 bits"] < 2.0
+    assert ratios["bfv, 20 bits"] < 4.0
+
+
 def test_secure_aggregation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every round checks its sum; what a client sends is within what the paper's protocol sends."""
     command(monkeypatch)

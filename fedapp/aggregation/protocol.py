@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from flwr.app import Message, MessageType, RecordDict
 
 from fedapp.aggregation.groups import alone
+from fedapp.aggregation.helper_part import ClientHalf, Handler, HelperPart, Train
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
-from fedapp.wire.reply import ClientReport
 
 if TYPE_CHECKING:
     from fedapp.learning.build import Parts
@@ -44,8 +44,6 @@ __all__ = [
 ]
 
 Ask = Callable[[Iterable[Message], float | None], Iterable[Message]]  # replies as they come, within so many seconds
-Train = Callable[[int, Instruction, State], tuple[ClientReport, State]]  # one client's report, and what it sends
-Handler = Callable[[RecordDict, RecordDict, Train], RecordDict]  # (message, the SuperNode's state, train) -> reply
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Cohort:
 
     `instruction` names all clients of the cohort with their weights, which sum to one or less. `hosts`: by client, the
     SuperNode that does its work. With `needed` updates a round that asked more clients goes on; with fewer than
-    `minimum` it changes nothing. A message lives for `message_ttl` seconds.
+    `minimum` it changes nothing. A message lives for `message_ttl` seconds. `helpers`: the SuperNodes of helper sites.
     """
 
     instruction: Instruction
@@ -62,6 +60,7 @@ class Cohort:
     needed: int
     minimum: int
     message_ttl: float
+    helpers: tuple[int, ...] = ()
 
     @cached_property
     def weights(self) -> dict[int, float]:
@@ -80,6 +79,7 @@ class Aggregate:
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
     `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
+    `next_model`: where the sum goes to the clients, what they begin with next; then nothing is left to divide or step.
     """
 
     total: State | None
@@ -90,6 +90,7 @@ class Aggregate:
     rounding: float = 0.0
     warnings: Mapping[str, str] = field(default_factory=dict)
     revealed: tuple[int, ...] = ()
+    next_model: State | None = None
 
 
 class ServerHalf(Protocol):
@@ -100,13 +101,7 @@ class ServerHalf(Protocol):
         """Log, before round 1, what it will do with cohorts of this size."""
 
 
-class ClientHalf(Protocol):
-    @property
-    def stages(self) -> Mapping[str, Handler]:
-        """By name of a stage, what answers it."""
-
-
-class AggregationProtocol(ABC):
+class AggregationProtocol(HelperPart, ABC):
     """`individual_updates`: the server sees each client's update, so that robust rules work, and clients may report
     their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive; summary.json says so.
     `keeps_state`: clients keep something between messages, so that a client's work stays on its own SuperNode.
@@ -117,14 +112,14 @@ class AggregationProtocol(ABC):
     keeps_state: ClassVar[bool]
     free_keys: ClassVar[frozenset[str]] = frozenset()
 
-    def conflicts(self, config: "Config", parts: "Parts") -> None:  # noqa: B027 (most have none)
+    def conflicts(self, config: "Config", parts: "Parts") -> None:
         """Raise ConfigError for a config or parts that do not go with this protocol."""
 
     def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
         """Which of these clients are asked together or not at all (`Groups`)."""
         return alone(clients)
 
-    def check_cohort(self, config: Config, parts: "Parts", needed: int, asked: int, clients: int) -> None:  # noqa: B027
+    def check_cohort(self, config: Config, parts: "Parts", needed: int, asked: int, clients: int) -> None:
         """Raise ConfigError for what cannot work with rounds that need so many updates and ask so many clients, of
         `clients` that are in complete groups."""
 

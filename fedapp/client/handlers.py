@@ -11,6 +11,7 @@ from flwr.app import Context, RecordDict
 from fedapp.aggregation.conflicts import check_options
 from fedapp.aggregation.protocol import AggregationProtocol, ClientHalf, dispatch, protocol_of
 from fedapp.client.build import build_site
+from fedapp.client.helper_handlers import HELPER_HANDLERS, is_helper_site
 from fedapp.client.own_work import begin_training, check_own, use_threads
 from fedapp.client.party.party_handlers import PARTY_HANDLERS, has_parties
 from fedapp.client.site import Site
@@ -46,7 +47,9 @@ def handle(kind: str, content: RecordDict, context: Context) -> RecordDict:
     exception's text to the server, and it may hold data.
     """
     try:
-        return (PARTY_HANDLERS if has_parties(context) else HANDLERS)[kind](content, context)
+        if has_parties(context):
+            return PARTY_HANDLERS[kind](content, context)
+        return (HELPER_HANDLERS if is_helper_site(context) else HANDLERS)[kind](content, context)
     except Exception as error:
         log.error("message failed", exc_info=error)
         raise RuntimeError(f"{type(error).__name__} (see the client's log)") from None
@@ -82,7 +85,7 @@ def open_run(context: Context) -> SiteRun:
     limits = own_limits(context.node_config)
     given = str(context.run_config["overrides"])
     path = local_data_path(context.node_config)
-    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers))
+    versions = tuple(data_version(file) for file in (path, limits.signing_key, limits.peers, limits.helper))
     run = _run(given, path, limits, storage_folder(context.node_config), versions)
     use_threads(run.config.run.threads_per_client, on_device=path is not None)
     run.privacy.check_site(limits, run.config.data)
@@ -96,8 +99,9 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
         check_disk(context, run.config, run.site)
         _check_ledger(context, run.site.protection.unit)
-        clients = hosted_clients(context.node_config, context.node_id, run.config.federation.num_clients)
-        report = replace(run.site.preflight(clients), num_partitions=num_partitions(context.node_config))
+        helpers, node = run.protocol.helper_sites, context.node_config
+        clients = hosted_clients(node, context.node_id, run.config.federation.num_clients, helpers)
+        report = replace(run.site.preflight(clients), num_partitions=num_partitions(node, helpers))
     except FedappError as error:
         log.error("this SuperNode takes no part: %s", error)
         on_device = "data-path" in context.node_config
@@ -127,6 +131,7 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     instruction, model = unpack_instruction(content)
     check_own(instruction, context)
     run = open_run(context)
+    model = run.half.opened(instruction, model, context.state)
     storage = open_storage(context, run.config, run.site, instruction.run)
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics

@@ -27,10 +27,19 @@ from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.models.shared_state import personal_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
-from fedapp.privacy.limits import own_limits, whole_limit
+from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
 
-__all__ = ["Folder", "check_disk", "device_ledger", "open_account", "open_storage", "storage_folder", "store_result"]
+__all__ = [
+    "Folder",
+    "check_disk",
+    "device_ledger",
+    "open_account",
+    "open_storage",
+    "simulated_run_directory",
+    "storage_folder",
+    "store_result",
+]
 
 log = logging.getLogger("flwr")
 
@@ -61,7 +70,7 @@ def storage_folder(node_config: NodeConfig) -> Folder | None:
             if key in node_config:
                 raise NodeConfigError(f"node-config {key}: has an effect together with keep-path only")
         return None
-    if "data-path" not in node_config:
+    if "data-path" not in node_config and not is_helper(node_config):
         raise NodeConfigError("node-config keep-path: is for a device with data of its own (data-path)")
     if not isinstance(given, str) or not Path(given).expanduser().is_absolute():
         raise NodeConfigError(f"node-config keep-path={given}: must be an absolute path")
@@ -114,7 +123,7 @@ def open_account(context: Context, config: Config, site: Site) -> Account | None
         ledger = device_ledger(context.node_config, limits.ledger, site.protection.unit)
         return Account(str(context.run_id), lambda client: ledger)
     unit = site.protection.unit
-    if (known := _run_directory(config)) is None:
+    if (known := simulated_run_directory(config)) is None:
         return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
     return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}{unit}.jsonl"))
 
@@ -140,12 +149,12 @@ def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads
 
             own = FolderHead(folder.path / "heads" / run, rounds_back=rounds_back, before_keeping=before_keeping)
             return lambda client: own
-    elif (known := _run_directory(config)) is not None:
+    elif (known := simulated_run_directory(config)) is not None:
         return lambda client: FolderHead(known / "heads" / f"client-{client}", rounds_back=rounds_back)
     return lambda client: StateHead(context.state, client)
 
 
-def _run_directory(config: Config) -> Path | None:
+def simulated_run_directory(config: Config) -> Path | None:
     """A simulation's run directory, where its clients know it."""
     return run_directory(config.run.resume) or (Path(config.run.output_dir) if config.run.output_dir else None)
 

@@ -17,8 +17,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedapp.common.errors import ConfigError, NodeConfigError
+from fedapp.common.sealed_boxes import decrypt, derived, encrypt
 
-__all__ = ["Identity", "Peers", "client_of", "is_signed", "public_line", "read_identity", "read_peers", "signer"]
+__all__ = [
+    "Identity",
+    "Peers",
+    "client_of",
+    "is_signed",
+    "public_line",
+    "read_helpers",
+    "read_identity",
+    "read_peers",
+    "seal_for",
+    "signer",
+]
 
 log = logging.getLogger("flwr")
 
@@ -42,6 +54,27 @@ class Identity:
     def sign(self, purpose: str, *parts: Part) -> bytes:
         """A signature of `parts` that serves for `purpose` alone."""
         return self.public + self.private.sign(_message(purpose, parts), ec.ECDSA(DIGEST))
+
+    def unseal(self, sealed: bytes, purpose: str, *parts: Part) -> bytes | None:
+        """What was sealed for this device (`seal_for`); None for what was not, or for another purpose."""
+        try:
+            other = ec.EllipticCurvePublicKey.from_encoded_point(CURVE, sealed[:POINT_BYTES])
+            secret = self.private.exchange(ec.ECDH(), other)
+        except ValueError:
+            return None
+        return decrypt(_sealing_key(secret, sealed[:POINT_BYTES], self.public, purpose, parts), sealed[POINT_BYTES:])
+
+
+def seal_for(public: bytes, content: bytes, purpose: str, *parts: Part) -> bytes:
+    """`content` for the device with this public key alone: ECIES on its own curve, with a key pair that serves once.
+
+    That one key signs and receives weakens neither (Degabriele et al. 2012); what it receives says nothing of who sent
+    it.
+    """
+    once = ec.generate_private_key(CURVE)
+    secret = once.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(CURVE, public))
+    point = _point(once.public_key())
+    return point + encrypt(_sealing_key(secret, point, public, purpose, parts), content)
 
 
 def signer(signature: bytes) -> bytes:
@@ -92,32 +125,48 @@ def read_identity(path: Path) -> Identity:
 def read_peers(folder: Path) -> Peers:
     """From the files *.pub of a folder. Raises ConfigError where there are fewer than two, one is no key or is bound to
     no client, and where a key or a client is there twice."""
-    found: dict[int, bytes] = {}
-    files: dict[int | bytes, str] = {}
-    for file in sorted(folder.glob("*.pub")):
-        try:
-            line = file.read_bytes()
-            key = serialization.load_ssh_public_key(line)
-        except (OSError, ValueError, UnsupportedAlgorithm) as error:
-            log.error("node-config peers=%s: %s: %s", folder, file.name, error)
-            raise NodeConfigError(f"peers: {file.name} is no public key (see the client's log)") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE.name:
-            raise NodeConfigError(f"peers: {file.name} must be an ECDSA key on P-384, as provision makes them")
-        client = client_of(line)
-        if client is None:
-            raise NodeConfigError(
-                f"peers: {file.name} is bound to no client; write client=N behind the key, as provision does, with the"
-                " number of the site's client"
-            )
-        point = _point(key)
-        if other := files.get(client) or files.get(point):
-            raise NodeConfigError(f"peers: {other} and {file.name} are of the same client, or hold the same key")
-        files[client] = files[point] = file.name
-        found[client] = point
+    found = _read_keys("peers", folder)
     if len(found) < 2:
         log.error("node-config peers=%s: %d public keys", folder, len(found))
         raise ConfigError("peers: needs the public keys (*.pub) of two devices or more")
     return Peers(found)
+
+
+def read_helpers(path: Path) -> tuple[bytes, ...]:
+    """The public keys of the helpers that a site accepts, from one file or the files *.pub of a folder; in order of
+    their numbers. Raises ConfigError as `read_peers`, and where there is none."""
+    found = _read_keys("helper", path)
+    if not found:
+        log.error("node-config helper=%s: no public key", path)
+        raise ConfigError("helper: needs the public key (*.pub) of the helper")
+    return tuple(found[number] for number in sorted(found))
+
+
+def _read_keys(setting: str, path: Path) -> dict[int, bytes]:
+    """By number of a client. `path`: a file, or a folder of files *.pub."""
+    found: dict[int, bytes] = {}
+    files: dict[int | bytes, str] = {}
+    for file in sorted(path.glob("*.pub")) if path.is_dir() else [path]:
+        try:
+            line = file.read_bytes()
+            key = serialization.load_ssh_public_key(line)
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            log.error("node-config %s=%s: %s: %s", setting, path, file.name, error)
+            raise NodeConfigError(f"{setting}: {file.name} is no public key (see the client's log)") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE.name:
+            raise NodeConfigError(f"{setting}: {file.name} must be an ECDSA key on P-384, as provision makes them")
+        client = client_of(line)
+        if client is None:
+            raise NodeConfigError(
+                f"{setting}: {file.name} is bound to no client; write client=N behind the key, as provision does, with"
+                " the number of the site's client"
+            )
+        point = _point(key)
+        if other := files.get(client) or files.get(point):
+            raise NodeConfigError(f"{setting}: {other} and {file.name} are of the same client, or hold the same key")
+        files[client] = files[point] = file.name
+        found[client] = point
+    return found
 
 
 def public_line(public: str, client: int) -> bytes:
@@ -139,3 +188,7 @@ def _point(key: ec.EllipticCurvePublicKey) -> bytes:
 def _message(purpose: str, parts: tuple[Part, ...]) -> bytes:
     said = [part if isinstance(part, bytes) else str(part).encode() for part in (f"fedapp {purpose} 1", *parts)]
     return b"".join(len(part).to_bytes(4, "big") + part for part in said)
+
+
+def _sealing_key(secret: bytes, once: bytes, public: bytes, purpose: str, parts: tuple[Part, ...]) -> bytes:
+    return derived(secret, "fedapp device", once, public, _message(purpose, parts))

@@ -23,6 +23,7 @@ __all__ = [
     "local_data_path",
     "moments",
     "num_partitions",
+    "plays_helper",
 ]
 
 NodeConfig = Mapping[str, bool | int | float | str]
@@ -47,11 +48,12 @@ class Moments:
     squares: Tensor
 
 
-def hosted_clients(node_config: NodeConfig, node_id: int, num_clients: int) -> list[int]:
+def hosted_clients(node_config: NodeConfig, node_id: int, num_clients: int, helpers: int = 0) -> list[int]:
     """The ids of the clients that live on this SuperNode.
 
     A device (`data-path` in its node-config) is one client: `partition-id` where it has one, else its node id. In a
-    simulation SuperNode p of P hosts the virtual clients c with c mod P == p. Raises DataError for anything else.
+    simulation SuperNode p of P hosts the virtual clients c with c mod P == p; the last `helpers` of all play helper
+    sites and count in no P. Raises DataError for anything else.
     """
     own = node_config.get("partition-id")
     if "data-path" in node_config:
@@ -61,7 +63,12 @@ def hosted_clients(node_config: NodeConfig, node_id: int, num_clients: int) -> l
             "this SuperNode's node-config names no data: start it with --node-config 'data-path=\"/where/it/lies\"',"
             " or for a demonstration with 'partition-id=0 num-partitions=2'"
         )
-    number, count = int(own), int(node_config["num-partitions"])
+    number, count = int(own), int(node_config["num-partitions"]) - helpers
+    if helpers and count < 1:
+        raise DataError(
+            f"{count + helpers} SuperNodes (num-partitions): beside those with data this run needs {helpers} to play"
+            f' helper sites; start {1 + helpers} or more (flwr run: --federation-config "num-supernodes={1 + helpers}")'
+        )
     if not 0 <= number < count:
         raise DataError(f"node-config partition-id={number}: must lie in 0..{count - 1} (num-partitions={count})")
     return list(range(number, num_clients, count))
@@ -89,9 +96,17 @@ def data_version(path: Path | None) -> str:
     return digest.hexdigest()
 
 
-def num_partitions(node_config: NodeConfig) -> int:
-    """How many SuperNodes share the data of a simulation; 0 for a device with data of its own."""
-    return 0 if "data-path" in node_config else int(node_config.get("num-partitions", 0))
+def num_partitions(node_config: NodeConfig, helpers: int = 0) -> int:
+    """How many SuperNodes share the data of a simulation, without its `helpers`; 0 for a device with its own data."""
+    return 0 if "data-path" in node_config else max(0, int(node_config.get("num-partitions", 0)) - helpers)
+
+
+def plays_helper(node_config: NodeConfig, helpers: int) -> bool:
+    """Whether this SuperNode of a simulation is one of its last `helpers`, which play helper sites."""
+    if "data-path" in node_config or "num-partitions" not in node_config:
+        return False
+    count = int(node_config["num-partitions"])
+    return helpers < count <= int(node_config.get("partition-id", 0)) + helpers
 
 
 class Shards:

@@ -4,12 +4,13 @@ import shutil
 import tempfile
 import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
 
+from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.deploy import terminal
@@ -20,6 +21,7 @@ from fedapp.deploy.superlink import DeployedSuperLink
 from fedapp.deploy.supernode import NodeConfig, SuperNode
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import free_port
+from fedapp.privacy.limits import HELPER, is_helper
 from fedapp.vertical.vertical_options import vertical_options
 
 __all__ = ["main"]
@@ -60,12 +62,15 @@ class LocalFederation:
             "127.0.0.1",
             self._say("superlink"),
         )
-        peers = _peers(federation, home)
+        peers = _public_keys(federation, home / "peers", federation.participants)
+        named = zip(federation.participants, configs, strict=True)
+        of_helpers = [name for name, config in named if is_helper(config)]
+        helpers = _public_keys(federation, home / "helpers", of_helpers) if of_helpers else None
         self._supernodes = [
             SuperNode(
                 site := read_site(federation.root / name),
                 make_private_folder(home / name),
-                _with_own_files(config, site, home / name, peers),
+                _with_own_files(config, site, home / name, peers, helpers),
                 warm=warm,
                 say=self._say(name),
             )
@@ -104,20 +109,22 @@ class LocalFederation:
         self._superlink.close()
 
 
-def _peers(federation: Register, home: Path) -> Path:
-    """A folder with the public keys of all sites."""
-    folder = make_private_folder(home / "peers")
-    for name in federation.participants:
+def _public_keys(federation: Register, folder: Path, names: Iterable[str]) -> Path:
+    """A folder with the public keys of these sites."""
+    make_private_folder(folder)
+    for name in names:
         shutil.copy(federation.root / name / f"{name}.pub", folder)
     return folder
 
 
-def _with_own_files(config: NodeConfig, site: SiteFolder, home: Path, peers: Path) -> NodeConfig:
+def _with_own_files(config: NodeConfig, site: SiteFolder, home: Path, peers: Path, helpers: Path | None) -> NodeConfig:
     """With the site's key and, where it has data of its own, a folder for what it stores, as scripts/deploy/supernode
-    has them; parties also with the others' keys (`peers`)."""
+    has them; parties and helper sites also with the others' keys (`peers`), clients with those of `helpers`."""
     own = {"signing-key": str(site.key.absolute())}
-    own |= {"peers": str(peers)} if "party" in config else {}
-    return {**config, **own, **({"keep-path": str(home / "keep")} if "data-path" in config else {})}
+    of_helper = is_helper(config)
+    own |= {"peers": str(peers)} if "party" in config or of_helper else {}
+    own |= {"helper": str(helpers)} if helpers is not None and not of_helper else {}
+    return {**config, **own, **({"keep-path": str(home / "keep")} if "data-path" in config or of_helper else {})}
 
 
 def site_data(root: Path, name: str) -> Path:
@@ -135,8 +142,24 @@ def party_names(overrides: Sequence[str]) -> tuple[str, ...]:
     return vertical_options(config).names if config.task.by_columns else ()
 
 
-def node_configs(given: Namespace, parties: Sequence[str] = ()) -> list[dict[str, bool | int | float | str]]:
-    """What each SuperNode tells its ClientApps; SuperNode k is party k, where there are any. Raises FedappError."""
+def helper_sites(overrides: Sequence[str], given: Namespace) -> int:
+    """How many helper sites the run needs beside its SuperNodes. Raises ConfigError where they would know the key of no
+    client, since a SuperNode hosts several."""
+    config = compose(overrides)
+    found, clients = protocol_of(config).helper_sites, config.federation.num_clients
+    if found and given.data_root is None and clients != given.supernodes:
+        raise ConfigError(
+            f"federation.num_clients={clients}: for sums through a helper each of the {given.supernodes} SuperNodes"
+            f" signs for one client; set it to {given.supernodes}"
+        )
+    return found
+
+
+def node_configs(
+    given: Namespace, parties: Sequence[str] = (), helpers: int = 0
+) -> list[dict[str, bool | int | float | str]]:
+    """What each SuperNode tells its ClientApps; SuperNode k is party k, where there are any. As many more as `helpers`
+    are helper sites. Raises FedappError."""
     if given.supernodes < 1:
         raise ConfigError(f"--supernodes {given.supernodes}: must be at least 1")
     if parties and given.data_root is not None and len(parties) != given.supernodes:
@@ -145,11 +168,12 @@ def node_configs(given: Namespace, parties: Sequence[str] = ()) -> list[dict[str
     for k in range(given.supernodes):
         config: dict[str, bool | int | float | str] = {"site-name": f"site-{k}", "partition-id": k}
         if given.data_root is None:
-            config["num-partitions"] = given.supernodes
+            config["num-partitions"] = given.supernodes + helpers
         else:
             config["data-path"] = str(site_data(given.data_root, parties[k] if parties else f"site-{k}"))
             config |= {"party": parties[k]} if parties else {}
         configs.append(config)
+    configs += [{"site-name": f"site-{given.supernodes + k}", "role": HELPER} for k in range(helpers)]
     return configs
 
 
@@ -162,14 +186,14 @@ def provisioned(root: Path, count: int) -> Register:
     for k in range(count):
         federation.add(f"site-{k}")
     if len(federation.participants) != count:
-        raise ConfigError(f"--folder {root}: has {len(federation.participants)} sites, --supernodes says {count}")
+        raise ConfigError(f"--folder {root}: has {len(federation.participants)} sites, this run needs {count}")
     return federation
 
 
 def main(arguments: Sequence[str]) -> int:
     given = parser().parse_intermixed_args(arguments)
     overrides = given.overrides
-    configs = node_configs(given, parties := party_names(overrides))
+    configs = node_configs(given, parties := party_names(overrides), helper_sites(overrides, given))
     if not parties and not any(item.startswith("federation.min_supernodes=") for item in overrides):
         overrides = [*overrides, f"federation.min_supernodes={given.supernodes}"]  # none is left out for being slow
     prepared = prepare(overrides)
@@ -177,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     guard = Guard(home)
     try:
         root = given.folder.absolute() if given.folder is not None else make_private_folder(home / "federation")
-        federation = LocalFederation(provisioned(root, given.supernodes), configs, home, warm=not given.cold)
+        federation = LocalFederation(provisioned(root, len(configs)), configs, home, warm=not given.cold)
         try:
             federation.start()
             operator = read_operator(root / "operator")

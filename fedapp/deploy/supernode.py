@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fedapp.common.device_keys import read_identity, read_peers
+from fedapp.common.device_keys import read_helpers, read_identity, read_peers
 from fedapp.common.errors import ConfigError
 from fedapp.deploy import terminal
 from fedapp.deploy.diagnosis import why_refused
@@ -17,7 +17,7 @@ from fedapp.deploy.program import Program
 from fedapp.deploy.workers import Workers
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import flower_environment, free_port
-from fedapp.privacy.limits import own_limits
+from fedapp.privacy.limits import HELPER, own_limits
 
 __all__ = ["SuperNode", "main", "node_config"]
 
@@ -25,8 +25,9 @@ NodeConfig = Mapping[str, bool | int | float | str]
 POLL = 0.2  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds before another try
 STEADY = 60.0  # seconds after which a SuperNode counts as having got in
-EXAMPLE = """Example:
+EXAMPLE = """Examples:
   scripts/deploy/supernode --folder site-A --data /srv/patients.csv --task "data=csv data.label=outcome ..."
+  scripts/deploy/supernode --folder notary --role helper --peers peers --min-cohort 3
 With --ledger or --max-epsilon it takes part in runs under differential privacy only. Whatever a server asks for,
 --max-epsilon and --max-seconds hold. It runs until it is ended, and tries again when the SuperLink is away."""
 
@@ -95,12 +96,17 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
             raise ConfigError(
                 f"--node-config {item}: must be KEY=VALUE, text in double quotes: KEY='\"text\"'"
             ) from None
+    if given.data is not None and given.role is not None:
+        raise ConfigError(f"--role {given.role}: has no data of its own; leave --data out")
     if given.data is not None:
         data = given.data.expanduser().absolute()
         if not data.exists():
             raise ConfigError(f"--data {data}: no such file or folder")
         keep = given.keep.expanduser().absolute() if given.keep is not None else site.folder / "keep"
         found |= {"data-path": str(data), "partition-id": site.client, "keep-path": str(keep)}
+    elif given.role is not None:
+        keep = given.keep.expanduser().absolute() if given.keep is not None else site.folder / "keep"
+        found |= {"role": given.role, "keep-path": str(keep)}
     elif not {"partition-id", "num-partitions"} <= found.keys():
         raise ConfigError(
             "--data: name this site's data; or, for a demonstration with the task's own data, give"
@@ -109,7 +115,13 @@ def node_config(given: Namespace, site: SiteFolder) -> dict[str, bool | int | fl
     found.setdefault("signing-key", str(site.key.absolute()))  # for the keys of secure aggregation
     if given.peers is not None:
         found["peers"] = str(given.peers.expanduser().absolute())
-        _check_pins(Path(str(found["peers"])), site)
+        if given.role is None:
+            _check_pins(Path(str(found["peers"])), site)
+        else:
+            read_peers(Path(str(found["peers"])))
+    if given.helper is not None:
+        found["helper"] = str(given.helper.expanduser().absolute())
+        read_helpers(Path(str(found["helper"])))
     if given.weights is not None:
         if not given.weights.is_dir():
             raise ConfigError(f"--weights {given.weights}: no such folder")
@@ -171,10 +183,16 @@ def parser() -> ArgumentParser:
     made.add_argument("--max-steps", type=int, help="refuse runs in which a training takes more steps in a round")
     made.add_argument("--max-model-mb", type=int, help="refuse runs whose model is larger")
     made.add_argument("--max-disk-mb", type=int, help="the most that --keep may fill, with features, heads and results")
-    made.add_argument("--min-cohort", type=int, help="secure aggregation only, and no smaller sum; needs --peers")
+    made.add_argument(
+        "--min-cohort", type=int, help="secure aggregation only, and no smaller sum; needs --peers or --helper"
+    )
     made.add_argument(
         "--peers", type=Path, metavar="FOLDER", help="only with devices whose public keys (*.pub) are there"
     )
+    made.add_argument(
+        "--helper", type=Path, metavar="FILE", help="sums through this helper only: its public key (*.pub)"
+    )
+    made.add_argument("--role", choices=[HELPER], help="no client, but a helper site for secure sums; needs --peers")
     made.add_argument("--trusted-entities", type=Path, metavar="FILE", help="take only apps that these signed")
     made.add_argument("--keep", type=Path, help="where features, heads and results are kept (<folder>/keep)")
     made.add_argument("--weights", type=Path, metavar="FOLDER", help="where files of pretrained weights are taken from")

@@ -24,11 +24,12 @@ def federation_config(config: Config) -> list[str]:
 
     On a Ray cluster (RAY_ADDRESS) the cluster has as many cores as it was started with, and a worker for each.
     """
+    from fedapp.aggregation.protocol import protocol_of
     from fedapp.learning.training import resolve_device
 
     cluster = bool(os.environ.get("RAY_ADDRESS"))
     cores = allowed_cores()
-    supernodes = config.run.num_supernodes or cores
+    supernodes = (config.run.num_supernodes or cores) + protocol_of(config).helper_sites
     workers = min(supernodes, cores)
     # Ray hides the GPU from workers that did not ask for a share of it.
     on_gpu = resolve_device(config.run.device).type == "cuda"

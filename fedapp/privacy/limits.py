@@ -6,10 +6,11 @@ from pathlib import Path
 
 from fedapp.common.errors import ConfigError, NodeConfigError
 
-__all__ = ["LARGEST_DELTA", "OwnLimits", "own_limits", "whole_limit"]
+__all__ = ["HELPER", "LARGEST_DELTA", "OwnLimits", "is_helper", "own_limits", "whole_limit"]
 
 NodeConfig = Mapping[str, bool | int | float | str]
 
+HELPER = "helper"  # of `role`
 LARGEST_DELTA = 1e-5
 KEYS = ("ledger-path", "max-epsilon", "round-counts-to")
 MAX_EPSILON = 8.0
@@ -26,8 +27,9 @@ class OwnLimits:
     takes part in secure aggregation only, and in no sum over fewer clients. `signing_key`, `peers`: the file of this
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
     folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
-    large a model it loads. `keep`: the folder in which it stores what lasts. `honest_share`: of the clients in a sum,
-    how many its operator takes to add their noise."""
+    large a model it loads. `keep`: the folder in which it stores what lasts. `helper`: the public key, or a folder of
+    them, of the helper sites that it accepts. `of_helper`: this is no client, but a helper site. `honest_share`: of the
+    clients in a sum, how many its operator takes to add their noise."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -41,19 +43,22 @@ class OwnLimits:
     max_steps: int | None = None
     max_model_mb: int | None = None
     keep: Path | None = None
+    helper: Path | None = None
+    of_helper: bool = False
     honest_share: float = HONEST_SHARE
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
-        return self.min_cohort is not None or self.peers is not None
+        return self.min_cohort is not None or self.peers is not None or self.helper is not None
 
     def check(self, *, individual_updates: bool, spends: bool) -> None:
         """Raise ConfigError for a run that does not give what the operator asks for, whatever its options are called:
         `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send."""
         if self.asks_for_secure_aggregation and individual_updates:
             raise ConfigError(
-                "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort or"
-                " peers), and this run's protocol shows the server single updates; use secure_aggregation=secaggplus"
+                "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort,"
+                " peers or helper), and this run's protocol shows the server single updates; use"
+                " secure_aggregation=secaggplus, or one through a helper"
             )
         if self.keys and not spends:
             raise ConfigError(
@@ -77,16 +82,18 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         peers=_absolute(node_config, "peers"),
         weights=_absolute(node_config, "weights-dir"),
         keep=_absolute(node_config, "keep-path"),
+        helper=_absolute(node_config, "helper"),
+        of_helper=is_helper(node_config),
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
         honest_share=_number(node_config, "honest-share", HONEST_SHARE),
     )
     if anywhere.honest_share > 1:
         raise NodeConfigError(f"node-config honest-share={anywhere.honest_share:g}: must be a share, 1 at most")
-    if anywhere.min_cohort is not None and anywhere.peers is None:
+    if anywhere.min_cohort is not None and anywhere.peers is None and anywhere.helper is None:
         raise NodeConfigError(
-            "node-config min-cohort: needs peers, the folder with the public keys of the other sites (--peers): without"
-            " them a server could invent the rest of a cohort"
+            "node-config min-cohort: needs peers, the folder with the public keys of the other sites (--peers), or the"
+            " key of a helper that has them (--helper): without either a server could invent the rest of a cohort"
         )
     if "data-path" not in node_config:
         if keys:
@@ -101,6 +108,18 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
     max_epsilon = _number(node_config, "max-epsilon", MAX_EPSILON)
     ledger = _ledger(node_config)
     return replace(anywhere, max_epsilon=max_epsilon, round_counts_to=int(unit), ledger=ledger, keys=keys)
+
+
+def is_helper(node_config: NodeConfig) -> bool:
+    """Whether this SuperNode is a helper site. Raises NodeConfigError for another role, and for one with data."""
+    role = node_config.get("role")
+    if role is None:
+        return False
+    if role != HELPER:
+        raise NodeConfigError(f"node-config role={role}: must be {HELPER}, or be left out")
+    if "data-path" in node_config:
+        raise NodeConfigError("node-config role: a helper site has no data of its own (data-path)")
+    return True
 
 
 def whole_limit(node_config: NodeConfig, key: str, least: int) -> int | None:

@@ -131,9 +131,9 @@ def build_strategy(
 
 
 def central_test(config: Config, parts: Parts) -> Examples | None:
-    """The server's held-out data. None where there is none, and where a part of the model is the clients' own, so that
-    the server has no whole model to judge."""
-    if not parts.is_whole:
+    """The server's held-out data. None where there is none, and where a part of the model or all of it is the clients'
+    own, so that the server has no whole model to judge."""
+    if not parts.is_whole or not protocol_of(config).model_at_server:
         return None
     test = parts.source.test()
     return test if test is None else parts.task.check(test, "the server's test data")

@@ -124,7 +124,8 @@ class SynchronousRounds:
         return {"steps": state_of(self.strategy.steps), "roster": roster, "repeated": repeated}
 
     def load(self, saved: Checkpoint) -> None:
-        model = {name: saved.model[name] for name in shared_state(self.central.network)}  # in the order of a new run
+        own = [name for name in shared_state(self.central.network) if name in saved.model]  # in the order of a new run
+        model = {name: saved.model[name] for name in own or saved.model}  # a sealed model has other names
         load_steps(self.strategy.steps, saved.values.get("steps", {}))
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.repeated.load_state_dict(saved.values.get("repeated"))

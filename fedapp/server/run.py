@@ -12,6 +12,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.code_digest import check_bundle
 from fedapp.common.errors import FedappError, FederationError
 from fedapp.common.logger import log
@@ -98,7 +99,9 @@ def run_federation(
         claim(directory, resume=config.run.resume is not None, held=True)  # another may have had it until now
         resumed = checkpoint_of(checked, directory)
         if resumed is not None:
-            check_same_form(resumed, shared_state(parts.model))
+            sealed = checked.protocol.sealed_sha256(resumed.model) is not None
+            if not sealed:
+                check_same_form(resumed, shared_state(parts.model))
         told = population.data.items() if checked.privacy.discloses_cohort else ()
         data = {f"client {client}": said for client, said in sorted(told)}
         data |= {"the server's test": checked.test.sha256()} if checked.test is not None else {}
@@ -132,15 +135,18 @@ def run_federation(
             on_round=on_round,
         )
         result = run.run(resumed)
-        if result.best is not None:
+        if checked.protocol.model_at_server and result.best is not None:
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())
-        load_shared(parts.model, result.state)
-        summary = {
-            **summarise(checked, roster, run, result, rounds.strategy.budget),
-            **rounds.central.details(result.state),
-        }
-        record.finish(summary, parts.whole.state_dict())
+        budget = rounds.strategy.budget
+        if checked.protocol.model_at_server:
+            load_shared(parts.model, result.state)
+            summary = {**summarise(checked, roster, run, result, budget), **rounds.central.details(result.state)}
+            record.finish(summary, parts.whole.state_dict())
+        else:  # what was loaded here is the first model, which is public
+            sha256 = checked.protocol.sealed_sha256(result.state)
+            summary = {**summarise(checked, roster, run, result, budget), "model_sha256": sha256}
+            record.finish(summary, None)
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
@@ -174,6 +180,7 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         features=sum(agreement.width for agreement in parts.task.agreements),
         shares=share_columns(parts.task.agreements),
         weight_bound=config.strategy.weight_bound,
+        helpers=protocol_of(config).helper_sites,
     )
 
 
@@ -192,6 +199,7 @@ def build_rounds(
     )
     strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps)
     attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))
+    exchange.payload_bytes = checked.protocol.reply_bytes(parts)
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
     rounds = SynchronousRounds if checked.privacy.discloses_cohort else SecretRounds

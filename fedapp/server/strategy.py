@@ -79,7 +79,7 @@ class WeightedFedAvg(Strategy):
         """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name."""
         if (again := self.repeated.ask(server_round, self.roster.reachable())) is not None:
             hosts = self.roster.hosts(again.clients)
-            return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl)
+            return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl, self.roster.helpers)
         if self.budget is not None:
             self.budget.pay(run, server_round)
         clients, needed = self.cohorts.draw(self.roster, server_round)
@@ -92,7 +92,8 @@ class WeightedFedAvg(Strategy):
             run=run,
             plan=self.steps.plan(server_round),
         )
-        return Cohort(instruction, self.roster.hosts(weights), needed, self.min_clients, self.message_ttl)
+        hosts = self.roster.hosts(weights)
+        return Cohort(instruction, hosts, needed, self.min_clients, self.message_ttl, self.roster.helpers)
 
     def train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
         """The next global model, or None where too few updates were good; and what came of the cohort."""
@@ -102,6 +103,8 @@ class WeightedFedAvg(Strategy):
 
     def _train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
         aggregate, instruction = self.protocol.run(cohort, model, ask), cohort.instruction
+        if aggregate.next_model is not None:
+            return GlobalModel(aggregate.next_model), aggregate
         survivors, weight = aggregate.survivors, aggregate.weight
         divisor = self.cohorts.divisor(weight)
         if aggregate.total is None or not divisor > 0:

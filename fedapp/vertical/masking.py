@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedapp.aggregation.secaggplus.masks import add_mask
+from fedapp.aggregation.whole_numbers.masks import add_mask
 from fedapp.vertical.party_error import PartyError
 from fedapp.vertical.sealing import MASK_BYTES, derive
 

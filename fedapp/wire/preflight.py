@@ -26,7 +26,8 @@ class PreflightReport:
     deviations of each feature. `code` is the digest of the code it runs, from folder `code_path`. `num_partitions` is
     how many SuperNodes share the data, as its node-config says; 0 on a device with data of its own. `backbone`: the
     digest of what of the model is frozen, and so never sent. `site`: what its operator calls it, "" for nothing.
-    `data`: of simulations only, by client the digest of its examples; a device tells nothing of the kind.
+    `data`: of simulations only, by client the digest of its examples; a device tells nothing of the kind. `role`: what
+    it is other than a host of clients, "" for nothing.
     """
 
     code: str
@@ -40,6 +41,7 @@ class PreflightReport:
     backbone: str = ""
     site: str = ""
     data: tuple[str, ...] = ()
+    role: str = ""
 
 
 def pack_preflight(report: PreflightReport) -> RecordDict:
@@ -54,6 +56,7 @@ def pack_preflight(report: PreflightReport) -> RecordDict:
             "backbone": report.backbone,
             "site": report.site,
             "data": list(report.data),
+            "role": report.role,
         }
     )
     metrics = MetricRecord({"num-examples": list(report.num_examples)})
@@ -86,6 +89,7 @@ def unpack_preflight(content: RecordDict) -> PreflightReport:
         backbone=text(config["backbone"]),
         site=text(config["site"])[:LONGEST_NAME],
         data=tuple(text(digest)[:LONGEST_NAME] for digest in digests),
+        role=text(config.get("role", ""))[:LONGEST_NAME],
     )
 
 

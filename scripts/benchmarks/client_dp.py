@@ -18,8 +18,8 @@ from fedapp.aggregation.exact_sum import WeightedSum, examine
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.kept import Secrets
-from fedapp.aggregation.secaggplus.quantise import fit, quantise
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.quantise import fit, quantise
 from fedapp.common.state_digest import State
 from fedapp.data.source import Examples
 from fedapp.learning.training import LocalTraining

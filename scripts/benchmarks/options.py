@@ -88,6 +88,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("ledger", help="what bookkeeping costs under DP-SGD"))
     _in_process(commands.add_parser("features", help="features of a frozen part, computed and kept"))
     _secure_aggregation(commands.add_parser("secure-aggregation", help="bytes and seconds by the size of the cohort"))
+    _secure_aggregation(commands.add_parser("helper-sums", help="what helper masks and encryption cost"))
     _in_process(commands.add_parser("client-dp", help="what client-level DP adds to a round, and to a secure one"))
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     for name, command in commands.choices.items():

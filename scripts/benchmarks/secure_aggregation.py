@@ -22,10 +22,10 @@ from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.masked_message import pack_masked_reply
 from fedapp.aggregation.secaggplus.messages import Header, pack_answers
-from fedapp.aggregation.secaggplus.quantise import pack, quantise, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys, sign_list
 from fedapp.aggregation.secaggplus.unmasking import agree, unmask
+from fedapp.aggregation.whole_numbers.quantise import pack, quantise, unpack
 from fedapp.common.device_keys import Identity, Peers
 from fedapp.models.shared_state import shared_state
 from fedapp.wire.records import content_bytes

@@ -5,6 +5,7 @@ from mutants.mutant import Mutant
 __all__ = ["MUTANTS"]
 
 PARTS = "fedapp/aggregation/secaggplus"
+NUMBERS = "fedapp/aggregation/whole_numbers"
 TESTS = "tests/aggregation/secaggplus"
 CONSISTENCY, REPETITION, BLAME = (f"{TESTS}/test_{name}.py" for name in ("consistency", "repetition", "blame"))
 BATCH_TESTS = f"{TESTS}/test_batches.py"
@@ -17,7 +18,7 @@ THIRD = f"{BLAME}::test_it_takes_a_third_of_the_neighbours_and_more_than_may_wor
 
 SUMS = [
     Mutant(
-        f"{PARTS}/quantise.py",
+        f"{NUMBERS}/quantise.py",
         "if beyond <= MOST_CLIPPED:",
         "if True:",
         f"{TESTS}/test_parts.py::test_no_clip_makes_an_update_a_list_of_signs",
@@ -42,7 +43,7 @@ SUMS = [
     ),
     Mutant(
         f"{PARTS}/least_sum.py",
-        "if worth < (least := max(LEAST_WORTH, self.min_cohort / 2)):",
+        "if worth < (least := least_size(self.min_cohort)):",
         "if worth < (least := 0):",
         f"{CONSISTENCY}::test_weights_count_within_one_s_own_component",
     ),
@@ -60,7 +61,7 @@ SUMS = [
     ),
     Mutant(
         "fedapp/privacy/limits.py",
-        "if anywhere.min_cohort is not None and anywhere.peers is None:",
+        "if anywhere.min_cohort is not None and anywhere.peers is None and anywhere.helper is None:",
         "if False:",
         f"{TESTS}/test_pins.py::test_a_min_cohort_without_peers_is_refused",
     ),
@@ -114,9 +115,9 @@ REPETITIONS = [
         SAME,
     ),
     Mutant(
-        f"{PARTS}/repetition.py",
-        "if file.seek(0, os.SEEK_END) + len(line) > self.most_bytes:",
-        "if file.seek(0, os.SEEK_END) < 0:",
+        f"{NUMBERS}/noted_file.py",
+        "if self.file.seek(0, os.SEEK_END) + len(line) > self.most_bytes:",
+        "if self.file.seek(0, os.SEEK_END) < 0:",
         f"{REPETITION}::test_a_full_store_refuses_and_evicts_nothing",
     ),
     Mutant(

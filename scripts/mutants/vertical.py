@@ -39,8 +39,8 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/vertical/sealing.py",
-        'return derive(shared, "channel", view)',
-        'return derive(shared, "channel")',
+        'return derive(secret, "channel", view)',
+        'return derive(secret, "channel")',
         f"{SEALING}::test_another_view_gives_another_channel",
     ),
     Mutant(

@@ -19,6 +19,8 @@ SECTIONS = {
     "privacy=dp_sgd data.scaling=published data=breast_cancer": ("privacy",),
     "privacy=client_dp": ("privacy",),
     "secure_aggregation=secaggplus": ("secure_aggregation",),
+    "secure_aggregation=helper": ("secure_aggregation",),
+    "secure_aggregation=bfv": ("secure_aggregation",),
 }
 RUN = "model=logistic_regression federation.num_rounds=1 federation.num_clients=4"
 

@@ -40,6 +40,16 @@ def test_secure_aggregation_costs_no_accuracy(default: Finished, tmp_path: Path)
     assert abs(secure.summary["test_accuracy"] - default.summary["test_accuracy"]) <= 0.01
 
 
+def test_nor_do_sums_through_a_helper(default: Finished, flower: Flower, tmp_path: Path) -> None:
+    """By `flwr run`, as Flower users start it: of three SuperNodes the last one plays the helper."""
+    overrides = f"secure_aggregation=helper run.output_dir={tmp_path / 'run'}"
+    output, status = flower.run(overrides, supernodes=3)
+    assert status == "finished:completed", output
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (found["rounds"], found["rejected"], found["supernodes"]) == (60, 0, 2)
+    assert abs(found["test_accuracy"] - default.summary["test_accuracy"]) <= 0.01
+
+
 def test_flwr_run_gives_the_same_model(flower: Flower, tmp_path: Path) -> None:
     few = "federation.num_rounds=3"
     output, status = flower.run(f"{few} run.output_dir={tmp_path / 'run'}", supernodes=4)

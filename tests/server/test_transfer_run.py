@@ -68,6 +68,17 @@ def test_under_secure_aggregation_only_the_head_is_masked(tmp_path: Path, run: t
     assert summary(directory)["test_loss"] == pytest.approx(summary(run[0])["test_loss"], abs=0.01)
 
 
+def test_through_a_helper_only_the_head_is_masked(tmp_path: Path, run: tuple[Path, InProcessGrid]) -> None:
+    overrides = f"{RUN} secure_aggregation=helper"
+    grid = InProcessGrid(overrides, 3)
+    directory = run_on(grid, tmp_path / "run", overrides)
+    masked = [m for m in grid.received if any(name.startswith("tags-") for name in m.content.config_records)]
+    assert len(masked) == 6
+    for message in masked:
+        assert tensor_bytes(message.content) == pytest.approx(4 * (512 * 10 + 10 + 3 * 4), abs=200)
+    assert summary(directory)["test_loss"] == pytest.approx(summary(run[0])["test_loss"], abs=0.01)
+
+
 def test_the_saved_model_is_the_whole_network(run: tuple[Path, InProcessGrid]) -> None:
     directory, _ = run
     state, parts = load_file(directory / "model.safetensors"), build_parts(compose(RUN.split()))

@@ -23,9 +23,9 @@ from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, pack_masked_reply
 from fedapp.aggregation.secaggplus.member import Sealed, Shared
 from fedapp.aggregation.secaggplus.messages import Header, pack_answers, pack_question, pack_signatures
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.unmasking import Revealed
 from fedapp.aggregation.secaggplus.view_record import pack_view
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.preflight import MOMENTS, PreflightReport, pack_preflight

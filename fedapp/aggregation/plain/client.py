@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from flwr.app import RecordDict
 
 from fedapp.aggregation.exact_sum import WeightedSum
-from fedapp.aggregation.protocol import Handler, Train
+from fedapp.aggregation.protocol import ClientHalf, Handler, Train
 from fedapp.common.state_digest import State
 from fedapp.wire.instruction import unpack_instruction
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
@@ -15,7 +15,7 @@ __all__ = ["STAGE", "PlainClient"]
 STAGE = "train"
 
 
-class PlainClient:
+class PlainClient(ClientHalf):
     @property
     def stages(self) -> Mapping[str, Handler]:
         return {STAGE: self.train}

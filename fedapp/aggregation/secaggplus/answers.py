@@ -4,8 +4,8 @@ from flwr.app import ConfigRecord
 
 from fedapp.aggregation.secaggplus.member import Shared
 from fedapp.aggregation.secaggplus.messages import Entries
-from fedapp.aggregation.secaggplus.record_values import by_client, bytes_of, many_bytes
 from fedapp.aggregation.secaggplus.unmasking import Revealed
+from fedapp.aggregation.whole_numbers.record_values import by_client, bytes_of, many_bytes
 
 __all__ = [
     "key_answers",

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from fedapp.aggregation.protocol import Ask, Cohort, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.secaggplus.messages import Header, unpack_accused, unpack_answers, unpack_header
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.logger import log
 from fedapp.wire.instruction import with_stage
 from fedapp.wire.records import said_of

@@ -23,7 +23,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["WHOLE", "BatchSums", "complete_batches", "in_complete", "missing", "parts"]
 

@@ -13,11 +13,11 @@ import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedapp.aggregation.protocol import Handler, Train
+from fedapp.aggregation.protocol import ClientHalf, Handler, Train
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers, signed_answers
 from fedapp.aggregation.secaggplus.batches import BatchSums
-from fedapp.aggregation.secaggplus.cohort_view import CohortView, work_digest
+from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
 from fedapp.aggregation.secaggplus.masked_message import pack_masked_reply, unpack_masked
@@ -29,9 +29,6 @@ from fedapp.aggregation.secaggplus.messages import (
     unpack_signatures,
     unpack_survivors,
 )
-from fedapp.aggregation.secaggplus.metrics import encode
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import fit, pack, quantise
 from fedapp.aggregation.secaggplus.repetition import Repetitions
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys, sign_list
@@ -45,11 +42,14 @@ from fedapp.aggregation.secaggplus.state import (
 )
 from fedapp.aggregation.secaggplus.unmasking import agree, unmask
 from fedapp.aggregation.secaggplus.view_record import unpack_view
+from fedapp.aggregation.whole_numbers.noised_sum import noised_vector
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.quantise import pack
+from fedapp.aggregation.whole_numbers.trained_vector import trained_vector
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.device_keys import Identity, Peers
-from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State, state_sha256
 from fedapp.privacy.noised_integers import NoisedIntegers
-from fedapp.updates.steps import flatten
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.reply import ClientReport, Reply
 
@@ -58,7 +58,7 @@ __all__ = ["SecAggClient"]
 log = logging.getLogger("flwr")
 
 
-class SecAggClient:
+class SecAggClient(ClientHalf):
     """`metrics`: by name, the largest value of each metric that goes along with the update. `seed`: the run's.
     `config_sha256`: of the config as this client has resolved it.
 
@@ -234,31 +234,10 @@ class SecAggClient:
         self, client: int, instruction: Instruction, model: State, train: Train, view: CohortView
     ) -> tuple[ClientReport, NDArray[np.int64] | None]:
         """What may be said of a client's training, and its update with its metrics, quantised."""
-        template = {key: value for key, value in model.items() if value.is_floating_point()}
-        report, update = train(client, instruction, model)
-        if report.declined or report.rejected is not None:
-            if report.rejected is not None:
-                log.error("client %d sends nothing: %s", client, report.rejected)
-            why = "its update was not sent (see the client's log)"
-            rejected = why if report.rejected is not None else None
-            return ClientReport(client, rejected=rejected, declined=report.declined, privacy=report.privacy), None
         if self.noised is not None:
-            whole = self.noised.encode(flatten(update, template).double().numpy(), view.server_round)
-            return ClientReport(client, privacy=report.privacy), whole
-        values, clipped = fit(flatten(update, template).double().numpy(), self.settings.clip)
-        if clipped:
-            log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
-        found = {
-            "train_loss": report.train_loss,
-            "clipped": clipped,
-            **({"val_loss": report.val_loss} if report.val_examples else {}),
-            **({f"val_{name}": value for name, value in report.val_metrics.items()} if report.val_examples else {}),
-        }
-        values = np.concatenate([values, encode(found, self.metrics, self.settings)])
+            return noised_vector(client, self.noised, instruction, model, train)
         weight = view.by_client[client].weight * len(view.members)
-        # From the run's seed, as training is: rounding hides nothing, and so the run can be repeated bit for bit.
-        random = np.random.default_rng(derive_seed(self.seed, "rounding", view.server_round, client))
-        return ClientReport(client, privacy=report.privacy), quantise(values, weight, self.settings, random)
+        return trained_vector(client, weight, instruction, model, train, self.settings, self.metrics, self.seed)
 
 
 def _answered(header: Header, answer: Callable[[int], Entries]) -> RecordDict:

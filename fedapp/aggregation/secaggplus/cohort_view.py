@@ -5,7 +5,6 @@ in common: shares cannot be opened, masks do not cancel, and nothing is revealed
 """
 
 import hashlib
-import json
 import math
 import random
 import struct
@@ -14,12 +13,14 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import signer
-from fedapp.wire.instruction import Instruction
 
-__all__ = ["CohortView", "Member", "work_digest"]
+__all__ = [
+    "CohortView",
+    "Member",
+]
 
 WEIGHT_SLACK = 1e-6
 
@@ -41,7 +42,7 @@ class Member:
 @dataclass(frozen=True)
 class CohortView:
     """`model`: the SHA-256 of the global model, and `work` that of all else that decides what an update is
-    (`work_digest`), so that a server cannot give each client another one. `members` ascend by client.
+    (`whole_numbers/work_digest.py`), so that a server cannot give each client another one. `members` ascend by client.
     """
 
     run: str
@@ -124,11 +125,3 @@ class CohortView:
             raise ProtocolError("forged", "a weight of the cohort is negative or no number")
         if abs(math.fsum(weights) - 1) > WEIGHT_SLACK:
             raise ProtocolError("forged", f"the weights of the cohort sum to {math.fsum(weights):g}, not to one")
-
-
-def work_digest(instruction: Instruction, config_sha256: str) -> str:
-    """SHA-256 of what a client is asked to do in a round, and of the resolved config by which it does it."""
-    asked = [instruction.lr_factor, instruction.each, instruction.deliver]
-    plan = {name: dict(params) for name, params in instruction.plan.items()}
-    text = json.dumps([asked, plan, config_sha256], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from fedapp.aggregation.secaggplus.batches import WHOLE, BatchSums, in_complete
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.keys import KEY_BYTES, KeyPair, commitment
-from fedapp.aggregation.secaggplus.masks import add_mask
 from fedapp.aggregation.secaggplus.member import Sealed, Shared, mask_key, self_key
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import signed
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, combine
 from fedapp.aggregation.secaggplus.signing import signed_keys, signed_list
 from fedapp.aggregation.secaggplus.unmasking import Revealed, list_digest
+from fedapp.aggregation.whole_numbers.masks import add_mask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.quantise import signed
 from fedapp.common.errors import ConfigError
 
 __all__ = ["Collector", "Unmasked"]

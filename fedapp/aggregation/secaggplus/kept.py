@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["STAGES", "Secrets", "enough", "expect", "subset"]
 

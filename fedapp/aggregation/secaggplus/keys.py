@@ -10,12 +10,12 @@ from base64 import urlsafe_b64encode
 from hashlib import blake2s
 
 from cryptography.fernet import InvalidToken
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.common.sealed_boxes import derived
 from fedapp.flower.secagg_crypto import decrypt, encrypt, generate_shared_key
 
 __all__ = ["KEY_BYTES", "KeyPair", "commitment", "derive", "new_seed", "open_sealed", "seal"]
@@ -32,9 +32,7 @@ def new_seed() -> bytes:
 
 def derive(secret: bytes, *purpose: bytes | str | int, length: int = SECRET_BYTES) -> bytes:
     """A key of `length` bytes for `purpose`, by HKDF-SHA-256 (RFC 5869)."""
-    parts = [part if isinstance(part, bytes) else str(part).encode() for part in ("fedapp", *purpose)]
-    info = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(secret)
+    return derived(secret, "fedapp", *purpose, length=length)
 
 
 class KeyPair:

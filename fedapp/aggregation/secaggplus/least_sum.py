@@ -1,17 +1,15 @@
 """What a client asks of the sum that its update goes into: how many others it must be hidden among."""
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedapp.aggregation.secaggplus.batches import missing
-from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.secaggplus.cohort_view import CohortView
+from fedapp.aggregation.whole_numbers.effective_size import LEAST_WORTH, effective_size, least_size
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.errors import ConfigError
 
 __all__ = ["ANY", "LeastSum"]
-
-LEAST_WORTH = 1.2  # clients of equal weight that a sum must be worth: one of two may have some nine tenths
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class LeastSum:
                 "too few",
                 f"{len(found)} clients in the sum{apart}, this client asks for {self.min_cohort} (min-cohort)",
             )
-        worth = effective([view.by_client[other] for other in sorted(found)])
-        if worth < (least := max(LEAST_WORTH, self.min_cohort / 2)):
+        worth = effective_size(view.by_client[other].weight for other in sorted(found))
+        if worth < (least := least_size(self.min_cohort)):
             raise ProtocolError(
                 "too few",
                 f"by their weights {len(found)} clients count as {worth:.2f} of equal weight, this client asks for"
@@ -61,9 +59,3 @@ class LeastSum:
 
 
 ANY = LeastSum()  # of two clients
-
-
-def effective(members: list[Member]) -> float:
-    """Of how many clients of equal weight these are worth (Kish 1965): one that outweighs all others is alone."""
-    squares = math.fsum(member.weight**2 for member in members)
-    return math.fsum(member.weight for member in members) ** 2 / squares if squares else 0.0

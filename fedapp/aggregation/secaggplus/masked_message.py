@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, RecordDict
 from fedapp.aggregation.secaggplus.batches import WHOLE, parts
 from fedapp.aggregation.secaggplus.member import Sealed
 from fedapp.aggregation.secaggplus.messages import ACCUSED, CLIENT, HEADER, Header, header_record
-from fedapp.aggregation.secaggplus.record_values import by_client, clients_of, many_bytes
+from fedapp.aggregation.whole_numbers.record_values import by_client, clients_of, many_bytes
 from fedapp.common.state_digest import State
 from fedapp.wire.instruction import Instruction, pack_instruction, unpack_instruction
 from fedapp.wire.model import GlobalModel

@@ -19,9 +19,9 @@ from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.kept import Secrets, enough, expect, subset
 from fedapp.aggregation.secaggplus.keys import KeyPair, commitment, derive, new_seed, open_sealed, seal
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
-from fedapp.aggregation.secaggplus.masks import add_mask
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.shamir import SECRET_BYTES, split
+from fedapp.aggregation.whole_numbers.masks import add_mask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.flower.secagg_crypto import share_keys_plaintext_concat, share_keys_plaintext_separate
 
 __all__ = ["Sealed", "Shared", "advertise", "apply_masks", "mask_key", "receive", "self_key", "share"]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.record_values import by_client, bytes_of, clients_of, many_bytes
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.record_values import by_client, bytes_of, clients_of, many_bytes
 from fedapp.wire.records import text, whole
 
 __all__ = [

@@ -1,31 +1,28 @@
 """secure_aggregation=secaggplus: the server learns the aggregate of a cohort's updates, and no individual update."""
 
 import logging
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.secaggplus.batches import complete_batches
 from fedapp.aggregation.secaggplus.client import SecAggClient
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
-from fedapp.aggregation.secaggplus.metrics import LARGEST
 from fedapp.aggregation.secaggplus.repetition import Repetitions
 from fedapp.aggregation.secaggplus.server import SecAggServer
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Timeouts
+from fedapp.aggregation.whole_numbers.secret_sum import SecretSum
 from fedapp.common.device_keys import read_identity, read_peers
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
-from fedapp.config.same_maths import maths_sha256
+from fedapp.config import Config
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.privacy.option import privacy_of
-from fedapp.updates.steps import UpdateSteps, steps_of
+from fedapp.updates.steps import UpdateSteps
 
 __all__ = ["SecAggPlus"]
 
@@ -35,7 +32,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
-class SecAggPlus(AggregationProtocol):
+class SecAggPlus(SecretSum):
     """The keys of `conf/secure_aggregation/secaggplus.yaml`, which says what each means."""
 
     neighbours: Annotated[int, Field(ge=2)] | None
@@ -50,41 +47,23 @@ class SecAggPlus(AggregationProtocol):
     consistency_timeout: Seconds
     unmask_timeout: Seconds
 
-    individual_updates = False
-    exact = True
+    setting = "secure_aggregation=secaggplus"
     keeps_state = True
     free_keys = frozenset({"keys_timeout", "shares_timeout", "masked_timeout", "consistency_timeout", "unmask_timeout"})
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.neighbours, self.threshold, self.clip, self.bits, self.modulus_bits, self.batches)
+        return Settings(
+            self.neighbours,
+            self.threshold,
+            self.batches,
+            clip=self.clip,
+            bits=self.bits,
+            modulus_bits=self.modulus_bits,
+        )
 
     def _settings(self, noised: NoisedIntegers | None) -> Settings:
         return replace(self.settings, noised=noised is not None)
-
-    def conflicts(self, config: Config, parts: Parts) -> None:
-        """What needs more than the sum of a cohort."""
-        if instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each:
-            raise ConfigError(
-                f"secure_aggregation=secaggplus: {config.strategy.aggregation['_target_']} looks at single updates, and"
-                " there the server sees only their sum; use strategy=fedavg (or another that averages), or"
-                " secure_aggregation=none"
-            )
-        if not steps_of(config).summable:
-            raise ConfigError(
-                f"compression._target_={config.compression['_target_']}: its output cannot be summed, as"
-                " secure_aggregation=secaggplus needs it; use compression=none, or secure_aggregation=none"
-            )
-        if config.federation.final_evaluation:
-            raise ConfigError(
-                "federation.final_evaluation=true: under secure_aggregation=secaggplus no single client's metrics leave"
-                " it; set it to false"
-            )
-        for agreement in parts.task.agreements:
-            raise ConfigError(
-                f"{agreement.setting}: under secure_aggregation=secaggplus {agreement.what} of single clients' data"
-                f" must not leave them; use public constants: {agreement.remedy}"
-            )
 
     def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
         return complete_batches(clients, self.settings.batch)
@@ -112,16 +91,13 @@ class SecAggPlus(AggregationProtocol):
             self.consistency_timeout,
             self.unmask_timeout,
         )
-        loss = parts.task.criterion.lowest
-        lowest = {f"val_{name}": metric.lowest for name, metric in parts.task.metrics.items()}
-        lowest |= {"train_loss": loss, "val_loss": loss}
         noised = privacy_of(config).noised_integers(config, parts)
         return SecAggServer(
             self._settings(noised),
             timeouts,
-            self._metric_ranges(config, parts, noised),
-            self._maths(config),
-            lowest={"clipped": 0.0, **{name: low for name, low in lowest.items() if math.isfinite(low)}},
+            self.metric_ranges(config, parts),
+            self.maths(config),
+            lowest=self.lowest_values(parts),
             noised=noised,
         )
 
@@ -129,6 +105,11 @@ class SecAggPlus(AggregationProtocol):
         """Two clients at least are a cohort. On a device, and where others are pinned, the server may lie."""
         peers = read_peers(limits.peers) if limits.peers is not None else None
         signed = limits.of_device or peers is not None
+        if limits.min_cohort is not None and peers is None:
+            raise ConfigError(
+                "min-cohort: under secure_aggregation=secaggplus it needs peers, the folder with the public keys of the"
+                " other sites (--peers): without them a server could invent the rest of a cohort"
+            )
         if signed and limits.signing_key is None:
             raise ConfigError(
                 "signing-key: under secure aggregation a device signs, and its node-config must name the file of its"
@@ -150,29 +131,12 @@ class SecAggPlus(AggregationProtocol):
         fewest = max(2, limits.min_cohort or 0, noised.least if noised is not None else 0)
         return SecAggClient(
             self._settings(noised),
-            self._metric_ranges(config, parts, noised),
+            self.metric_ranges(config, parts),
             seed=config.run.seed,
-            config_sha256=self._maths(config),
+            config_sha256=self.maths(config),
             least=LeastSum(fewest, signed=signed),
             noised=noised,
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
             peers=peers,
             repetitions=Repetitions(limits.keep) if limits.of_device and limits.keep is not None else None,
         )
-
-    def _maths(self, config: Config) -> str:
-        return maths_sha256(config, {f"secure_aggregation.{key}" for key in self.free_keys})
-
-    def _metric_ranges(self, config: Config, parts: Parts, noised: NoisedIntegers | None) -> dict[str, float]:
-        """By name, the largest value of each metric that is aggregated along with an update. Where the privacy option
-        lets no metric leave a client, there is only what follows from the update itself, which may; and nothing where
-        the noise is in the sum alone."""
-        if noised is not None:
-            return {}
-        if not privacy_of(config).discloses_metrics:
-            return {"clipped": 1.0}
-        metrics = {
-            f"val_{name}": metric.largest if math.isfinite(metric.largest) else LARGEST * parts.task.unit**metric.power
-            for name, metric in parts.task.metrics.items()
-        }
-        return {"train_loss": 64.0, "val_loss": 64.0, **metrics, "clipped": 1.0}

@@ -6,26 +6,18 @@ that model again only for the same (the round's number aside), as after a failed
 noted is never evicted: a full store refuses.
 """
 
-import fcntl
-import json
-import logging
 import math
-import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.noted_file import MOST_BYTES, NotedFile
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["MOST_BYTES", "Repetitions"]
 
-log = logging.getLogger("flwr")
-
 FILE = "revealed.jsonl"
-MOST_BYTES = 64 << 20  # some 30,000 rounds with a hundred survivors each
 ROUNDING = 1e-9
 
 
@@ -38,8 +30,8 @@ class Repetitions:
 
     def check(self, view: CohortView, present: Collection[int]) -> None:
         """Before training: could a sum over some of those `present` be one for which shares may be revealed?"""
-        with self._file() as file:
-            for noted in _noted(file, view.model):
+        with self._noted.opened() as file:
+            for noted in file.of(view.model):
                 _check_work(noted, view)
                 if not set(noted["survivors"]) <= set(present):
                     raise _repetition(noted)
@@ -49,9 +41,9 @@ class Repetitions:
         over them can be unmasked alone. Once this returns, it is on the disk."""
         found, total = sorted(survivors), math.fsum(view.by_client[client].weight for client in survivors)
         weights = [view.by_client[client].weight / total if total else 0.0 for client in found]
-        with self._file() as file:
+        with self._noted.opened() as file:
             known = False
-            for noted in _noted(file, view.model):
+            for noted in file.of(view.model):
                 _check_work(noted, view)
                 same = noted["survivors"] == found and all(
                     math.isclose(one, other, rel_tol=ROUNDING)
@@ -60,45 +52,12 @@ class Repetitions:
                 if not same:
                     raise _repetition(noted)
                 known = True
-            if known:
-                return
-            line = json.dumps({"model": view.model, "survivors": found, "weights": weights, "work": view.work}) + "\n"
-            if file.seek(0, os.SEEK_END) + len(line) > self.most_bytes:
-                raise ProtocolError("repetition", "this device's record of revealed sums is full (see its keep-path)")
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            if not known:
+                file.append(view.model, {"survivors": found, "weights": weights, "work": view.work})
 
-    @contextmanager
-    def _file(self) -> Iterator[BinaryIO]:
-        """The record, which nobody else reads or writes meanwhile."""
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT, 0o600)
-            with os.fdopen(number, "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield file
-        except OSError as error:
-            log.error("keep-path: %s: %s", self.folder / FILE, error)
-            raise ProtocolError("repetition", "the record of revealed sums cannot be read or written") from None
-
-
-def _noted(file: BinaryIO, model: str) -> Iterator[dict]:  # type: ignore[type-arg]
-    """What was noted of a model. A last line without its end was never acted upon, and goes."""
-    file.seek(0)
-    end = 0
-    for line in file:
-        if not line.endswith(b"\n"):
-            file.truncate(end)
-            return
-        end += len(line)
-        if not line.startswith(b'{"model": "') or not line.endswith(b"}\n"):
-            raise ProtocolError("repetition", "the record of revealed sums is damaged")
-        if line.startswith(b'{"model": "' + model.encode() + b'", '):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise ProtocolError("repetition", "the record of revealed sums is damaged") from None
+    @property
+    def _noted(self) -> NotedFile:
+        return NotedFile(self.folder, FILE, self.most_bytes)
 
 
 def _check_work(noted: dict, view: CohortView) -> None:  # type: ignore[type-arg]

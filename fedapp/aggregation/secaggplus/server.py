@@ -8,25 +8,21 @@ enough of them are left; otherwise the round changes nothing and says why.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from logging import INFO, WARNING
-
-import numpy as np
-import torch
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.secaggplus.asking import Asking
-from fedapp.aggregation.secaggplus.cohort_view import work_digest
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
-from fedapp.aggregation.secaggplus.metrics import ENTRIES, Decoded, decode
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import MOST_CLIPPED
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
+from fedapp.aggregation.whole_numbers.metrics import ENTRIES
+from fedapp.aggregation.whole_numbers.noised_sum import noised_aggregate
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.sum_reading import SumReading
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
 from fedapp.privacy.noised_integers import NoisedIntegers
-from fedapp.updates.steps import unflatten
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
 
@@ -50,7 +46,8 @@ class SecAggServer:
     ) -> None:
         self._noised = noised
         self._settings, self._timeouts, self._metrics = settings, timeouts, dict(metrics)
-        self._config_sha256, self._lowest = config_sha256, dict(lowest or {})
+        self._config_sha256 = config_sha256
+        self._reading = SumReading(settings, self._metrics, dict(lowest or {}))
 
     def describe(self, cohort_size: int) -> None:
         """The neighbour graph, and a threshold that trusts the server with more than it must."""
@@ -88,8 +85,7 @@ class SecAggServer:
         )
         try:
             unmasked = Stages(collector, model, Asking(instruction.run, cohort, ask, replies), self._timeouts)()
-            aggregate = self._aggregate if noised is None else partial(self._of_noised, noised)
-            found = aggregate(unmasked, collector, model, replies)
+            found = self._aggregate(unmasked, collector, model, replies)
         except ProtocolError as error:
             for client in error.accused:
                 replies.reject(client, str(error))
@@ -99,71 +95,14 @@ class SecAggServer:
         return replace(found, revealed=collector.revealing)
 
     def _aggregate(self, unmasked: Unmasked, collector: Collector, model: GlobalModel, replies: ReplyLog) -> Aggregate:
-        members = [collector.view.by_client[client] for client in unmasked.survivors]
-        weight = math.fsum(member.weight for member in members) * len(collector.view.members)
-        if weight <= 0:
-            raise ProtocolError("too few", "those who remain have no weight")
         for share in unmasked.shares_refused:
             log(WARNING, "round %d: %s", replies.server_round, share)
-        mean = torch.from_numpy(unmasked.total.astype(np.float64) * (self._settings.step / weight))
-        length = len(mean) - ENTRIES * len(self._metrics)
-        rounding = self._settings.step * len(members) / weight
-        found = decode(mean[length:].numpy(), self._metrics, self._settings, rounding=rounding, lowest=self._lowest)
-        return Aggregate(
-            total=unflatten(mean[:length], model.template),
-            weight=1.0,
-            survivors=unmasked.survivors,
-            replies=replies,
-            scalars=found.means,
-            # Rounding adds less than one unit a value and client.
-            rounding=self._settings.step * math.sqrt(length) * len(members),
-            warnings=self._warnings(found),
-        )
-
-    def _of_noised(
-        self,
-        noised: NoisedIntegers,
-        unmasked: Unmasked,
-        collector: Collector,
-        model: GlobalModel,
-        replies: ReplyLog,
-    ) -> Aggregate:
-        """The sum of clipped updates with all noise, of one for each client in it."""
-        total = torch.from_numpy(noised.decode(unmasked.total, replies.server_round))
-        wrapped, entries = noised.wrapped(unmasked.total), noised.length
-        warnings = {
-            "wrapped": f"{wrapped} of {entries} entries of the sum are at the edge of secure_aggregation.modulus_bits="
-            f"{self._settings.modulus_bits}, so that as many may have gone over it: the result is less accurate, and no"
-            " less private"
-        }
-        return Aggregate(
-            total=unflatten(total, model.template),
-            weight=float(len(unmasked.survivors)),
-            survivors=unmasked.survivors,
-            replies=replies,
-            scalars={"wrapped": wrapped / entries},
-            warnings=warnings if wrapped else {},
-        )
-
-    def _warnings(self, found: Decoded) -> dict[str, str]:
-        """What of this sum is not what the clients meant."""
-        clipped, clip = found.means.get("clipped") or 0.0, self._settings.clip
-        warnings = {
-            f"{name} too large": f"{name} of {share:.3g} of the cohort is above {self._metrics[name]:g}, the most that"
-            " secure aggregation sends, and not in the mean"
-            for name, share in found.beyond.items()
-        } | {
-            f"{name} impossible": f"the sum of {name} is none that its values can give, so it has no mean: a client"
-            " sends false figures, and its update may be false as well"
-            for name in found.impossible
-        }
-        if clipped > MOST_CLIPPED:
-            warnings["clipped"] = (
-                f"{100 * clipped:.3g} % of the updates' entries lay beyond +-{clip:g}, so clients have scaled their"
-                " updates down and the sum is another one than that of the updates; raise"
-                f" secure_aggregation.clip={clip:g}, or lower optimizer.lr"
-            )
-        return warnings
+        if self._noised is not None:
+            total, bits = unmasked.total, self._settings.modulus_bits
+            return noised_aggregate(self._noised, total, unmasked.survivors, model.template, replies, bits)
+        members = [collector.view.by_client[client] for client in unmasked.survivors]
+        weight = math.fsum(member.weight * len(collector.view.members) for member in members)
+        return self._reading.aggregate(unmasked.total, weight, unmasked.survivors, model.template, replies)
 
 
 def _nothing(collector: Collector, replies: ReplyLog, why: str) -> None:

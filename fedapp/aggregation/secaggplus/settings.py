@@ -3,30 +3,25 @@
 import math
 from dataclasses import dataclass
 
+from fedapp.aggregation.whole_numbers.fixed_point import GROUP, FixedPoint
 from fedapp.common.errors import ConfigError
 
 __all__ = ["Settings"]
 
-GROUP = "secure_aggregation"
 SHARE_NEEDED = 2 / 3  # of those who hold a client's shares, where no threshold is given
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(FixedPoint):
     """`neighbours`: with how many others each client shares keys and secrets; None: with all of the cohort.
 
     `threshold`: how many of those who hold a client's shares (its neighbours and itself) rebuild its secret; None: two
-    thirds of them. Values lie in -clip..clip, and a client of mean weight sends them as whole numbers of `bits` bits,
-    sign included, in the integers modulo 2^modulus_bits. `batches`: how many clients take part all or none; None: each
-    by itself. `noised`: values are whole numbers with noise, which has no bound; sums may wrap, and neither `clip` nor
-    `bits` counts.
+    thirds of them. `batches`: how many clients take part all or none; None: each by itself. `noised`: values are whole
+    numbers with noise, which has no bound; sums may wrap, and neither `clip` nor `bits` counts.
     """
 
     neighbours: int | None = None
     threshold: int | None = None
-    clip: float = 4.0
-    bits: int = 22
-    modulus_bits: int = 32
     batches: int | None = None
     noised: bool = False
 
@@ -60,29 +55,12 @@ class Settings:
                 f" that lies could collect both secrets; set it to {holders // 2 + 1} or more, or to null"
             )
 
-    @property
-    def step(self) -> float:
-        """The value of one unit, for a client of mean weight."""
-        return self.clip / 2.0 ** (self.bits - 1)
-
-    @property
-    def dtype(self) -> str:
-        """Of the unsigned integers that hold a value: its wrapping is the modulus's, which divides 2^32 or 2^64."""
-        return "<u4" if self.modulus_bits <= 32 else "<u8"
-
     def largest_sum(self, cohort: int) -> int:
-        """No sum over a cohort is larger in magnitude: weights are cohort in all, and rounding adds up to one each."""
-        if self.noised:
-            return int(2 ** (self.modulus_bits - 1))
-        return int(cohort * (2 ** (self.bits - 1) + 1))
+        return 2 ** (self.modulus_bits - 1) if self.noised else super().largest_sum(cohort)
 
     def check(self, cohort: int) -> None:
         """Raises ConfigError, with the arithmetic, for what cannot work with a cohort of this size."""
-        if cohort < 2:
-            raise ConfigError(
-                f"{GROUP}: a cohort of {cohort} has no sum that would hide anything; ask at least two clients a round"
-                " (federation.min_clients, federation.fraction_train)"
-            )
+        self.check_two(cohort)
         if self.neighbours is not None and (self.neighbours < 2 or self.neighbours % 2):
             raise ConfigError(
                 f"{GROUP}.neighbours={self.neighbours}: must be an even number, 2 or more: half of them on either side"
@@ -96,7 +74,7 @@ class Settings:
                 f" client's shares ({degree} neighbours and itself, by {why}), so no sum could be unmasked"
             )
         if not self.noised:
-            self._check_modulus(cohort)
+            self.check_modulus(cohort)
 
     def check_batches(self, needed: int, clients: int) -> None:
         """Raises ConfigError where rounds of `needed` updates are not made of whole batches. `clients`: how many there
@@ -117,16 +95,3 @@ class Settings:
                 f" not made of whole batches; for one of {more} set federation.min_clients={more}, or"
                 f" federation.fraction_train={share:g}, or take batches that divide {needed}"
             )
-
-    def _check_modulus(self, cohort: int) -> None:
-        largest, half = self.largest_sum(cohort), 2 ** (self.modulus_bits - 1)
-        if largest < half:
-            return
-        fit = [bits for bits in range(2, self.bits) if cohort * (2 ** (bits - 1) + 1) < half]
-        remedy = f"set {GROUP}.bits={max(fit)}, or " if fit else ""
-        raise ConfigError(
-            f"{GROUP}.modulus_bits={self.modulus_bits}: too small for a cohort of {cohort} with bits={self.bits}: the"
-            f" sum of {cohort} clients of mean weight 1 reaches {cohort} x 1 x (2^{self.bits - 1} + 1) = {largest},"
-            f" and 2^{self.modulus_bits} leaves less than 2^{self.modulus_bits - 1} = {half} on either side of zero;"
-            f" {remedy}take a larger modulus"
-        )

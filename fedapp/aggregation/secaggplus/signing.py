@@ -5,7 +5,7 @@ update; without signed lists it could unmask a small part of the sum (see `unmas
 """
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import Identity, Peers, is_signed, signer
 
 __all__ = ["check_signed_keys", "sign_keys", "sign_list", "signed_keys", "signed_list"]

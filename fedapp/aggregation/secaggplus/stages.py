@@ -13,8 +13,8 @@ from fedapp.aggregation.secaggplus.blame import Accusations
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, unpack_masked_reply
 from fedapp.aggregation.secaggplus.messages import Header, pack_question, pack_signatures, unpack_accused
-from fedapp.aggregation.secaggplus.quantise import unpack
 from fedapp.aggregation.secaggplus.view_record import pack_view
+from fedapp.aggregation.whole_numbers.quantise import unpack
 from fedapp.common.logger import log
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport

@@ -10,9 +10,9 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.kept import Secrets
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.view_record import pack_view, unpack_view
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.wire.records import numbers, whole
 
 __all__ = ["begin_round", "forget", "keep_secrets", "keep_view", "kept_view", "take_secrets"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.kept import Secrets, enough, expect, subset
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.signing import signed_list
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["Revealed", "agree", "list_digest", "unmask"]
 

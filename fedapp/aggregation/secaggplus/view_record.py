@@ -3,8 +3,8 @@
 from flwr.app import ConfigRecord
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
-from fedapp.aggregation.secaggplus.record_values import clients_of, many_bytes
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.record_values import clients_of, many_bytes
 from fedapp.wire.records import numbers, text, whole
 
 __all__ = ["pack_view", "unpack_view"]

@@ -10,6 +10,7 @@ from logging import ERROR, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import FedappError
 from fedapp.common.logger import log
@@ -50,7 +51,7 @@ class LocalEngine:
         """Begin a run into `directory`; meanwhile its config can be checked."""
         line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
         cores, device = allowed_cores(), resolve_device(config.run.device)
-        supernodes = config.run.num_supernodes or cores
+        supernodes = (config.run.num_supernodes or cores) + protocol_of(config).helper_sites
         # A GPU is for one process at a time; it would be the same one for several.
         count = 1 if device.type != "cpu" else min(supernodes, cores)
         settings = {"overrides": line, "supernodes": supernodes}

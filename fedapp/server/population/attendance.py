@@ -40,8 +40,9 @@ class Attendance:
             self._roster.present = present
             late += self._late()
             self._ask(present)
-            found = len(self._roster.reachable())
-            if found >= self._rules.min_clients or time.monotonic() - start >= self._rules.wait_timeout:
+            found, helpers = len(self._roster.reachable()), len(self._roster.helpers)
+            complete = found >= self._rules.min_clients and helpers >= self._rules.helpers
+            if complete or time.monotonic() - start >= self._rules.wait_timeout:
                 self._roster.busy = self._exchange.busy()
                 return late
             if not waiting:

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import FederationError
+from fedapp.privacy.limits import HELPER
 from fedapp.server.population.moments import are_shares
 from fedapp.wire.preflight import PreflightReport
 
-__all__ = ["AdmissionRules", "check_admission", "check_some_same_code", "claimed_twice", "partitions_of", "who"]
+__all__ = [
+    "AdmissionRules",
+    "check_admission",
+    "check_some_same_code",
+    "claimed_twice",
+    "helpers_of",
+    "partitions_of",
+    "who",
+]
 
 
 @dataclass(frozen=True)
 class AdmissionRules:
     """Who may take part. `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model
     is frozen. `features`: of how many features moments are wanted; `shares`: which of them are shares of classes.
-    `weight_bound`: as strategy.weight_bound.
+    `weight_bound`: as strategy.weight_bound. `helpers`: how many helper sites the run needs.
     `min_supernodes` and `min_clients` are waited for, up to `wait_timeout` seconds, and a reply for up to
     `reply_timeout`."""
 
@@ -29,6 +38,7 @@ class AdmissionRules:
     features: int = 0
     shares: tuple[slice, ...] = ()
     weight_bound: float | str | None = None
+    helpers: int = 0
 
 
 def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: int, bound: int | None = None) -> None:
@@ -67,6 +77,8 @@ def _check_claim(report: PreflightReport, partitions: int, num_clients: int) -> 
     """
     if not report.clients:
         return
+    if report.role == HELPER:
+        raise FederationError("a helper site is no client, and it says that it is one")
     if report.num_partitions != partitions:
         raise FederationError(
             f"its node-config says num-partitions={report.num_partitions or 'nothing'}, most others"
@@ -85,9 +97,14 @@ def _check_claim(report: PreflightReport, partitions: int, num_clients: int) -> 
 
 def partitions_of(reports: Mapping[int, PreflightReport]) -> int:
     """Over how many SuperNodes a simulation's data is split, by what most of them say; 0 for devices."""
-    voters = [report for report in reports.values() if not report.fault and report.code == code_digest()]
+    voters = [r for r in reports.values() if not r.fault and r.code == code_digest() and r.role != HELPER]
     said = Counter(report.num_partitions for report in voters)
     return min(said, key=lambda number: (-said[number], number)) if said else 0
+
+
+def helpers_of(reports: Mapping[int, PreflightReport]) -> tuple[int, ...]:
+    """The SuperNodes that say they are helper sites. Clients decide whom of them they trust."""
+    return tuple(sorted(node for node, report in reports.items() if report.role == HELPER))
 
 
 def check_some_same_code(reports: Mapping[int, PreflightReport]) -> None:

@@ -17,6 +17,7 @@ from fedapp.server.population.joining import (
     check_admission,
     check_some_same_code,
     claimed_twice,
+    helpers_of,
     partitions_of,
     who,
 )
@@ -35,7 +36,7 @@ class Population:
     are the features' scaling constants over all clients, where the schema asks for them. `bound`: what a client's
     count may weigh. `bounded`: by client, what of its report was bounded. `names`: what log and summary call a client,
     where its operator has named its site. `data`: by client, what shows whether its data is the same as before: the
-    number of its examples, and of simulations their digest.
+    number of its examples, and of simulations their digest. `helpers`: SuperNodes of helper sites, not clients.
     """
 
     nodes: Mapping[int, int]
@@ -49,6 +50,7 @@ class Population:
     bounded: Mapping[int, str] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
     data: Mapping[int, str] = field(default_factory=dict)
+    helpers: tuple[int, ...] = ()
 
 
 def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
@@ -57,23 +59,25 @@ def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
     grid, min_supernodes, wait_timeout = exchange.grid, rules.min_supernodes, rules.wait_timeout
     timeout = max(rules.reply_timeout, wait_timeout)  # a first reply includes starting up
     exchange.expect_reports(rules.num_clients, rules.features)
-    nodes = wait_for_supernodes(grid, min_supernodes, wait_timeout)
-    if len(nodes) < min_supernodes:
-        raise FederationError(
-            f"{len(nodes)} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
-            " federation.min_supernodes, or raise federation.wait_timeout"
-        )
+    nodes = wait_for_supernodes(grid, min_supernodes + rules.helpers, wait_timeout)
     reports, faults = _ask(exchange, nodes, timeout)
     # SuperNodes that share a simulation's data know how many they are; some may have come only now. One of them alone
-    # cannot have the run wait for more than most say, or than there are clients.
+    # cannot have the run wait for more than most say, or than there are clients. Helper sites are not counted.
     declared = min(partitions_of(reports), rules.num_clients)
-    if declared > len(nodes):
-        late = [node for node in wait_for_supernodes(grid, declared, wait_timeout) if node not in nodes]
+    wanted = max(declared, min_supernodes) + len(helpers_of(reports))
+    if wanted > len(nodes):
+        late = [node for node in wait_for_supernodes(grid, wanted, wait_timeout) if node not in nodes]
         more, more_faults = _ask(exchange, late, timeout)
         reports, faults = reports | more, faults | more_faults
         nodes += late
-        if len(nodes) < declared:
-            faults["other SuperNodes"] = f"{len(nodes)} of {declared} came within {wait_timeout:g} s"
+        found = len(nodes) - len(helpers_of(reports))
+        if found < min_supernodes:
+            raise FederationError(
+                f"{found} of {min_supernodes} SuperNodes came within {wait_timeout:g} s. Start the others, lower"
+                " federation.min_supernodes, or raise federation.wait_timeout"
+            )
+        if found < declared:
+            faults["other SuperNodes"] = f"{found} of {declared} came within {wait_timeout:g} s"
     check_some_same_code(reports)
     partitions, bound = partitions_of(reports), bound_clients(grid)
     for node, report in list(reports.items()):
@@ -82,8 +86,16 @@ def preflight(exchange: Exchange, rules: AdmissionRules) -> Population:
         except FederationError as error:
             faults[who(f"SuperNode {node}", report)] = str(error)
             del reports[node]
-    population = _population(reports, faults, rules, devices=not partitions)
-    return replace(population, supernodes=frozenset(nodes), partitions=partitions)
+    helpers_there = helpers_of(reports)
+    if len(helpers_there) < rules.helpers:
+        reasons = "".join(f"\n  {name}: {why}" for name, why in sorted(faults.items()))
+        raise FederationError(
+            f"{len(helpers_there)} of {rules.helpers} helper sites are there, which secure_aggregation needs: start a"
+            f" SuperNode with role=helper in its node-config (scripts/deploy/supernode --role helper){reasons}"
+        )
+    clients = {node: report for node, report in reports.items() if node not in helpers_there}
+    population = _population(clients, faults, rules, devices=not partitions)
+    return replace(population, supernodes=frozenset(nodes), partitions=partitions, helpers=helpers_there)
 
 
 def query(node: int, timeout: float) -> Message:

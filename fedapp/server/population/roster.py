@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from fedapp.privacy.limits import HELPER
 from fedapp.server.population.joining import who
 from fedapp.server.population.preflight import Population
 from fedapp.server.population.spread import spread
@@ -36,6 +37,7 @@ class Roster:
         self.bound, self.names, self._bounded = population.bound, dict(population.names), population.bounded
         self.present: Collection[int] | None = None
         self.busy: Collection[int] = ()
+        self._helpers = set(population.helpers)
         self._movable = movable
         self._exclude_after, self._exclude_rounds = exclude_after, exclude_rounds
         self._failures: dict[int, int] = {}
@@ -57,6 +59,11 @@ class Roster:
             name = self.names.get(client, f"client {client}")
             said[name] = f"{said[name]}; {why}" if name in said else why
         return said
+
+    @property
+    def helpers(self) -> tuple[int, ...]:
+        """The SuperNodes of helper sites that are there."""
+        return tuple(sorted(node for node in self._helpers if self.present is None or node in self.present))
 
     def left_out(self, server_round: int) -> list[int]:
         """Clients that are excluded in this round."""
@@ -110,6 +117,8 @@ class Roster:
 
     def admit(self, node: int, report: PreflightReport) -> list[str]:
         """Take in the clients of a SuperNode that joined during the run; why others of it are not."""
+        if report.role == HELPER:
+            self._helpers.add(node)
         faults = []
         rows: Iterable[tuple[int, int, str]] = zip(report.clients, report.num_examples, report.faults, strict=True)
         for client, count, fault in rows:

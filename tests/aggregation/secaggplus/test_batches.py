@@ -21,9 +21,9 @@ from fedapp.aggregation.secaggplus.batches import BatchSums, in_complete
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.least_sum import ANY, LeastSum
 from fedapp.aggregation.secaggplus.member import share
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.unmasking import agree, unmask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
 from fedapp.launch.check import check

@@ -13,8 +13,8 @@ from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.secaggplus.blame import Accusations
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.errors import FederationError
 
 ONCE = SMALL.replace("num_rounds=2", "num_rounds=1") + QUICK

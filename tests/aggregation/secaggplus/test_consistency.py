@@ -16,10 +16,10 @@ from fedapp.aggregation.secaggplus.cohort_view import CohortView
 from fedapp.aggregation.secaggplus.keys import KeyPair
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.member import apply_masks, mask_key
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import sign_list
 from fedapp.aggregation.secaggplus.unmasking import Revealed, agree, unmask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import Identity
 from fedapp.common.errors import FederationError
 

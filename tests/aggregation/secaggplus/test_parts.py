@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedapp.aggregation.secaggplus.keys import KeyPair, commitment, derive, new_seed, open_sealed, seal
-from fedapp.aggregation.secaggplus.masks import BLOCK, add_mask
-from fedapp.aggregation.secaggplus.metrics import decode, encode
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.quantise import MOST_CLIPPED, fit, pack, quantise, signed, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.shamir import combine, split
+from fedapp.aggregation.whole_numbers.masks import BLOCK, add_mask
+from fedapp.aggregation.whole_numbers.metrics import decode, encode
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.quantise import MOST_CLIPPED, fit, pack, quantise, signed, unpack
 from fedapp.common.errors import ConfigError
 
 

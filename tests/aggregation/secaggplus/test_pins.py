@@ -10,9 +10,9 @@ from own_keys import node_configs, write_keys
 from secure_rounds import ROUND, RUN, play
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import check_signed_keys, sign_keys
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import Identity, Peers, read_identity, read_peers
 from fedapp.common.errors import NodeConfigError
 from fedapp.privacy.limits import own_limits

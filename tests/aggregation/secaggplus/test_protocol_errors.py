@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from secure_rounds import MODEL, ROUND, RUN, Played, mask, play
 
-from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member, work_digest
+from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.collector import Collector
 from fedapp.aggregation.secaggplus.kept import Secrets
 from fedapp.aggregation.secaggplus.keys import KeyPair, new_seed
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.member import advertise, share
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.unmasking import Revealed, unmask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.wire.instruction import Instruction
 
 SETTINGS = Settings(bits=12)

@@ -15,9 +15,9 @@ from secure_rounds import play
 from secure_runs import lines, rows, stage, summary
 
 from fedapp.aggregation.secaggplus.cohort_view import CohortView
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.repetition import FILE, Repetitions
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
 from fedapp.config.same_maths import maths_sha256

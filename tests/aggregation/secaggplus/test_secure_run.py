@@ -15,9 +15,9 @@ from rich.console import Console
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 
 from fedapp.aggregation.protocol import protocol_of
-from fedapp.aggregation.secaggplus.metrics import ENTRIES
-from fedapp.aggregation.secaggplus.quantise import pack, unpack
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.metrics import ENTRIES
+from fedapp.aggregation.whole_numbers.quantise import pack, unpack
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose

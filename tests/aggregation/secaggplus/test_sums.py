@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from secure_rounds import mask, play
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.unmasking import unmask
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 Case = tuple[int, Settings, tuple[set[int], ...]]
 

@@ -18,6 +18,7 @@ KINDS = {
     "plain": EVERY_TASK["horizontal"],
     "transfer": EVERY_TASK["head"],
     "secure": f"{EVERY_TASK['horizontal']} secure_aggregation=secaggplus",
+    "helper": f"{EVERY_TASK['horizontal']} secure_aggregation=helper secure_aggregation.bits=16",
     "heads": f"{EVERY_TASK['personal heads']} partition=pathological",
     "robust": f"{EVERY_TASK['horizontal']} strategy=multi_krum strategy.aggregation.num_malicious=1"
     " federation.fraction_train=1",
@@ -25,7 +26,7 @@ KINDS = {
 }
 
 
-ON_FLOWER = ("plain", "secure")  # each takes several seconds to start there
+ON_FLOWER = ("plain", "secure", "helper")  # each takes several seconds to start there
 
 
 def hashes(directory: Path, kinds: Iterable[str] = KINDS) -> dict[str, str]:

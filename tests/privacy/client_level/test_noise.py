@@ -11,8 +11,8 @@ from scipy.stats import kurtosis
 from secure_rounds import play
 
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
 from fedapp.privacy.client_level.skellam_noise import LARGEST_SHARE, SkellamNoise, Sums
 from fedapp.privacy.noise import Noise, make_noise

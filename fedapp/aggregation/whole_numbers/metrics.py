@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 
 __all__ = ["ENTRIES", "LARGEST", "Decoded", "decode", "encode"]
 
@@ -33,7 +33,7 @@ class Decoded:
 
 
 def encode(
-    metrics: Mapping[str, float | None], largest: Mapping[str, float], settings: Settings
+    metrics: Mapping[str, float | None], largest: Mapping[str, float], settings: FixedPoint
 ) -> NDArray[np.float64]:
     """`ENTRIES` entries for each name in `largest`, in its order. NaN is no value."""
     found = np.zeros((len(largest), ENTRIES))
@@ -51,7 +51,7 @@ def encode(
 def decode(
     mean: Sequence[float] | NDArray[np.float64],
     largest: Mapping[str, float],
-    settings: Settings,
+    settings: FixedPoint,
     *,
     rounding: float = 0.0,
     lowest: Mapping[str, float] | None = None,

@@ -2,7 +2,7 @@
 
 Rounding is stochastic and unbiased: x becomes one of its two neighbours, so that the mean over many clients is right
 even where each one's share is below a unit. Values beyond the clipping range are cut by the client, and then no sum
-over the cohort can wrap (`Settings.check`).
+over the cohort can wrap (`FixedPoint.check_modulus`).
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
-from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["MOST_CLIPPED", "fit", "pack", "quantise", "signed", "unpack"]
 
@@ -36,7 +36,7 @@ def fit(values: NDArray[np.float64], clip: float) -> tuple[NDArray[np.float64], 
     return values * (clip / float(np.partition(sizes, last)[last])), beyond
 
 
-def quantise(values: NDArray[Any], weight: float, settings: Settings, random: np.random.Generator) -> Ints:
+def quantise(values: NDArray[Any], weight: float, settings: FixedPoint, random: np.random.Generator) -> Ints:
     """`weight * values` in units of `settings.step`; a weight of 1 is the cohort's mean. Raises ValueError for NaN."""
     if not np.isfinite(values).all():
         raise ValueError("a value that is not finite cannot be sent")
@@ -47,7 +47,7 @@ def quantise(values: NDArray[Any], weight: float, settings: Settings, random: np
     return whole
 
 
-def signed(vector: NDArray[Any], settings: Settings) -> Ints:
+def signed(vector: NDArray[Any], settings: FixedPoint) -> Ints:
     """Integers modulo 2^modulus_bits as the numbers around zero that they stand for."""
     width = 8 * vector.itemsize
     shift = width - settings.modulus_bits
@@ -56,13 +56,13 @@ def signed(vector: NDArray[Any], settings: Settings) -> Ints:
     return whole
 
 
-def pack(vector: NDArray[Any], settings: Settings) -> NDArray[np.uint8]:
+def pack(vector: NDArray[Any], settings: FixedPoint) -> NDArray[np.uint8]:
     """The lowest `modulus_bits` of each value, as bytes."""
     rows = np.ascontiguousarray(vector).view(np.uint8).reshape(len(vector), vector.itemsize)
     return np.ascontiguousarray(rows[:, : settings.modulus_bits // 8]).reshape(-1)
 
 
-def unpack(packed: NDArray[Any], settings: Settings, length: int) -> NDArray[Any]:
+def unpack(packed: NDArray[Any], settings: FixedPoint, length: int) -> NDArray[Any]:
     """The reverse. Raises ProtocolError for another length or type."""
     width = settings.modulus_bits // 8
     if packed.dtype != np.uint8 or packed.shape != (length * width,):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from fedapp.aggregation.secaggplus.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.wire.records import numbers, whole
 
 __all__ = ["by_client", "bytes_of", "clients_of", "many_bytes"]

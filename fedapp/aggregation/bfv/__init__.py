@@ -1,0 +1,1 @@
+"""The BFV scheme (Fan and Vercauteren 2012) by TenSEAL, which wraps Microsoft SEAL."""

@@ -1,0 +1,1 @@
+"""Sums through a helper under additively homomorphic encryption, of whichever scheme."""

@@ -1,0 +1,1 @@
+"""The Paillier cryptosystem (Paillier 1999) by python-paillier."""

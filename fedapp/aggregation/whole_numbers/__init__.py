@@ -1,0 +1,1 @@
+"""Updates as whole numbers, which secret sums add up: what their protocols have in common."""
