@@ -105,11 +105,14 @@ class AggregationProtocol(HelperPart, ABC):
     """`individual_updates`: the server sees each client's update, so that robust rules work, and clients may report
     their own metrics. `exact`: the sum is the same bit for bit in whatever order replies arrive; summary.json says so.
     `keeps_state`: clients keep something between messages, so that a client's work stays on its own SuperNode.
-    `free_keys`: settings that may change where a run is resumed, since they do not change what it computes."""
+    `takes_noised_integers`: it sums the whole numbers of a privacy option whose noise is the clients' own, in place of
+    its own rounding, and holds to that option's least number of clients. `free_keys`: settings that may change where a
+    run is resumed, since they do not change what it computes."""
 
     individual_updates: ClassVar[bool]
     exact: ClassVar[bool]
     keeps_state: ClassVar[bool]
+    takes_noised_integers: ClassVar[bool] = False
     free_keys: ClassVar[frozenset[str]] = frozenset()
 
     def conflicts(self, config: "Config", parts: "Parts") -> None:

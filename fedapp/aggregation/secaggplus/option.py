@@ -49,6 +49,7 @@ class SecAggPlus(SecretSum):
 
     setting = "secure_aggregation=secaggplus"
     keeps_state = True
+    takes_noised_integers = True
     free_keys = frozenset({"keys_timeout", "shares_timeout", "masked_timeout", "consistency_timeout", "unmask_timeout"})
 
     @property

@@ -52,10 +52,17 @@ class ClientDp(PrivacyOption):
             raise ConfigError("privacy.noise_multiplier=null, privacy.target_epsilon=null: one of them is needed")
 
     def in_run(self, config: Config) -> PrivacyOption:
-        if instantiate("secure_aggregation", config.secure_aggregation).individual_updates:
+        protocol = instantiate("secure_aggregation", config.secure_aggregation)
+        if protocol.individual_updates:
             from fedapp.privacy.client_level.central import CentralClientDp
 
             return CentralClientDp(self)
+        if not protocol.takes_noised_integers:
+            raise ConfigError(
+                f"secure_aggregation._target_={config.secure_aggregation['_target_']}: hides single updates, which then"
+                " need noise of the clients' own under privacy=client_dp, and this protocol adds none; use"
+                " secure_aggregation=secaggplus, or none with a trusted server"
+            )
         from fedapp.privacy.client_level.distributed import DistributedClientDp
 
         return DistributedClientDp(self)

@@ -27,6 +27,7 @@ from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.errors import ConfigError
 from fedapp.config import compose
+from fedapp.learning.build import build_parts
 
 SMALL_KEY = Paillier(512)  # as large ones work, in a hundredth of the time
 SCHEMES: dict[str, AdditiveScheme] = {"bfv": Bfv(TABLE[0]), "paillier": SMALL_KEY}

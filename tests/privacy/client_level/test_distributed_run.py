@@ -20,6 +20,7 @@ from fedapp.learning.build import build_parts
 from fedapp.privacy.accounting import SkellamSpending, epsilon
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.option import privacy_of
+from fedapp.server.check_config import check_config
 
 pytestmark = pytest.mark.slow
 
@@ -224,6 +225,14 @@ def test_cohorts_other_than_planned_are_refused(tmp_path: Path) -> None:
         ConfigError, match=r"privacy.population, federation.fraction_train: noise is planned for sums over"
     ):
         run_in_process(tmp_path / "run", f"{DP} privacy.population=60", 6)
+
+
+@pytest.mark.parametrize("protocol", ["helper", "bfv", "paillier"])
+def test_a_protocol_that_adds_no_noise_is_refused_by_name(protocol: str) -> None:
+    """Its sums would be accounted for and hold none."""
+    config = compose(DP.replace("secaggplus", protocol).split())
+    with pytest.raises(ConfigError, match=r"secure_aggregation\._target_=.*need noise of the clients' own"):
+        check_config(config)
 
 
 def test_its_settings_are_those_that_every_client_has_agreed_on() -> None:
