@@ -40,6 +40,7 @@ def check(
         return _check_parties(config, directory, show)
     check_num_clients(config)
     checked = check_config(config)
+    checked.privacy.check_simulation(config, checked.parts)
     check_cohort(checked, range(config.federation.num_clients))
     shards = build_shards(config, checked.parts, splits=splits)
     shards.load()

@@ -35,6 +35,9 @@ class PrivacyOption(ABC):
     def conflicts(self, config: Config, parts: Parts) -> None:  # noqa: B027 (there may be none)
         """Raise ConfigError for a config or parts that do not go with this option."""
 
+    def check_simulation(self, config: Config, parts: Parts) -> None:  # noqa: B027 (most leave nothing secret there)
+        """Raise ConfigError for what a simulation's clients would write into its run directory, and must not."""
+
     @abstractmethod
     def check_site(self, limits: OwnLimits, data: Mapping[str, Any]) -> None:
         """Raise ConfigError where this is not what a SuperNode's operator asks for. `data`: the config's data node."""

@@ -93,6 +93,8 @@ def run_federation(
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
         take_agreed(parts, population)
     check_cohort(checked, population.nodes.keys())
+    if population.partitions:
+        checked.privacy.check_simulation(config, parts)
     rounds = build_rounds(checked, exchange, population, admission)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):

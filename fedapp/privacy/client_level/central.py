@@ -65,6 +65,16 @@ class CentralClientDp(PrivacyOption):
                     f" with privacy.population={keys.population_of(config)} clients; set it higher"
                 )
 
+    def check_simulation(self, config: Config, parts: Parts) -> None:
+        """Devices keep the same on their own disks, where it tells them nothing new."""
+        kept = "federation.personal=head" if not parts.is_whole else "privacy=client_and_example_dp"
+        if config.federation.fraction_train < 1 and (self.spends or not parts.is_whole):
+            raise ConfigError(
+                f"{kept}: each client of a simulation would keep in the run directory in which rounds it took part, and"
+                " amplification by sampling holds only while nobody knows; set federation.fraction_train=1, which"
+                " claims none"
+            )
+
     def check_site(self, limits: OwnLimits, data: Mapping[str, Any]) -> None:
         """The server is trusted with how data is read, but for what protects single examples."""
         if (examples := self.keys.of_examples) is not None:

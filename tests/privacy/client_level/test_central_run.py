@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
+from fedapp.launch.check import check
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.option import privacy_of
@@ -263,7 +264,7 @@ def test_a_resumed_run_goes_on_with_its_clipping_norm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        "federation.personal=head model=mlp",
+        "federation.personal=head model=mlp federation.fraction_train=1",
         "strategy=fedadam",
         "secure_aggregation=secaggplus federation.personal=head model=mlp",
         "privacy.count_cap=20",
@@ -290,6 +291,26 @@ def test_single_examples_can_be_protected_too(tmp_path: Path) -> None:
     assert (directory / "clients.jsonl").read_text() == ""
     assert "epsilon" not in {name for m in grid.received for r in m.content.metric_records.values() for name in r}
     assert summary(directory)["privacy"]["examples"]["unit"] == "one example of one client's data"
+
+
+@pytest.mark.parametrize(
+    ("option", "more", "named"),
+    [
+        (
+            "client_and_example_dp",
+            "federation.fraction_train=0.5",
+            "privacy=client_and_example_dp: each client of a simulation",
+        ),
+        ("client_dp", "federation.personal=head model=mlp", "federation.personal=head: each client of a simulation"),
+    ],
+)
+def test_what_would_write_the_secret_cohort_is_refused(tmp_path: Path, option: str, more: str, named: str) -> None:
+    """Ledgers and heads of single clients tell in which rounds they were drawn."""
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        go(tmp_path / "run", more, option=option)
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        check(compose(f"{DP.replace('client_dp', option)} {more}".split()), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
