@@ -11,13 +11,17 @@ __all__ = ["NoisedIntegers"]
 
 class NoisedIntegers(Protocol):
     """`least`: over how many clients a sum must be at least, for the noise in it to be enough; a client reveals nothing
-    of a smaller one. `expected`: how many are expected."""
+    of a smaller one. `expected`: how many are expected. `honest_share`: of a cohort, those whose noise counts; the
+    others may work for the server."""
 
     @property
     def least(self) -> int: ...
 
     @property
     def expected(self) -> int: ...
+
+    @property
+    def honest_share(self) -> float: ...
 
     @property
     def length(self) -> int:

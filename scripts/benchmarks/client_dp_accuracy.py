@@ -20,10 +20,7 @@ from fedapp.privacy.client_level.distributed import DistributedClientDp
 from fedapp.updates.steps import unflatten
 
 EXPERIMENT = "experiment=flights_client_dp"
-DISTRIBUTED = (
-    "secure_aggregation=secaggplus secure_aggregation.modulus_bits=16 secure_aggregation.neighbours=8"
-    " privacy.max_participations=6"
-)
+DISTRIBUTED = "secure_aggregation=secaggplus secure_aggregation.modulus_bits=16 privacy.max_participations=6"
 BUDGETS, NORMS, NORMS_AT = (8, 4, 2), (0.125, 0.25, 0.5, 1.0, 2.0), 4
 WITHOUT = "privacy.target_epsilon=null privacy.noise_multiplier=0 privacy.clipping_norm=100"
 

@@ -15,18 +15,22 @@ __all__ = ["ANY", "LeastSum"]
 @dataclass(frozen=True)
 class LeastSum:
     """`min_cohort`: the operator's. `signed`: the server may lie, as to a device: no secret can be rebuilt by half of
-    its holders, and lists of survivors are signed."""
+    its holders, and lists of survivors are signed. `honest_share`: of the cohort, where the noise is the clients' own;
+    else None."""
 
     min_cohort: int = 2
     signed: bool = False
+    honest_share: float | None = None
 
     def check_cohort(self, view: CohortView, client: int) -> None:
         """Before a client shares its secrets. Raises ProtocolError."""
-        if self.signed:
-            try:
+        try:
+            if self.signed:
                 view.settings.check_majority(len(view.members))
-            except ConfigError as error:
-                raise ProtocolError("wrong cohort", str(error)) from None
+            if self.honest_share is not None:
+                view.settings.check_honest(len(view.members), self.honest_share)
+        except ConfigError as error:
+            raise ProtocolError("wrong cohort", str(error)) from None
         self.check(view, client, view.by_client)
 
     def check(self, view: CohortView, client: int, among: Collection[int]) -> None:

@@ -66,6 +66,12 @@ class SecAggPlus(SecretSum):
     def _settings(self, noised: NoisedIntegers | None) -> Settings:
         return replace(self.settings, noised=noised is not None)
 
+    def conflicts(self, config: Config, parts: Parts) -> None:
+        super().conflicts(config, parts)
+        if (noised := privacy_of(config).noised_integers(config, parts)) is not None:
+            for cohort in range(noised.least, noised.expected + 1):
+                self.settings.check_honest(cohort, noised.honest_share)
+
     def groups(self, clients: Collection[int]) -> list[tuple[int, ...]]:
         return complete_batches(clients, self.settings.batch)
 
@@ -135,7 +141,7 @@ class SecAggPlus(SecretSum):
             self.metric_ranges(config, parts),
             seed=config.run.seed,
             config_sha256=self.maths(config),
-            least=LeastSum(fewest, signed=signed),
+            least=LeastSum(fewest, signed, noised.honest_share if noised is not None else None),
             noised=noised,
             identity=read_identity(limits.signing_key) if limits.signing_key is not None else None,
             peers=peers,

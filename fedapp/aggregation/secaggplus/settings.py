@@ -55,6 +55,26 @@ class Settings(FixedPoint):
                 f" that lies could collect both secrets; set it to {holders // 2 + 1} or more, or to null"
             )
 
+    def check_honest(self, cohort: int, honest_share: float) -> None:
+        """Raises ConfigError where those of a cohort whose noise is taken for none, since they may work for the server,
+        could get at another client's update before its noise is among the others'.
+
+        With a graph of neighbours it takes no lie, only that enough of one client's neighbours collude, and which they
+        are follows from a hash over keys that they can try until it suits them.
+        """
+        if self.neighbours is not None:
+            raise ConfigError(
+                f"{GROUP}.neighbours={self.neighbours}: under privacy=client_dp a few colluding neighbours could unmask"
+                " one client's update, which has a small share of the noise only; set it to null"
+            )
+        colluders, most = math.floor(round((1 - honest_share) * cohort, 9)), self.colluders(cohort)
+        if colluders > most:
+            raise ConfigError(
+                f"privacy.honest_share={honest_share:g}: of a cohort of {cohort} {colluders} may collude, and by"
+                f" {GROUP}.threshold={self.needed(cohort)} no more than {most} can without learning single updates;"
+                f" set privacy.honest_share higher, or {GROUP}.threshold, or tolerate fewer dropouts"
+            )
+
     def largest_sum(self, cohort: int) -> int:
         return 2 ** (self.modulus_bits - 1) if self.noised else super().largest_sum(cohort)
 

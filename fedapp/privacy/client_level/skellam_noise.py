@@ -100,6 +100,10 @@ class SkellamNoise:
     def expected(self) -> int:
         return self.sums.expected
 
+    @property
+    def honest_share(self) -> float:
+        return self.sums.honest_share
+
     @cached_property
     def scale(self) -> float:
         return scale_of(self.sums, self.multiplier)

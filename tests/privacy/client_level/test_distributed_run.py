@@ -11,8 +11,12 @@ import pytest
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from own_keys import write_keys
+from secure_rounds import play
 from secure_runs import QUICK, lines, rows, summary
 
+from fedapp.aggregation.secaggplus.least_sum import LeastSum
+from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.client.handlers import open_run
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
@@ -233,6 +237,35 @@ def test_a_protocol_that_adds_no_noise_is_refused_by_name(protocol: str) -> None
     config = compose(DP.replace("secaggplus", protocol).split())
     with pytest.raises(ConfigError, match=r"secure_aggregation\._target_=.*need noise of the clients' own"):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("secure_aggregation.neighbours=4", "secure_aggregation.neighbours=4: under privacy=client_dp"),
+        ("privacy.honest_share=0.6", "privacy.honest_share=0.6: of a cohort of 6 2 may collude, and by"),
+        ("privacy.honest_share=0.3", "privacy.honest_share=0.3"),
+        ("secure_aggregation.threshold=3", "privacy.honest_share=0.9: of a cohort of 6 0 may collude"),
+    ],
+)
+def test_colluders_that_could_unmask_a_client_are_refused(more: str, why: str) -> None:
+    config = f"{DP} privacy.tolerated_dropouts=0"
+    check_config(compose(config.split()))
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        check_config(compose(f"{config} {more}".split()))
+
+
+def test_a_device_asks_the_same_of_the_cohort_that_it_is_shown(tmp_path: Path) -> None:
+    config = devices(tmp_path)[0]
+    for more in ("secure_aggregation.neighbours=2", "privacy.honest_share=0.5"):
+        with pytest.raises(ConfigError, match=re.escape(more)):
+            open_run(InProcessGrid(f"{TABLES} {more}", node_configs=[config]).contexts[100])
+    run = open_run(InProcessGrid(TABLES, node_configs=[config]).contexts[100])
+    assert run.half.least.honest_share == 0.9  # type: ignore[attr-defined]
+    fewer = LeastSum(3, honest_share=0.5)
+    with pytest.raises(ProtocolError, match=r"wrong cohort: privacy\.honest_share=0\.5: of a cohort of 9 4 may"):
+        play(9, Settings(noised=True), least=fewer)
+    play(9, Settings(noised=True), least=LeastSum(3, honest_share=0.8))
 
 
 def test_its_settings_are_those_that_every_client_has_agreed_on() -> None:
