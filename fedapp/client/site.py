@@ -1,6 +1,5 @@
 """A SuperNode's side of a round: it hosts clients, and trains and evaluates each."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,6 @@ from fedapp.wire.reply import ClientReport, Reply
 
 __all__ = ["Site"]
 
-log = logging.getLogger("flwr")
 NOTHING = ClientStorage()
 
 
@@ -76,7 +74,7 @@ class Site:
                 self.parts.check_enough(len(train))
                 found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
             except FedappError as error:
-                log.error("client %d takes no part: %s", client, error)
+                self.protection.log_fault(client, error)
                 train, fault, found = None, told(error, self.on_device), None
             counts.append(0 if train is None else len(train))
             faults.append(fault)
@@ -106,8 +104,7 @@ class Site:
         is none."""
         start, server_round = time.perf_counter(), instruction.server_round
         try:
-            count = len(self.shards.of(client).train)
-            spent = self.protection.pay(client, server_round, count, storage.account)
+            spent = self.protection.pay(client, server_round, self._count(client), storage.account)
         except Declined:
             return ClientReport(client, declined=True), {}
         except Exception as error:
@@ -168,6 +165,15 @@ class Site:
         if storage.heads is not None:
             head = storage.heads(client).after(server_round)
             load_tensors(self._head, self._first_head if head is None else head, "the client's own head")
+
+    def _count(self, client: int) -> int:
+        """How many training examples a client has; 0 where they cannot be had and nobody is to learn that."""
+        try:
+            return len(self.shards.of(client).train)
+        except Exception:
+            if not self.protection.hides_failures:
+                raise
+            return 0
 
     def _data(self, client: int) -> ClientData:
         data = self.shards.of(client)

@@ -1,5 +1,6 @@
 """What of a client's work leaves its SuperNode: how it trains, what it pays, and what it says."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport, PrivacySpent
 
 __all__ = ["Account", "Declined", "Protection", "Training"]
+
+log = logging.getLogger("flwr")
 
 Training = Callable[..., TrainingResult]  # (model, examples, *, seed, lr_factor)
 
@@ -33,15 +36,21 @@ class Account:
 class Protection(ABC):
     """`training` trains a client's model in place. `discloses_metrics`: its losses and metrics may leave it. `spends`:
     it pays for what it sends, and keeps a ledger of that. `unit`: ends the name of the ledger's file, one for each unit
-    of privacy, since what they count does not add up."""
+    of privacy, since what they count does not add up. `hides_failures`: once a training is paid for, nobody learns
+    whether it failed."""
 
     discloses_metrics: ClassVar[bool]
     spends: ClassVar[bool]
     unit: ClassVar[str] = ""
+    hides_failures: ClassVar[bool] = False
     training: Training
 
     def check_work(self, num_examples: int) -> None:  # noqa: B027 (public settings may have said it already)
         """Raise ConfigError where a training on so many examples takes more steps than the operator allows."""
+
+    def log_fault(self, client: int, error: Exception) -> None:
+        """Why a client cannot take part, on its own side."""
+        log.error("client %d takes no part: %s", client, error)
 
     @abstractmethod
     def preflight(self, report: PreflightReport) -> PreflightReport:

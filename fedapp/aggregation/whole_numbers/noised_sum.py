@@ -23,13 +23,21 @@ log = logging.getLogger("flwr")
 def noised_vector(
     client: int, noised: NoisedIntegers, instruction: Instruction, model: State, train: Train
 ) -> tuple[ClientReport, NDArray[np.int64] | None]:
-    """What may be said of a client's training, and its update with its noise; None where it sends nothing."""
+    """What may be said of a client's training, and its update with its noise; None where it sends nothing.
+
+    It does so before it has paid only. After that it never rejects: whether it did would be a bit of its data without
+    noise. Where there is no update it sends zeros and its noise, and its own log says why.
+    """
     template = {key: value for key, value in model.items() if value.is_floating_point()}
     report, update = train(client, instruction, model)
-    if report.declined or report.rejected is not None:
+    if report.declined or (report.rejected is not None and report.privacy is None):
         return nothing_sent(report)
-    whole = noised.encode(flatten(update, template).double().numpy(), instruction.server_round)
-    return ClientReport(client, privacy=report.privacy), whole
+    values = np.zeros(sum(value.numel() for value in template.values()))
+    if report.rejected is None:
+        values = flatten(update, template).double().numpy()
+    else:
+        log.error("client %d sends noise alone: %s", client, report.rejected)
+    return ClientReport(client, privacy=report.privacy), noised.encode(values, instruction.server_round)
 
 
 def noised_aggregate(

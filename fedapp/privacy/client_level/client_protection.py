@@ -33,6 +33,9 @@ class ClientProtection(Protection):
     def check_work(self, num_examples: int) -> None:
         self._check_work(num_examples)
 
+    def log_fault(self, client: int, error: Exception) -> None:
+        """`preflight` does, without saying whose it is."""
+
     def preflight(self, report: PreflightReport) -> PreflightReport:
         """That its clients are there. Counts, faults and digests would tell of one client alone."""
         for fault in filter(None, report.faults):  # whose is not said: a simulation's log is in its run directory
@@ -58,9 +61,12 @@ class ClientProtection(Protection):
 
 class PayingProtection(ClientProtection):
     """The same where the noise is the clients' own, so that each pays from a ledger of its own. `budget`: with its
-    delta given, which depends on no client's data."""
+    delta given, which depends on no client's data. That a client failed would be told without noise, and a server can
+    choose a model with which training fails just where the data has some property; so a failed client sends zeros with
+    its noise."""
 
     spends = True
+    hides_failures = True
     unit = ".clients"
 
     def __init__(

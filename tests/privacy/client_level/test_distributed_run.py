@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from own_keys import write_keys
@@ -16,15 +17,19 @@ from secure_runs import QUICK, lines, rows, summary
 
 from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.settings import Settings
+from fedapp.aggregation.whole_numbers.noised_sum import noised_vector
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.client.handlers import open_run
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
 from fedapp.learning.build import build_parts
+from fedapp.learning.training import LocalTraining
 from fedapp.privacy.accounting import SkellamSpending, epsilon
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.option import privacy_of
 from fedapp.server.check_config import check_config
+from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport, PrivacySpent
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +136,58 @@ def test_with_more_dropouts_than_tolerated_nothing_is_unmasked(tmp_path: Path, g
     )
 
 
+def failing(*clients: int) -> Callable[..., Any]:
+    """Training that ends as no number, as an error, and as an update too large to be summed."""
+    trained = LocalTraining.__call__
+
+    def spoilt(self: LocalTraining, model: Any, examples: Any, **options: Any) -> Any:
+        (_, _, client) = options["seed"]
+        result = trained(self, model, examples, **options)
+        if client == clients[0]:
+            next(model.parameters()).data.fill_(torch.nan)
+        elif client == clients[1]:
+            raise RuntimeError("the label is 1")
+        elif client == clients[2]:
+            next(model.parameters()).data.fill_(2.0**21)
+        return result
+
+    return spoilt
+
+
+def test_a_client_that_has_paid_never_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its failure would be a bit of its data without noise: it sends zeros, with noise, and reports as any other."""
+    monkeypatch.setattr(LocalTraining, "__call__", failing(1, 2, 3))
+    directory = run_in_process(tmp_path / "run", f"{DP} federation.num_rounds=1 privacy.tolerated_dropouts=0", 6)
+    told = rows(directory, 1)
+    assert (
+        len({json.dumps({k: v for k, v in row.items() if k not in ("client", "node")}) for row in told.values()}) == 1
+    )
+    assert all(row["rejected"] is None for row in told.values())
+    assert summary(directory)["faults"] == {}
+    for client in (1, 2, 3):
+        assert f"client {client} sends noise alone" in caplog.text
+
+
+def test_zeros_with_noise_are_sent_in_place_of_an_update() -> None:
+    config = compose(f"{DP} privacy.noise_multiplier=0".split())
+    noised = privacy_of(config).noised_integers(config, build_parts(config))
+    assert noised is not None
+    model = {"w": torch.zeros(noised.trained.shape)}  # type: ignore[attr-defined]
+    paid = PrivacySpent(1.0, 1.0, 1.0, 1e-5)
+
+    def sent(report: ClientReport) -> tuple[ClientReport, Any]:
+        return noised_vector(3, noised, Instruction(1, (3,), (1.0,)), model, lambda *_: (report, {}))
+
+    report, whole = sent(ClientReport(3, rejected="not finite", privacy=paid))
+    assert (report.rejected, report.privacy) == (None, paid)
+    assert whole is not None
+    assert not whole.any()
+    assert sent(ClientReport(3, rejected="no ledger"))[1] is None  # nothing was paid, so nothing was trained
+    assert sent(ClientReport(3, declined=True))[1] is None
+
+
 # --- devices ------------------------------------------------------------------------------------------------------
 
 TABLES = (
@@ -194,6 +251,17 @@ def test_what_a_device_does_not_accept(tmp_path: Path, third: dict[str, Any], ov
     grid = InProcessGrid(f"{TABLES} {overrides}", node_configs=[config])
     with pytest.raises(ConfigError, match=re.escape(why)):
         open_run(grid.contexts[100])
+
+
+def test_data_and_limits_with_which_a_device_fails_are_its_own_secret(tmp_path: Path) -> None:
+    configs = devices(tmp_path, **{"max-steps": 1})
+    (tmp_path / "1.csv").write_text("a,b,ill\n" + "1e38,1e38,y\n-1e38,1e38,n\n" * 20)
+    directory = run_in_process(tmp_path / "run", TABLES, node_configs=configs)
+    told = rows(directory, 1)
+    assert [row["rejected"] for row in told.values()] == [None] * 4
+    assert summary(directory)["faults"] == {}
+    for number in range(4):
+        assert len(FileLedger(tmp_path / f"ledger-{number}.clients").entries()) == 1
 
 
 def test_a_server_may_be_stricter_than_a_device(tmp_path: Path) -> None:
