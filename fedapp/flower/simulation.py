@@ -15,7 +15,7 @@ from typing import Any
 from fedapp.flower.hosted_grid import HostedGrid
 from fedapp.flower.names import warn_once
 
-__all__ = ["deliver_promptly", "is_simulated", "pause_for_reply"]
+__all__ = ["deliver_promptly", "is_own", "is_simulated", "pause_for_reply"]
 
 REPLIED = "fedapp_replied"  # an attribute of the engine's state: an event, set when a reply is stored
 ENGINE, LOOP = "flwr.server.superlink.fleet.vce.vce_api", "add_messages_to_queue"
@@ -71,6 +71,11 @@ def telling(store: Callable[[Any], Any], stored: threading.Event) -> Callable[[A
 def is_simulated(grid: object) -> bool:
     """Whether SuperNodes are workers of the server's own process. Only then its grid holds the engine's state."""
     return hasattr(grid, "state")
+
+
+def is_own(grid: object) -> bool:
+    """Whether SuperNodes are this command's own, of whichever engine: no SuperNode's claim decides it."""
+    return is_simulated(grid) or isinstance(grid, HostedGrid)
 
 
 def pause_for_reply(grid: object, seconds: float) -> bool:

@@ -17,6 +17,7 @@ from fedapp.learning.task import Task
 from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.privacy.option import privacy_of
+from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
 from fedapp.server.population.secret_cohort import SecretCohort
@@ -102,9 +103,16 @@ def learning_rates(config: Config, name: str) -> Callable[[int], float]:
 
 
 def build_strategy(
-    config: Config, parts: Parts, roster: Roster, protocol: AggregationProtocol, steps: UpdateSteps
+    config: Config,
+    parts: Parts,
+    roster: Roster,
+    protocol: AggregationProtocol,
+    steps: UpdateSteps,
+    budget: ServerBudget | None = None,
 ) -> WeightedFedAvg:
-    """Raises FederationError where fewer clients can take part than the strategy needs."""
+    """`budget`: what the server itself spends of its clients' privacy.
+
+    Raises FederationError where fewer clients can take part than the strategy needs."""
     strategy, shared = config.strategy, shared_state(parts.model).keys()
     optimizer = ServerOptimizer(
         (name for name, _ in parts.model.named_parameters() if name in shared),
@@ -121,6 +129,7 @@ def build_strategy(
         server_lr=_schedule(config, "server_lr").factor,
         # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
         message_ttl=2 * config.federation.round_timeout,
+        budget=budget,
     )
     if len(roster.nodes) < made.min_clients:
         raise FederationError(

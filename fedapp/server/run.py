@@ -1,6 +1,7 @@
 """The server's run, from config to report, once through."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,10 +20,12 @@ from fedapp.common.logger import log
 from fedapp.config import Config, compose, split_overrides, to_yaml
 from fedapp.data.features import features_of
 from fedapp.data.findings import Findings
-from fedapp.flower.simulation import is_simulated
+from fedapp.flower.simulation import is_own, is_simulated
 from fedapp.learning.agreement import share_columns
 from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_shared, shared_state
+from fedapp.privacy.option import privacy_of
+from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
@@ -93,9 +96,13 @@ def run_federation(
     if config.run.initial_model is None:  # else it works with the constants that it has learnt with
         take_agreed(parts, population)
     check_cohort(checked, population.nodes.keys())
-    if population.partitions:
+    simulated = is_own(grid) and bool(population.partitions)
+    if simulated:
         checked.privacy.check_simulation(config, parts)
-    rounds = build_rounds(checked, exchange, population, admission)
+    elif not checked.privacy.discloses_cohort:
+        check_alone(population)
+    budget = checked.privacy.server_budget(config, server_ledger(directory, simulated=simulated))
+    rounds = build_rounds(checked, exchange, population, admission, budget)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):
         claim(directory, resume=config.run.resume is not None, held=True)  # another may have had it until now
@@ -109,8 +116,6 @@ def run_federation(
         data |= {"the server's test": checked.test.sha256()} if checked.test is not None else {}
         roster, saved = rounds.strategy.roster, None if resumed is None else resumed.values
         yaml = to_yaml(settled(config, parts))
-        ledger = server_ledger(directory, simulated=bool(population.partitions))
-        rounds.strategy.budget = checked.privacy.server_budget(config, ledger)
         accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
         if accounts is not None and saved is not None:
             accounts.load(saved.get("trained", {}))
@@ -140,7 +145,6 @@ def run_federation(
         if checked.protocol.model_at_server and result.best is not None:
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())
-        budget = rounds.strategy.budget
         if checked.protocol.model_at_server:
             load_shared(parts.model, result.state)
             summary = {**summarise(checked, roster, run, result, budget), **rounds.central.details(result.state)}
@@ -152,6 +156,17 @@ def run_federation(
         show(directory, summary)
     if result.failed is not None:
         raise FederationError(result.failed)
+
+
+def check_alone(population: Population) -> None:
+    """Raise FederationError for a SuperNode with several clients, whose updates come as one sum: by what it sends, one
+    of them could take the others out of it, and move it by more than its own norm."""
+    for node, count in Counter(population.nodes.values()).items():
+        if count > 1:
+            raise FederationError(
+                f"privacy=client_dp: SuperNode {node} hosts {count} clients; outside a simulation each client needs a"
+                " SuperNode of its own"
+            )
 
 
 def say(found: Findings) -> tuple[str, ...]:
@@ -183,13 +198,18 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         shares=share_columns(parts.task.agreements),
         weight_bound=config.strategy.weight_bound,
         helpers=protocol_of(config).helper_sites,
+        says_numbers=privacy_of(config).discloses_cohort,
     )
 
 
 def build_rounds(
-    checked: Checked, exchange: Exchange, population: Population, admission: AdmissionRules
+    checked: Checked,
+    exchange: Exchange,
+    population: Population,
+    admission: AdmissionRules,
+    budget: ServerBudget | None = None,
 ) -> SynchronousRounds:
-    """Raises FederationError where fewer clients can take part than a round needs."""
+    """`budget`: of the server itself. Raises FederationError where fewer clients can take part than a round needs."""
     federation, parts = checked.config.federation, checked.parts
     roster = Roster(
         population,
@@ -199,7 +219,7 @@ def build_rounds(
         and 0 < population.partitions < federation.num_clients
         and keeps_nothing(checked),
     )
-    strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps)
+    strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps, budget)
     attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))
     exchange.payload_bytes = checked.protocol.reply_bytes(parts)
     test = checked.test

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, ServerHalf, by_supernode
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.logger import log
 from fedapp.learning.task import Task
 from fedapp.privacy.server_budget import ServerBudget
@@ -35,7 +36,8 @@ Schedule = Callable[[int], float]  # the factor on a learning rate, by round
 
 class WeightedFedAvg(Strategy):
     """`protocol` is the server half of an aggregation protocol, `steps` what is done to the updates before and to their
-    sum after it. `client_lr` and `server_lr` give the learning rates' factor by round."""
+    sum after it. `client_lr` and `server_lr` give the learning rates' factor by round. `budget`: what the server itself
+    spends of its clients' privacy. Raises ConfigError for secret cohorts without one."""
 
     def __init__(
         self,
@@ -49,13 +51,16 @@ class WeightedFedAvg(Strategy):
         client_lr: Schedule = lambda _: 1.0,
         server_lr: Schedule = lambda _: 1.0,
         message_ttl: float = 3600.0,
+        budget: ServerBudget | None = None,
     ) -> None:
+        if cohorts.secret and budget is None:
+            raise ConfigError("privacy: rounds with secret cohorts are paid for by the server, and there is no budget")
         self.roster, self.cohorts, self.protocol, self.steps = roster, cohorts, protocol, steps
         self.server_optimizer = server_optimizer
         self.client_lr, self.server_lr = client_lr, server_lr
         self.message_ttl, self.task = message_ttl, task
         self.repeated = RepeatedRound()
-        self.budget: ServerBudget | None = None  # what the server itself spends of its clients' privacy
+        self.budget = budget
 
     @property
     def min_clients(self) -> int:
@@ -69,8 +74,7 @@ class WeightedFedAvg(Strategy):
         size = self.cohorts.needed(len(there))
         if len(there) < len(reachable):
             log(WARNING, "clients %s are in no complete group: not asked", sorted({*reachable} - {*there})[:20])
-        text = "WeightedFedAvg: %d of %d clients a round, weighted by %s"
-        log(INFO, text, size, len(self.roster.nodes), self.cohorts.weighting)
+        log(INFO, "WeightedFedAvg: %s", self.cohorts.said(size, len(self.roster.nodes)))
         for name, why in self.roster.bounded.items():
             log(WARNING, "%s is bounded: %s", name, why)
         self.protocol.describe(size)
@@ -146,6 +150,8 @@ class WeightedFedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The whole round; nothing is left for Flower to send."""
+        if self.cohorts.secret:
+            raise FederationError("privacy=client_dp: Flower's own loop tells who was in a round; use run_federation")
         model, ask = GlobalModel.from_arrays(arrays), self._asking(grid)
         self._cohort = self.choose(server_round, str(config.get("run", "")))
         self._trained = self.train(self._cohort, model, ask)

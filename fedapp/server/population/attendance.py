@@ -97,5 +97,5 @@ class Attendance:
         for name in sorted(said.keys() - self._said_bounded):
             log(WARNING, "%s is bounded: %s", name, said[name])
         self._said_bounded |= said.keys()
-        if not faults:
+        if not faults and self._rules.says_numbers:
             log(INFO, "SuperNode %d joined: %d clients are there", node, len(self._roster.reachable()))

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.groups import Groups, alone
@@ -28,6 +29,7 @@ class CohortRule:
     weighting: str = "num_examples"
     weight_cap: float | None = None
     groups: Groups = alone
+    secret: ClassVar[bool] = False  # nothing may tell who was in a round, and the server pays for each
 
     def needed(self, num_clients: int) -> int:
         """How many updates a round of `num_clients` that are there is to have: at most all."""
@@ -55,6 +57,10 @@ class CohortRule:
             free = there
         needed = len(self.sample(free, self.needed(len(there)), server_round))
         return self.sample(free, self.asked(needed, len(free)), server_round), needed
+
+    def said(self, size: int, clients: int) -> str:
+        """What the log says before the run, of rounds of `size` of so many clients."""
+        return f"{size} of {clients} clients a round, weighted by {self.weighting}"
 
     def divisor(self, weight: float) -> float:
         """What a round's sum over clients of this `weight` is divided by."""

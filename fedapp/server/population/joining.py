@@ -25,9 +25,9 @@ __all__ = [
 class AdmissionRules:
     """Who may take part. `num_clients`: how many a simulation has. `backbone`: the digest of what of the server's model
     is frozen. `features`: of how many features moments are wanted; `shares`: which of them are shares of classes.
-    `weight_bound`: as strategy.weight_bound. `helpers`: how many helper sites the run needs.
-    `min_supernodes` and `min_clients` are waited for, up to `wait_timeout` seconds, and a reply for up to
-    `reply_timeout`."""
+    `weight_bound`: as strategy.weight_bound. `helpers`: how many helper sites the run needs. `says_numbers`: the log
+    may tell who joins, and how many are there. `min_supernodes` and `min_clients` are waited for, up to `wait_timeout`
+    seconds, and a reply for up to `reply_timeout`."""
 
     num_clients: int
     min_clients: int = 1
@@ -39,6 +39,7 @@ class AdmissionRules:
     shares: tuple[slice, ...] = ()
     weight_bound: float | str | None = None
     helpers: int = 0
+    says_numbers: bool = True
 
 
 def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: int, bound: int | None = None) -> None:

@@ -20,6 +20,7 @@ class SecretCohort(CohortRule):
     registry: tuple[int, ...] = ()
     minimum: int = 0
     weighting: str = "their own counts"
+    secret = True
 
     def over(self, clients: Collection[int]) -> "SecretCohort":
         """The same over these clients. Raises FederationError for more than the config foresees."""
@@ -36,6 +37,11 @@ class SecretCohort(CohortRule):
         there = set(roster.reachable())
         found = [client for client in self.sampling.draw(self.registry, server_round) if client in there]
         return found, len(found)
+
+    def said(self, size: int, clients: int) -> str:
+        """How many there are is as secret as who, so this says the public constants."""
+        expected, largest = self.sampling.expected, self.sampling.largest
+        return f"some {expected:g} of {largest} clients (privacy.population) a round, weighted by {self.weighting}"
 
     def divisor(self, weight: float) -> float:
         return self.sampling.unit * self.sampling.expected

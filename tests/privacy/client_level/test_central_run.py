@@ -13,14 +13,18 @@ from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
 from safetensors.torch import load_file
 
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.errors import ConfigError, DataError, FederationError
 from fedapp.config import compose
+from fedapp.data.shards import ClientData, Shards
 from fedapp.launch.check import check
 from fedapp.privacy.accounting import Spending, epsilon
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.option import privacy_of
+from fedapp.privacy.server_budget import ServerBudget
+from fedapp.server.build import cohort_rule
 from fedapp.server.check_config import check_config
 from fedapp.server.population.cohort import CohortRule
+from fedapp.server.strategy import WeightedFedAvg
 from fedapp.wire.instruction import unpack_instruction
 from fedapp.wire.preflight import unpack_preflight
 
@@ -113,6 +117,61 @@ def test_the_report_tells_of_privacy(run: Path) -> None:
     assert "their cohorts are secret" in page
     assert "δ by the number of clients, N^-1.1" in page
     assert ">0 clients" not in page
+
+
+def test_no_line_of_the_log_tells_who_or_how_many_there_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even which client's data is at fault, nor how many there are, which under adding or removing is secret."""
+    of = Shards.of
+
+    def broken(self: Shards, client: int) -> ClientData:
+        if client == 7:
+            raise DataError("no examples")
+        return of(self, client)
+
+    monkeypatch.setattr(Shards, "of", broken)
+    caplog.set_level("INFO")
+    go(tmp_path / "run", "privacy.population=64 federation.num_rounds=1")
+    assert "some 32 of 64 clients (privacy.population) a round" in caplog.text
+    assert "a client will contribute nothing: no examples" in caplog.text
+    assert not re.search(r"client 7|\b(29|30)\b.clients|joined", caplog.text)
+
+
+# --- who pays, and where ------------------------------------------------------------------------------------------
+
+
+def strategy(budget: ServerBudget | None) -> WeightedFedAvg:
+    config = compose(DP.split())
+    unused: Any = None
+    return WeightedFedAvg(unused, cohort_rule(config), unused, unused, unused, unused, budget=budget)
+
+
+def test_no_secret_round_goes_unpaid(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no budget"):
+        strategy(None)
+    config = compose(DP.split())
+    budget = privacy_of(config).server_budget(config, tmp_path / "ledger.jsonl")
+    unused: Any = None
+    with pytest.raises(FederationError, match="Flower's own loop"):
+        strategy(budget).configure_train(1, unused, unused, unused)
+
+
+def test_no_supernode_says_where_the_server_s_ledger_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remote SuperNodes that claim to be a simulation's: the ledger stays where it lasts over runs."""
+    monkeypatch.setattr("fedapp.server.run.is_own", lambda _: False)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    go(tmp_path / "run", "federation.num_clients=4 federation.num_rounds=1", num_nodes=4)
+    assert not (tmp_path / "run" / "ledgers").exists()
+    assert len(FileLedger(tmp_path / "flower" / "fedapp-client-privacy.jsonl").entries()) == 1
+
+
+def test_outside_a_simulation_each_client_has_a_supernode_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedapp.server.run.is_own", lambda _: False)
+    with pytest.raises(FederationError, match="SuperNode 100 hosts 15 clients"):
+        go(tmp_path / "run")
 
 
 def test_two_runs_of_one_seed_differ_in_cohort_and_model(run: Path, grid: InProcessGrid, tmp_path: Path) -> None:
