@@ -106,14 +106,15 @@ def open_storage(context: Context, config: Config, site: Site, run: str) -> Clie
     heads = None if site.parts.is_whole else _open_heads(context, config, site, run)
     keeping = [step for step in site.steps.steps if step.keeps_state]
     states = StepStates(context.state, keeping) if keeping else None
-    return ClientStorage(open_account(context, config, site), heads, states)
+    return ClientStorage(open_account(context, config, site, run), heads, states)
 
 
-def open_account(context: Context, config: Config, site: Site) -> Account | None:
-    """Where this SuperNode's clients write what they spend of their privacy; None where nothing is spent."""
+def open_account(context: Context, config: Config, site: Site, run: str = "") -> Account | None:
+    """Where this SuperNode's clients write what they spend of their privacy; None where nothing is spent. `run`: the
+    run's name, which it keeps when it is resumed; without one Flower's number for it."""
     if not site.protection.spends:
         return None
-    limits = own_limits(context.node_config)
+    limits, name = own_limits(context.node_config), run or str(context.run_id)
     if limits.of_device:
         if limits.ledger is None:
             raise ConfigError(
@@ -121,11 +122,11 @@ def open_account(context: Context, config: Config, site: Site) -> Account | None
                 " ledger (privacy=dp_sgd)"
             )
         ledger = device_ledger(context.node_config, limits.ledger, site.protection.unit)
-        return Account(str(context.run_id), lambda client: ledger)
+        return Account(name, lambda client: ledger)
     unit = site.protection.unit
     if (known := simulated_run_directory(config)) is None:
-        return Account(str(context.run_id), lambda client: StateLedger(context.state, client))
-    return Account(str(context.run_id), lambda client: FileLedger(known / "ledgers" / f"client-{client}{unit}.jsonl"))
+        return Account(name, lambda client: StateLedger(context.state, client))
+    return Account(name, lambda client: FileLedger(known / "ledgers" / f"client-{client}{unit}.jsonl"))
 
 
 def device_ledger(node_config: NodeConfig, path: Path, unit: str = "") -> FileLedger:

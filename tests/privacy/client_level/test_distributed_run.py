@@ -103,6 +103,21 @@ def test_more_rounds_than_a_client_may_take_part_in_are_declined(tmp_path: Path)
     assert "privacy budget" in found["stop_reason"]
 
 
+def test_a_resumed_run_goes_on_counting_its_rounds(tmp_path: Path) -> None:
+    """Flower gives it a new number; it counts by the run's own name."""
+    directory = tmp_path / "run"
+    overrides = f"{DP} privacy.max_participations=2 run.resume=auto run.output_dir={directory}"
+    for rounds, number in ((1, 1), (5, 2)):
+        grid = InProcessGrid(overrides, 6)
+        for context in grid.contexts.values():
+            context.run_id = number
+        run_on(grid, directory, f"{overrides} federation.num_rounds={rounds}")
+    found = summary(directory)
+    assert "privacy budget" in found["stop_reason"]
+    for client in range(6):
+        assert len(FileLedger(directory / "ledgers" / f"client-{client}.clients.jsonl").entries()) == 2
+
+
 def test_noise_is_calibrated_to_the_participations(tmp_path: Path) -> None:
     more = "privacy.noise_multiplier=null privacy.target_epsilon=3 federation.num_rounds=2"
     found = summary(run_in_process(tmp_path / "run", f"{DP} {more}", 6))
