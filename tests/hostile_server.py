@@ -17,7 +17,7 @@ from fedapp.aggregation.secaggplus.answers import unpack_keys, unpack_revealed, 
 from fedapp.aggregation.secaggplus.client import SecAggClient
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.kept import Secrets
-from fedapp.aggregation.secaggplus.least_sum import LeastSum, effective
+from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, unpack_masked_reply
 from fedapp.aggregation.secaggplus.member import Sealed, Shared, advertise, share
 from fedapp.aggregation.secaggplus.messages import Header, pack_question, pack_signatures, unpack_answers
@@ -26,6 +26,7 @@ from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.signing import sign_keys, sign_list
 from fedapp.aggregation.secaggplus.unmasking import list_digest
 from fedapp.aggregation.secaggplus.view_record import pack_view
+from fedapp.aggregation.whole_numbers.effective_size import effective_size
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.device_keys import Identity, Peers
 from fedapp.common.state_digest import State
@@ -110,7 +111,7 @@ class Known:
 
     def worth(self, clients: Collection[int]) -> float:
         view = self.masked[min(clients)][0]
-        return effective([view.by_client[client] for client in clients])
+        return effective_size(view.by_client[client].weight for client in clients)
 
 
 class HostileServer:

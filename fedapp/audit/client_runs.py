@@ -53,11 +53,14 @@ class ClientRun:
 
     def released(self, canaries: Tensor, members: Tensor) -> Iterator[Tensor]:
         """The model (n,) after each round, and the initial one before. Beside the data's clients there are those of
-        `canaries` (m, n) that are `members` (m,), whose updates are always these."""
+        `canaries` (m, n) that are `members` (m,), whose updates are always these. Who is out is not there, or sends
+        zeros: as accounts of this run's form mean it."""
         config, rounds = self.config, self.config.federation.num_rounds
         vector = torch.nn.Parameter(flatten(self.template, self.template))
         factory = optimizer_factory("strategy.server_optimizer", config.strategy.server_optimizer)
         optimizer = make_optimizer(factory, [vector])
+        if isinstance(self.privacy, DistributedClientDp):  # there those who are out send zeros, with their noise
+            canaries, members = canaries * members[:, None], torch.ones_like(members)
         own = [config.federation.num_clients + int(number) for number in members.nonzero().flatten()]
         registry = [*range(config.federation.num_clients), *own]
         steps = UpdateSteps(self.privacy.steps(config, self.parts))

@@ -60,7 +60,7 @@ EXTRA = {
     **{f"vertical/label_privacy/{name}": "task=vertical" for name in ("none", "noise", "label_dp")},
     "experiment/flights_vertical": "data.sample=60",
     "experiment/flights_client_dp": "data.sample=60",
-    "data/flights_by_plane": "data.sample=60",
+    "data/flights_by_plane": "data.sample=60 model=mlp",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
 CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name

@@ -115,7 +115,8 @@ class CentralClientDp(PrivacyOption):
         keys, noise = self.keys, self._noise(config)
         population = keys.population_of(config)
         return {
-            "unit": "all that one client contributes (added or removed; replacing it counts twice)",
+            "unit": "all that one client contributes (added or removed; replacing it counts twice: 2 epsilon,"
+            " (1 + e^epsilon) delta)",
             "target_epsilon": keys.target_epsilon,
             "accountant": keys.accountant,
             "noise_multiplier": noise.joint,

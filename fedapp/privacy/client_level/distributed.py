@@ -115,7 +115,8 @@ class DistributedClientDp(PrivacyOption):
         keys, made, budget = self.keys, self.noised_integers(config, parts), self._budget(config, parts, OwnLimits())
         population = keys.population_of(config)
         return {
-            "unit": "all that one client contributes (its update, or zeros in its place; replacing it counts twice)",
+            "unit": "all that one client contributes (its update, or zeros in its place; replacing it counts twice:"
+            " 2 epsilon, (1 + e^epsilon) delta)",
             "target_epsilon": keys.target_epsilon,
             "accountant": "rdp",
             "noise_multiplier": made.multiplier,

@@ -401,7 +401,9 @@ def test_a_threshold_of_half_the_holders_is_warned_of(
 
 
 def test_keys_of_an_option_that_is_not_chosen_are_refused() -> None:
-    words = r"secure_aggregation\.bits: the option that is chosen has no such key; secure_aggregation=secaggplus has it"
+    words = (
+        r"secure_aggregation\.bits: the option that is chosen has no such key; .*secure_aggregation=secaggplus has it"
+    )
     with pytest.raises(ConfigError, match=words):
         compose(["secure_aggregation=none", "secure_aggregation.bits=8"])
 

@@ -76,7 +76,7 @@ def test_every_round_is_in_the_server_s_ledger_and_in_epsilon(run: Path) -> None
     assert found["epsilon_max"] == lines(run)[-1]["epsilon_max"] < found["privacy"]["epsilon_unamplified"]
     both = {"delta_by_population": 30**-1.1, "delta_largest": 1e-5, "delta": 1e-5, "population": 30}
     assert both.items() <= found["privacy"].items()
-    assert "replacing it counts twice" in found["privacy"]["unit"]
+    assert "replacing it counts twice: 2 epsilon, (1 + e^epsilon) delta" in found["privacy"]["unit"]
 
 
 def test_no_file_of_the_run_tells_who_took_part_or_how_many(run: Path, grid: InProcessGrid) -> None:
