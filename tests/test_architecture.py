@@ -59,6 +59,7 @@ LAYERS = {
     "deploy": {
         *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
     },
+    "compare": {"client", "common", "config", "data", "launch", "learning", "models", "report", "server"},
     "audit": {"common", "config", "data", "learning", "privacy", "vertical"},
 }
 # Packages that belong to some parts only.

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+from fedapp.client.own_models import OwnModels
 from fedapp.client.site import Site
 from fedapp.client.storage import Folder
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
-from fedapp.learning.build import build_parts, build_shards, bytes_of, model_bytes
+from fedapp.learning.build import Parts, build_parts, build_shards, build_training, bytes_of, model_bytes
 from fedapp.learning.training import resolve_device
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
@@ -51,7 +52,15 @@ def build_site(
         on_device=data_path is not None,
         features=features,
         backbone=backbone,
+        own=_own_models(config, parts, limits),
     )
+
+
+def _own_models(config: Config, parts: Parts, limits: OwnLimits) -> OwnModels | None:
+    """Trained plainly also where updates are private: they never leave the client."""
+    if (rule := parts.personal.own) is None:
+        return None
+    return OwnModels(rule, build_training(config, parts, limits.max_seconds, limits.max_steps))
 
 
 def _check_size(size: int | None, limits: OwnLimits) -> None:

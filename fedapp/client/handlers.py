@@ -133,12 +133,14 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     run = open_run(context)
     model = run.half.opened(instruction, model, context.state)
     storage = open_storage(context, run.config, run.site, instruction.run)
+    if run.site.will_train(instruction, storage):  # a training like any other: the operator's limits hold
+        begin_training(replace(instruction, server_round=instruction.server_round + 1), context)
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics
         reply = Reply(tuple(ClientReport(report.client, report.rejected) for report in reply.reports))
     if instruction.deliver and instruction.run and (folder := storage_folder(context.node_config)) is not None:
         for client in instruction.clients:  # a device is one
-            run.site.load(client, model, storage, instruction.server_round)
+            run.site.load_result(client, model, storage, instruction.server_round)
             store_result(folder, run.config, instruction.run, run.site.whole.state_dict())
         reply = replace(reply, reports=tuple(replace(report, delivered=True) for report in reply.reports))
     return pack_reply(reply)

@@ -193,7 +193,7 @@ def keeps_nothing(checked: Checked) -> bool:
     """Whether clients leave nothing on the SuperNode that does their work: no head, account, secret or features."""
     parts = checked.parts
     stored = checked.protocol.keeps_state or checked.privacy.spends or checked.steps.keeps_state
-    return not stored and parts.is_whole and parts.frozen is None
+    return not stored and parts.is_whole and parts.personal.own is None and parts.frozen is None
 
 
 def settled(config: Config, parts: Parts) -> Config:

@@ -163,4 +163,5 @@ class RunRecord:
             "val_examples": report.val_examples,
             "val_loss": report.val_loss,
             **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
+            **{f"own_{name}": report.own_metrics[name] for name in self._metrics if name in report.own_metrics},
         }
