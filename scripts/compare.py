@@ -41,6 +41,9 @@ from fedapp.launch.local.engine import LocalEngine
 from fedapp.report.comparison_tables import cost_rows, gain_rows, remarks, site_rows
 
 
+WIDTH = 200  # of a file or a pipe
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py")
@@ -106,6 +109,8 @@ def run(console: Console, options: argparse.Namespace, directory: Path, tell: Ca
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     now = datetime.now()
     directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"compare-{now:%H-%M-%S-%f}")).resolve()
     try:

@@ -110,7 +110,7 @@ def _plain(base: Sequence[str], config: Config) -> tuple[str, ...]:
     plain = [
         *(*own, *PLAIN, "train.proximal_mu=0.0", "federation.num_clients=1", "federation.min_clients=1"),
         *("federation.fraction_train=1.0", "federation.over_selection=0.0"),
-        *("federation.deliver=false", f"federation.num_rounds={rounds_alone(config)}"),
+        *("federation.deliver=false", f"federation.num_rounds={rounds_alone(config)}", "run.num_supernodes=1"),
     ]
     made = compose(plain)
     # An experiment may have set keys of an option that is not chosen here.
@@ -129,4 +129,7 @@ def _dotted(item: str) -> str:
 def run_overrides(arm: ComparedArm, seed: int, directory: Path) -> tuple[list[str], Path]:
     """Of one run of an arm: its overrides, and its run directory below `directory`."""
     name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", arm.name)
-    return [*arm.overrides, f"run.seed={seed}"], directory / name / f"seed-{seed}"
+    made = [*arm.overrides, f"run.seed={seed}"]
+    if not any(item.startswith("run.checkpoint_every=") for item in made):  # nobody resumes one of so many short runs
+        made.append(f"run.checkpoint_every={compose(made).federation.num_rounds}")
+    return made, directory / name / f"seed-{seed}"

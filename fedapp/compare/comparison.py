@@ -83,9 +83,6 @@ def check_base_of(arm: ComparedArm, own: Config, config: Config) -> None:
     if arm.owner != "federated":
         return
     check_base(own)
-    for name in ("data", "partition", "task"):
-        if getattr(own, name) != getattr(config, name):
-            raise ConfigError(f"--with {arm.name}: changes {name}, which all arms have alike")
     fixed = {
         "federation.num_clients": (own.federation.num_clients, config.federation.num_clients),
         "train.val_fraction": (own.train.val_fraction, config.train.val_fraction),
@@ -93,6 +90,9 @@ def check_base_of(arm: ComparedArm, own: Config, config: Config) -> None:
     for key, (found, wanted) in fixed.items():
         if found != wanted:
             raise ConfigError(f"--with {arm.name}: {key} is {wanted} in all arms")
+    for name in ("data", "partition", "task"):
+        if getattr(own, name) != getattr(config, name):
+            raise ConfigError(f"--with {arm.name}: changes {name}, which all arms have alike")
 
 
 def compare(
