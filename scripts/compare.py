@@ -35,11 +35,10 @@ from rich.table import Table
 
 from fedapp.common.errors import ConfigError, FedappError
 from fedapp.common.files import write_atomically
-from fedapp.compare.comparison import Asked, compare, prepare
 from fedapp.compare.compared_arms import variants
+from fedapp.compare.comparison import Asked, compare, prepare
 from fedapp.launch.local.engine import LocalEngine
 from fedapp.report.comparison_tables import cost_rows, gain_rows, remarks, site_rows
-
 
 WIDTH = 200  # of a file or a pipe
 
@@ -47,7 +46,9 @@ WIDTH = 200  # of a file or a pipe
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py")
-    parser.add_argument("--with", dest="variants", action="append", default=[], help="further arms, e.g. privacy=dp_sgd")
+    parser.add_argument(
+        "--with", dest="variants", action="append", default=[], help="further arms, e.g. privacy=dp_sgd"
+    )
     parser.add_argument("--seeds", type=seeds, default=(0, 1, 2), help="of all arms, e.g. 0,1,2 [0,1,2]")
     parser.add_argument("--metric", help="by which to judge [the first of task.metrics]")
     parser.add_argument("--draws", type=count, default=1000, help="of the bootstrap [1000]")
@@ -91,19 +92,15 @@ def show(console: Console, result: dict) -> None:
     console.print(result["verdict"], style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
-def run(console: Console, options: argparse.Namespace, directory: Path, tell: Callable[[str], None]) -> dict:
+def run(engine: LocalEngine, options: argparse.Namespace, directory: Path, tell: Callable[[str], None]) -> dict:
     asked = Asked(
         tuple(options.overrides), tuple(variants(options.variants)), options.seeds, options.metric, options.draws
     )
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"--output {directory}: is not empty")
-    engine = LocalEngine()
-    try:
-        made = prepare(asked, directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        return compare(engine, made, directory, tell)
-    finally:
-        engine.end()
+    made = prepare(asked, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    return compare(engine, made, directory, tell)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,15 +110,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console = Console(width=WIDTH)
     now = datetime.now()
     directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"compare-{now:%H-%M-%S-%f}")).resolve()
+    engine = LocalEngine()  # before the status, which is a thread: a process that has threads cannot be forked safely
     try:
-        with console.status("") as status:
-            result = run(console, options, directory, lambda text: status.update(text))
+        with console.status("preparing") as status:
+            result = run(engine, options, directory, lambda text: status.update(text))
     except FedappError as error:
         console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("stopped", style="bold red")
         return 130
+    finally:
+        engine.end()
     write_atomically(directory / "comparison.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     from fedapp.report.comparison_page import write_comparison  # matplotlib takes a second to import
 

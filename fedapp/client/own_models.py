@@ -37,7 +37,7 @@ class OwnModels:
         self._train(site, client, instruction, model, model if before is None else before, head)
 
     def finish(self, site: Trains, client: int, instruction: Instruction, model: State, head: Head) -> None:
-        """Leave the client's own model in the site's network, after the last round; trained now, if that is its time."""
+        """Leave the client's own model in the site's network, after the last round; trained now if it is its time."""
         done = instruction.server_round
         kept = head.after(done) if self.rule.every_round else head.of(done)
         if kept is None and not self.rule.every_round:

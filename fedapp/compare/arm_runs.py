@@ -66,7 +66,7 @@ def run_arm(
                 _judge(found, run, number, [judged], sites)
         else:
             tell(f"{arm.name}, seed {seed}")
-            split = sites.pooled() if arm.owner == "pooled" else sites.split
+            split = sites.pooled() if arm.owner == "pooled" else sites.federated()
             clients = {one.name: site if arm.owner == "federated" else 0 for site, one in enumerate(sites.judged)}
             run = _run(engine, overrides, folder, split, clients, found)
             _judge(found, run, number, sites.judged, sites)
@@ -76,7 +76,6 @@ def run_arm(
 @dataclass(frozen=True)
 class _Finished:
     parts: Parts
-    split: Split
     clients: Mapping[str, int]
     kept: Mapping[int, Mapping[str, Tensor]] | None  # by client, its own part of the model, where clients have one
 
@@ -113,22 +112,16 @@ def _run(
     kept = None
     if not parts.is_whole or parts.personal.own is not None:
         kept = {client: kept_states(directory, client) for client in range(config.federation.num_clients)}
-    return _Finished(parts, split, clients, kept)
+    return _Finished(parts, clients, kept)
 
 
 def _judge(found: ArmRuns, run: _Finished | None, seed: int, judged: Sequence[Judged], sites: Sites) -> None:
     if run is None:
         return
-    pool, spans = run.split
-    position = {client: middle for client, (_, middle, _) in enumerate(spans)}
     for one in judged:
-        client = run.clients[one.name]
-        start = position[client]
-        position[client] += len(one.examples)  # where several sites are one client, their rows follow each other
-        examples = pool.span(start, position[client])
-        found.held_out.setdefault(one.name, set()).add(examples.sha256())
-        if len(examples) and _take_own(run, client, one.name, found):
-            found.add(one.name, seed, outputs_of(run.parts.whole, examples))
+        found.held_out.setdefault(one.name, set()).add(one.examples.sha256())
+        if len(one.examples) and _take_own(run, run.clients[one.name], one.name, found):
+            found.add(one.name, seed, outputs_of(run.parts.whole, one.examples))
     if sites.test is not None:
         if run.kept is None:
             found.held_out.setdefault(sites.test.name, set()).add(sites.test.examples.sha256())

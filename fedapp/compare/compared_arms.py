@@ -1,4 +1,4 @@
-"""Which arms a comparison has, each as the overrides of a run: sites alone, all data pooled, federated, and variants."""
+"""Which arms a comparison has, as overrides of runs: sites alone, all data pooled, federated, and variants."""
 
 import math
 import re
@@ -12,6 +12,7 @@ from fedapp.server.build import cohort_rule
 
 __all__ = ["ComparedArm", "arms_of", "base_overrides", "check_base", "rounds_alone", "variants"]
 
+UNSEEN = "train.val_fraction=0"  # no run has the held-out rows, nor a validation split of its training rows
 HELD_OUT = 0.3  # of each site's rows, unless train.val_fraction says so
 # What a site alone, or whoever had all data, has no use for. Options of these groups lose their keys with them.
 PLAIN = ("strategy=fedavg", "privacy=none", "secure_aggregation=none", "compression=none", "federation/personal=none")
@@ -93,13 +94,17 @@ def arms_of(base: Sequence[str], config: Config, extra: Sequence[tuple[str, ...]
     """Alone, pooled, federated, then the variants. Raises ConfigError for one that cannot be."""
     single = _plain(base, config)
     arms = [ComparedArm("alone", "alone", single), ComparedArm("pooled", "pooled", single)]
-    arms.append(ComparedArm("federated", "federated", tuple(base)))
+    arms.append(ComparedArm("federated", "federated", (*base, UNSEEN)))
     for variant in extra:
         name = " ".join(variant).replace("federation/personal=", "personal=")
         own = [item for item in base if item.partition("=")[0] not in {one.partition("=")[0] for one in variant}]
-        arms.append(ComparedArm(name, "federated", (*own, *variant)))
+        if any(item.startswith("train.val_fraction=") for item in variant):
+            raise ConfigError(f"--with {name}: train.val_fraction is {config.train.val_fraction} in all arms")
+        arms.append(ComparedArm(name, "federated", (*own, *variant, UNSEEN)))
     if len({arm.name for arm in arms}) < len(arms):
-        raise ConfigError(f"--with {[' '.join(one) for one in extra]}: a variant is there twice, or called as an arm is")
+        raise ConfigError(
+            f"--with {[' '.join(one) for one in extra]}: a variant is there twice, or called as an arm is"
+        )
     return arms
 
 
@@ -110,7 +115,7 @@ def _plain(base: Sequence[str], config: Config) -> tuple[str, ...]:
     plain = [
         *(*own, *PLAIN, "train.proximal_mu=0.0", "federation.num_clients=1", "federation.min_clients=1"),
         *("federation.fraction_train=1.0", "federation.over_selection=0.0"),
-        *("federation.deliver=false", f"federation.num_rounds={rounds_alone(config)}", "run.num_supernodes=1"),
+        *("federation.deliver=false", f"federation.num_rounds={rounds_alone(config)}", "run.num_supernodes=1", UNSEEN),
     ]
     made = compose(plain)
     # An experiment may have set keys of an option that is not chosen here.

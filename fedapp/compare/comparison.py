@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,9 @@ def check_base_of(arm: ComparedArm, own: Config, config: Config) -> None:
     """Raises ConfigError for a variant that would have other sites, rows or work than the federated arm."""
     if arm.owner != "federated":
         return
-    check_base(own)
-    fixed = {
-        "federation.num_clients": (own.federation.num_clients, config.federation.num_clients),
-        "train.val_fraction": (own.train.val_fraction, config.train.val_fraction),
-    }
-    for key, (found, wanted) in fixed.items():
-        if found != wanted:
-            raise ConfigError(f"--with {arm.name}: {key} is {wanted} in all arms")
+    check_base(replace(own, train=replace(own.train, val_fraction=config.train.val_fraction)))
+    if own.federation.num_clients != (clients := config.federation.num_clients):
+        raise ConfigError(f"--with {arm.name}: federation.num_clients is {clients} in all arms")
     for name in ("data", "partition", "task"):
         if getattr(own, name) != getattr(config, name):
             raise ConfigError(f"--with {arm.name}: changes {name}, which all arms have alike")
@@ -207,7 +202,12 @@ def _cell(made: Compared, arm: ArmRuns, one: Judged, figure: Drawn | None) -> di
     found = interval(figure)
     if not math.isnan(figure.value) and found.undefined:
         said.append(f"{made.metric} is not defined on {found.undefined:.0%} of the draws")
-    return {**_as_json(figure), "seeds": [_known(value) for value in by_seed], "others": _all_known(others), "said": said}
+    return {
+        **_as_json(figure),
+        "seeds": [_known(value) for value in by_seed],
+        "others": _all_known(others),
+        "said": said,
+    }
 
 
 def _mean_of(task: Task, name: str, outputs: Sequence[Tensor], one: Judged) -> float:

@@ -1,5 +1,6 @@
 """Who the sites are, which of their rows are held out, and by what unit: the same for every arm and seed."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -39,29 +40,30 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sites:
-    """`split`: the clients' examples as every federated arm has them."""
+    """`train`: all training rows, in the order of the sites; `ends`: where each site's end. Held-out rows are in
+    `judged` alone: no run ever has them."""
 
-    split: Split
+    train: Examples
+    ends: tuple[int, ...]
     judged: tuple[Judged, ...]
     test: Judged | None
 
-    def data(self, site: int) -> ClientData:
-        pool, spans = self.split
-        start, middle, end = spans[site]
-        return ClientData(pool.span(start, middle), pool.span(middle, end))
+    def of(self, site: int) -> Examples:
+        """One site's training rows."""
+        return self.train.span(self.ends[site - 1] if site else 0, self.ends[site])
 
     def alone(self, site: int) -> Split:
         """One client, with one site's rows."""
-        pool, spans = self.split
-        start, middle, end = spans[site]
-        return pool.span(start, end), [(0, middle - start, end - start)]
+        own = self.of(site)
+        return own, [(0, len(own), len(own))]
 
     def pooled(self) -> Split:
-        """One client, with all training rows, then all held-out rows, in the order of the sites."""
-        pool, spans = self.split
-        train = torch.cat([torch.arange(start, middle) for start, middle, _ in spans])
-        held_out = torch.cat([torch.arange(middle, end) for _, middle, end in spans])
-        return pool.take(torch.cat([train, held_out])), [(0, len(train), len(train) + len(held_out))]
+        """One client, with all rows."""
+        return self.train, [(0, len(self.train), len(self.train))]
+
+    def federated(self) -> Split:
+        """Each site as a client."""
+        return self.train, [(start, end, end) for start, end in zip((0, *self.ends), self.ends, strict=False)]
 
 
 def sites_of(config: Config, parts: Parts, test: Examples | None) -> Sites:
@@ -82,7 +84,10 @@ def sites_of(config: Config, parts: Parts, test: Examples | None) -> Sites:
             f"train.val_fraction={config.train.val_fraction}: leaves no site a row to be judged on; give more data, or"
             " a larger share"
         )
-    return Sites(split, tuple(judged), _test(test))
+    pool, spans = split
+    train = pool.take(torch.cat([torch.arange(start, middle) for start, middle, _ in spans]))
+    ends = itertools.accumulate(middle - start for start, middle, _ in spans)
+    return Sites(train, tuple(ends), tuple(judged), _test(test))
 
 
 def _test(test: Examples | None) -> Judged | None:

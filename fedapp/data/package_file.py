@@ -1,4 +1,4 @@
-"""Data files that lie in installed packages: found without importing those, and taken as what they were when looked at."""
+"""Data files in installed packages: found without importing those, and refused where they have changed."""
 
 import hashlib
 from importlib.util import find_spec
@@ -10,8 +10,8 @@ __all__ = ["package_file"]
 
 
 def package_file(option: str, package: str, name: str, sha256: str, extra: str) -> Path:
-    """The file `name` of an installed `package`. `option`: of the data set, such as data=flights, for messages; `extra`:
-    of this project, which installs the package. Raises DataError where there is none, and for one that has changed."""
+    """The file `name` of an installed `package`. For messages: `option`, such as data=flights, and the `extra` of this
+    project that installs the package. Raises DataError where there is none, and for one that has changed."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"{option}: needs the package {package}; install the extra {extra} (fedapp[{extra}])")

@@ -38,8 +38,8 @@ def check(
 ) -> Ready:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
-    `splits`: the folder for the split and the examples, which are made here. `given`: the clients' examples, in place of
-    what the config makes of its data. `show` is told what was found in the data.
+    `splits`: the folder for the split and the examples, which are made here. `given`: the clients' examples, in place
+    of what the config makes of its data. `show` is told what was found in the data.
     """
     if config.task.by_columns:
         return _check_parties(config, directory, show)

@@ -10,7 +10,15 @@ from fedapp.report.canvas import COLORS, legend, new_axes
 __all__ = ["comparison_plot"]
 
 _MARKS = (
-    *(("muted", "s"), ("ink", "D"), ("blue", "o"), ("vermillion", "^"), ("green", "v"), ("purple", "P"), ("orange", "X")),
+    *(
+        ("muted", "s"),
+        ("ink", "D"),
+        ("blue", "o"),
+        ("vermillion", "^"),
+        ("green", "v"),
+        ("purple", "P"),
+        ("orange", "X"),
+    ),
     *(("sky", "<"),),
 )
 MOST_ARMS = len(_MARKS)

@@ -82,7 +82,7 @@ def test_what_would_not_be_fair_is_refused(override: str, said: str) -> None:
         (Asked(tuple(BASE), (("federation.num_clients=3",),)), "federation.num_clients is 4 in all arms"),
         (Asked(tuple(BASE), (("train.val_fraction=0.5",),)), "train.val_fraction is 0.3 in all arms"),
         (Asked(tuple(BASE), (("federation.patience=2",),)), "federation.patience=2"),
-        (Asked(tuple(BASE), (("privacy=dp_sgd",),)), "data.scaling=federated"),
+        (Asked(tuple(BASE), (("privacy=dp_sgd",),)), "data.scaling"),
         (Asked(tuple(BASE), (("federation.personal=norm",),)), "has no normalisation layer"),
         (Asked(tuple(BASE), (("strategy=fedprox",), ("strategy=fedprox",))), "a variant is there twice"),
     ],

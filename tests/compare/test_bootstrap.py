@@ -16,7 +16,7 @@ UNITS, SIZE, TRUTH = 60, 5, 0.7
 
 
 def patients(random: torch.Generator) -> Tensor:
-    """Whether a model is right on each row; of one patient it is right on all rows or on none, in four of five cases."""
+    """Whether a model is right on each row: for four patients in five it is right on all rows or on none."""
     of_patient = torch.rand(UNITS, generator=random) < TRUTH
     alone = torch.rand(UNITS, SIZE, generator=random) < TRUTH
     same = torch.rand(UNITS, 1, generator=random) < 0.8

@@ -8,7 +8,7 @@ import torch
 from fedapp.common.errors import DataError
 from fedapp.compare.held_out_rows import Sites, sites_of
 from fedapp.config import compose
-from fedapp.data.shards import Split
+from fedapp.data.source import Examples
 from fedapp.server.check_config import check_config
 
 TABLE = "data=csv data.label=y model=logistic_regression data.group=site partition=natural data.test_fraction=0"
@@ -29,9 +29,8 @@ def made(overrides: str) -> Sites:
     return sites_of(checked.config, checked.parts, checked.test)
 
 
-def held_out(split: Split, client: int) -> bytes:
-    pool, spans = split
-    return pool.span(spans[client][1], spans[client][2]).inputs.numpy().tobytes()
+def rows(examples: Examples) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in examples.inputs.nan_to_num(-1).tolist()]
 
 
 @pytest.fixture
@@ -39,25 +38,23 @@ def sites(tmp_path: Path) -> Sites:
     return made(f"{write(tmp_path / 't.csv')} data.ignore=[patient]")
 
 
-def test_all_arms_hold_out_the_same_rows(sites: Sites) -> None:
-    each = [held_out(sites.split, site) for site in range(4)]
-    assert [held_out(sites.alone(site), 0) for site in range(4)] == each
-    assert held_out(sites.pooled(), 0) == b"".join(each)
-    assert [one.examples.inputs.numpy().tobytes() for one in sites.judged] == each
-    assert len({one.rows_sha256 for one in sites.judged}) == 4
+def test_all_arms_train_on_the_same_rows(sites: Sites) -> None:
+    each = [rows(sites.of(site)) for site in range(4)]
+    pool, spans = sites.federated()
+    assert [rows(pool.span(start, middle)) for start, middle, _ in spans] == each
+    assert [rows(sites.alone(site)[0]) for site in range(4)] == each
+    assert rows(sites.pooled()[0]) == [row for own in each for row in own]
+    assert [len(own) for own in each] == [one.trained_on for one in sites.judged]
 
 
-def test_no_arm_trains_on_a_row_that_is_held_out(sites: Sites) -> None:
-    """Rows of `big` have different values of a: what is held out of it is in no training part."""
-    pool, spans = sites.pooled()
-    start, middle, _ = spans[0]
-    train = {tuple(row) for row in pool.span(start, middle).inputs.nan_to_num(-1).tolist()}
-    number = [one.name for one in sites.judged].index("big")
-    held = {tuple(row) for row in sites.data(number).validation.inputs.nan_to_num(-1).tolist()}
-    only_big = {row for row in held if row[0] >= 30}
-    assert len(only_big) > 5
-    assert not only_big & train
-    assert middle - start == sum(one.trained_on for one in sites.judged)
+def test_no_arm_has_a_row_that_is_held_out(sites: Sites) -> None:
+    """Rows of a site differ in a: what is held out and what is trained on are all of them, each once."""
+    for site, one in enumerate(sites.judged):
+        kept, held = rows(sites.of(site)), rows(one.examples)
+        assert not set(kept) & set(held)
+        assert len({*kept, *held}) == {"big": 80, "blind": 30, "one": 30, "tiny": 2}[one.name]
+    for split in (sites.pooled(), sites.federated(), sites.alone(0)):
+        assert all(middle == end for _, middle, end in split[1])  # nor a validation split
 
 
 def test_sites_have_the_names_of_their_column(sites: Sites) -> None:

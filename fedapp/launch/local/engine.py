@@ -47,9 +47,7 @@ class LocalEngine:
         self._runs = 0
         self.splits: Path | None = None
 
-    def prepare(
-        self, config: Config, overrides: Sequence[str], directory: Path, *, report: bool = True
-    ) -> "LocalRun":
+    def prepare(self, config: Config, overrides: Sequence[str], directory: Path, *, report: bool = True) -> "LocalRun":
         """Begin a run into `directory`; meanwhile its config can be checked. `report`: whether it gets one."""
         line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
         cores, device = allowed_cores(), resolve_device(config.run.device)
