@@ -39,6 +39,7 @@ class ArmRuns:
     faults: dict[str, list[str]] = field(default_factory=dict)
     held_out: dict[str, set[str]] = field(default_factory=dict)  # by site, digests of the rows that models were given
     runs: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # on the arm as a whole
 
     def add(self, name: str, seed: int, output: Tensor) -> None:
         by_seed = self.outputs.setdefault(name, [])
@@ -110,6 +111,12 @@ def _run(
     assert isinstance(ready.checked, Checked)  # parties are refused before
     parts = ready.checked.parts
     kept = None
+    if (own := parts.personal.own) is not None and not found.notes:
+        when = "in each round" if own.every_round else "at the end"
+        found.notes.append(
+            f"each client also trains a model of its own, {own.epochs} epoch{'s' if own.epochs > 1 else ''} {when}: work"
+            " that the other arms do not have, and that is not among the steps"
+        )
     if not parts.is_whole or parts.personal.own is not None:
         kept = {client: kept_states(directory, client) for client in range(config.federation.num_clients)}
     return _Finished(parts, clients, kept)

@@ -95,6 +95,8 @@ def compare(
 ) -> dict[str, Any]:
     """Run every arm below `directory`. Returns what comparison.json holds; `tell` hears of progress."""
     found = [run_arm(engine, arm, made.sites, made.asked.seeds, directory, tell) for arm in made.arms]
+    for run in (run for one in found for run in one.runs):
+        run["directory"] = str(Path(run["directory"]).relative_to(directory))
     tell("intervals")
     result = {**_about(made), "arms": [_arm(made, one) for one in found], **_figures(made, found)}
     return {**result, "verdict": verdict(result)}
@@ -154,6 +156,7 @@ def _arm(made: Compared, found: ArmRuns) -> dict[str, Any]:
         "runs": found.runs,
         "held_out_sha256": {name: sorted(digests) for name, digests in found.held_out.items()},
         "remarks": found.faults,
+        "notes": found.notes,
     }
 
 

@@ -54,15 +54,17 @@ def cost_rows(result: Mapping[str, Any]) -> Rows:
 def remarks(result: Mapping[str, Any]) -> list[str]:
     """Whatever is odd with a site, or with a site in an arm."""
     found = [f"{site['name']}: {text}" for site in result["sites"] for text in site["remarks"]]
-    for arm, figures in result["figures"].items():
+    arms: dict[tuple[str, str], list[str]] = {}
+    for one in result["arms"]:
+        figures = result["figures"][one["name"]]
         for name, cell in figures.items():
-            said = list(dict.fromkeys([*cell["said"], *_of_arm(result, arm, name)]))
-            found += [f"{name}, {arm}: {text}" for text in said if f"{name}: {text}" not in found]
-    return found
-
-
-def _of_arm(result: Mapping[str, Any], arm: str, name: str) -> list[str]:
-    return next(list(one["remarks"].get(name, [])) for one in result["arms"] if one["name"] == arm)
+            for text in dict.fromkeys([*cell["said"], *one["remarks"].get(name, [])]):
+                arms.setdefault((name, text), []).append(one["name"])
+    for (name, text), those in arms.items():
+        where = "" if len(those) == len(result["arms"]) else f", {' and '.join(those)}"
+        if f"{name}: {text}" not in found:
+            found.append(f"{name}{where}: {text}")
+    return found + [f"{one['name']}: {text}" for one in result["arms"] for text in one["notes"]]
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:

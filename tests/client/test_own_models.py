@@ -35,7 +35,7 @@ def summary(directory: Path) -> dict[str, Any]:
     return dict(json.loads((directory / "summary.json").read_text()))
 
 
-# --- closed forms on a line: loss (w - x)^2 / 2, one example, one step of size 0.1 a training --------------------------
+# --- closed forms on a line: loss (w x - y)^2 / 2, one example, one step of size 0.1 a training -----------------------
 
 
 class Kept:
@@ -68,7 +68,7 @@ class Line:
 
     @property
     def w(self) -> float:
-        return float(self.model.weight)
+        return float(self.model.weight.detach())
 
 
 def own(rule: OwnModel) -> OwnModels:
@@ -127,7 +127,7 @@ def test_a_client_that_was_never_sampled_has_the_global_model() -> None:
     assert site.w == 9.0
 
 
-# --- whole runs --------------------------------------------------------------------------------------------------------
+# --- whole runs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("personal", ["finetune", "ditto"])
