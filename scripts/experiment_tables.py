@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, whatever else is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
 from fedapp.report.comparison_tables import cost_rows, gain_rows, remarks, site_rows
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE, FOLDER = ROOT / "docs" / "experiments.md", ROOT / "docs" / "experiments"
 MEASURED = ("seconds",)  # of the machine, not of the experiment
 CLOSE = 1e-6  # figures are rounded to six places; another processor may round a step otherwise

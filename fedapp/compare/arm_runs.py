@@ -114,8 +114,8 @@ def _run(
     if (own := parts.personal.own) is not None and not found.notes:
         when = "in each round" if own.every_round else "at the end"
         found.notes.append(
-            f"each client also trains a model of its own, {own.epochs} epoch{'s' if own.epochs > 1 else ''} {when}: work"
-            " that the other arms do not have, and that is not among the steps"
+            f"each client also trains a model of its own, {own.epochs} epoch{'s' if own.epochs > 1 else ''} {when}:"
+            " work that the other arms do not have, and that is not among the steps"
         )
     if not parts.is_whole or parts.personal.own is not None:
         kept = {client: kept_states(directory, client) for client in range(config.federation.num_clients)}
