@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,16 @@ def rerun(name: str) -> list[str]:
     return different(old, new)
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the tables into the page")
     parser.add_argument("--keep", nargs=2, metavar=("NAME", "DIR"), help="take a comparison as an experiment's")
     parser.add_argument("--rerun", metavar="NAME", help="run an experiment again")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
     if options.rerun:
         lines = rerun(options.rerun)
         print("\n".join(lines) or f"{options.rerun}: the same figures")

@@ -119,7 +119,7 @@ def _plain(base: Sequence[str], config: Config) -> tuple[str, ...]:
     ]
     made = compose(plain)
     # An experiment may have set keys of an option that is not chosen here.
-    left = [f"privacy.{key}" for key in made.privacy if key != "_target_" and made.privacy != config.privacy]
+    left = [f"privacy.{key}" for key in made.privacy if key != "_target_"]
     left += [f"secure_aggregation.{key}" for key in made.secure_aggregation if key != "_target_"]
     left += [f"compression.{key}" for key in made.compression if key != "_target_"]
     left += [f"federation.personal.{key}" for key in made.federation.personal if key != "_target_"]

@@ -13,7 +13,7 @@ __all__ = ["PersonalNorms"]
 
 NORMS = (
     *(nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
-    *(nn.modules.instancenorm._InstanceNorm, nn.LocalResponseNorm),
+    nn.modules.instancenorm._InstanceNorm,
 )
 
 
@@ -30,7 +30,7 @@ class PersonalNorms(Personal):
         if not norms:
             raise ConfigError(
                 "federation.personal=norm: this model has no normalisation layer that is trained; take one that has,"
-                " such as model=cnn, model=cnn1d or model.norm=layer with model=mlp"
+                " such as model=cnn or model=cnn1d"
             )
         for module in norms:
             make_personal(module)

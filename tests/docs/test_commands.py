@@ -20,10 +20,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from fedapp.common.errors import ConfigError
+from fedapp.compare.compared_arms import arms_of, base_overrides, check_base, variants
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.server.build import output_directory
+from fedapp.server.check_config import check_config
 from fedapp.vertical.vertical_options import vertical_options
 
 ALL = [command for page in PAGES for command in commands(page)]
@@ -140,6 +142,8 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
     parsers: dict[str, Callable[[list[str]], object]] = {
         "scripts/bench.py": parse_bench,
         "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given).overrides),
+        "scripts/compare.py": check_comparison,
+        "scripts/experiment_tables.py": lambda given: script_module("experiment_tables").parse(given),
         "scripts/predict.py": lambda given: script_module("predict").parse(given),
         "scripts/mutations.py": lambda given: script_module("mutations").parse(given),
         "scripts/export.py": lambda given: script_module("export").parse(given),
@@ -168,6 +172,17 @@ def script_module(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_comparison(arguments: list[str]) -> None:
+    """Every arm composes; nothing is trained."""
+    options = script_module("compare").parse(arguments)
+    base = base_overrides(options.overrides)
+    base += absolute_paths(compose(base))
+    config = compose(base)
+    check_base(config)
+    for arm in arms_of(base, config, variants(options.variants)):
+        check_config(compose(arm.overrides))
 
 
 def parse_bench(arguments: list[str]) -> None:

@@ -59,6 +59,9 @@ class FlightRows(DataSource):
         names = (*NUMBERS, *ONES)
         return Schema((len(names),), ("on time", "late"), names, Scaling("fixed", offset, scale), impute=True)
 
+    def test(self) -> Examples | None:
+        return self.pooled().test if self.test_fraction else None  # without it there is nothing to read
+
     def pooled(self) -> Pooled:
         import pandas as pd  # type: ignore[import-untyped]
 

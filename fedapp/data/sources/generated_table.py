@@ -53,6 +53,9 @@ class GeneratedTable(DataSource):
         offset, scale = zip(*self.columns.values(), strict=True)
         return Schema((len(self.columns),), self.classes, tuple(self.columns), Scaling("fixed", offset, scale))
 
+    def test(self) -> Examples | None:
+        return self.pooled().test if self.test_fraction else None  # without it there is nothing to read
+
     def pooled(self) -> Pooled:
         inputs, targets, names = list[NDArray[np.float32]](), list[NDArray[np.int64]](), list[str]()
         for number, rows in enumerate(self.sizes()):

