@@ -13,7 +13,7 @@ spaces between the overrides of one. Every arm takes the same number of passes o
 rows that no arm trains on: `train.val_fraction` of each site's, 0.3 unless given.
 
 The last line printed is `compare_dir=<absolute path>`: comparison.json, comparison.html, comparison.png, and a run
-directory for each run. The exit status is 2 if the comparison could not be made.
+directory for each run. The exit status is 1 if no run of an arm finished, 2 if the comparison could not be made.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(console, result)
     console.print(f"page  {page}", soft_wrap=True, highlight=False)
     print(f"compare_dir={directory}", flush=True)
-    return 0
+    return int(any(not arm["runs"] for arm in result["arms"]))
 
 
 if __name__ == "__main__":
