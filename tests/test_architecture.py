@@ -213,6 +213,7 @@ OTHER_MEANING = {
     ("fedapp/models/transfer.py", "none"),  # model.feature_norm
     ("fedapp/models/transfer.py", "head"),  # model.trainable
     ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
+    ("fedapp/privacy/plan.py", "norm"),  # model.norm
     # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
     ("fedapp/learning/build.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),

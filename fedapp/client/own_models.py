@@ -30,6 +30,9 @@ class OwnModels:
 
     def __init__(self, rule: OwnModel, training: LocalTraining) -> None:
         self.rule, self.training = rule, replace(training, local_epochs=rule.epochs, proximal_mu=rule.mu)
+        # As an operator counts the work of one message: in a round the global model is trained, too.
+        together = rule.epochs + (training.local_epochs if rule.every_round else 0)
+        self.check_work = replace(training, local_epochs=together).check_work
 
     def train_on(self, site: Trains, client: int, instruction: Instruction, model: State, head: Head) -> None:
         """One round of a client's own model, which begins as the global `model`."""

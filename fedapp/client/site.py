@@ -76,6 +76,8 @@ class Site:
             try:
                 train, fault = self.shards.of(client).train, ""
                 self.protection.check_work(len(train))
+                if self.own is not None:
+                    self.own.check_work(len(train))
                 self.parts.check_enough(len(train))
                 found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
             except FedappError as error:

@@ -67,7 +67,7 @@ def run_arm(
                 _judge(found, run, number, [judged], sites)
         else:
             tell(f"{arm.name}, seed {seed}")
-            split = sites.pooled() if arm.owner == "pooled" else sites.federated()
+            split = sites.pooled() if arm.owner == "all" else sites.federated()
             clients = {one.name: site if arm.owner == "federated" else 0 for site, one in enumerate(sites.judged)}
             run = _run(engine, overrides, folder, split, clients, found)
             _judge(found, run, number, sites.judged, sites)

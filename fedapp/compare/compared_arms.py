@@ -31,7 +31,7 @@ CHOOSES = (
 
 @dataclass(frozen=True)
 class ComparedArm:
-    """`owner` says whose training rows a run has: each site's own run (`alone`), one run of them all (`pooled`), or
+    """`owner` says whose training rows a run has: each site's own (`alone`), one run of them all together (`all`), or
     one of all sites as clients (`federated`)."""
 
     name: str
@@ -93,7 +93,7 @@ def variants(texts: Sequence[str]) -> list[tuple[str, ...]]:
 def arms_of(base: Sequence[str], config: Config, extra: Sequence[tuple[str, ...]]) -> list[ComparedArm]:
     """Alone, pooled, federated, then the variants. Raises ConfigError for one that cannot be."""
     single = _plain(base, config)
-    arms = [ComparedArm("alone", "alone", single), ComparedArm("pooled", "pooled", single)]
+    arms = [ComparedArm("alone", "alone", single), ComparedArm("pooled", "all", single)]
     arms.append(ComparedArm("federated", "federated", (*base, UNSEEN)))
     for variant in extra:
         name = " ".join(variant).replace("federation/personal=", "personal=")

@@ -114,6 +114,30 @@ def test_no_message_multiplies_the_work_of_a_round(device: dict[str, Any]) -> No
     assert steps((0,), 1, run="1" * 16) == 9  # who sets no limit wants none
 
 
+def test_fine_tuning_is_a_training_like_any_other(device: dict[str, Any]) -> None:
+    """A device with a limit trains once for a round, however often the final evaluation is asked for."""
+    line = f"{TASK} model=logistic_regression train.batch_size=4 federation.personal=finetune"
+    context = make_context(1, device | {"max-steps": 45}, f"{line} federation.personal.epochs=5")
+    model = GlobalModel(shared_state(build_parts(compose(line.split())).model))
+
+    def kept(server_round: int, run: str = "0" * 16) -> list[bytes]:
+        content = pack_instruction(Instruction(server_round, (0,), (1.0,), run=run), model)
+        handle("evaluate", content, context)
+        return [path.read_bytes() for path in sorted(Path(device["keep-path"]).rglob("round-*.safetensors"))]
+
+    first = kept(3)
+    assert len(first) == 1
+    assert kept(3) == first  # is there already
+    with pytest.raises(RuntimeError, match="FederationError"):
+        kept(2)
+    assert len(kept(4)) == 2
+    many = make_context(1, device | {"max-steps": 44}, f"{line} federation.personal.epochs=5")
+    report = open_run(many).site.preflight((0,))
+    assert "fewer" in report.faults[0]
+    ditto = make_context(1, device | {"max-steps": 17}, f"{line.replace('finetune', 'ditto')}")
+    assert "fewer" in open_run(ditto).site.preflight((0,)).faults[0]  # 9 steps each
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9])
 def test_steps_are_counted_as_they_are_done(count: int) -> None:
     model, examples = torch.nn.Linear(1, 1), Examples(torch.ones(count, 1), torch.ones(count, 1))
