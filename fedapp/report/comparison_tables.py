@@ -41,7 +41,7 @@ def cost_rows(result: Mapping[str, Any]) -> Rows:
     rows = [
         [
             arm["name"],
-            f"{arm['steps']:,.0f}",
+            f"{arm['steps']:,.0f}" if arm["steps"] else "not told",
             f"{arm['bytes'] / 2**20:.2f} MiB",
             f"{arm['seconds']:.1f} s",
             "-" if arm["epsilon"] is None else f"{arm['epsilon']:.2f}",
@@ -64,7 +64,13 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
         where = "" if len(those) == len(result["arms"]) else f", {' and '.join(those)}"
         if f"{name}: {text}" not in found:
             found.append(f"{name}{where}: {text}")
-    return found + [f"{one['name']}: {text}" for one in result["arms"] for text in one["notes"]]
+    found += [f"{one['name']}: {text}" for one in result["arms"] for text in one["notes"]]
+    plain = next(one["steps"] for one in result["arms"] if one["name"] == "federated")
+    return found + [
+        f"{one['name']}: takes {one['steps']:,.0f} gradient steps, where the federated arm takes {plain:,.0f}"
+        for one in result["arms"]
+        if one["owner"] == "federated" and one["steps"] not in (0, plain)
+    ]
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:

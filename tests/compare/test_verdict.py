@@ -31,7 +31,16 @@ def result() -> dict[str, Any]:
         for arm, at_a, at_b in (("alone", 0.7, 0.8), ("pooled", 0.85, 0.8), ("federated", 0.8, 0.75))
     }
     arms = [
-        {"name": arm, "remarks": {}, "notes": [], "steps": 10, "bytes": 2**20, "seconds": 1.0, "epsilon": None}
+        {
+            "name": arm,
+            "owner": arm,
+            "remarks": {},
+            "notes": [],
+            "steps": 10,
+            "bytes": 2**20,
+            "seconds": 1.0,
+            "epsilon": None,
+        }
         for arm in figures
     ]
     summary = {
@@ -71,6 +80,12 @@ def test_the_tables() -> None:
     assert gains[0] == ["a", "+0.100* (+0.020 to +0.200)"]
     assert gains[1] == ["b", "-0.050 (-0.100 to +0.010)"]
     assert cost_rows(result())[1][0] == ["alone", "10", "1.00 MiB", "1.0 s", "-"]
+    more = result()
+    more["arms"].append({**more["arms"][2], "name": "privacy=dp_sgd", "steps": 12.0})
+    more["figures"]["privacy=dp_sgd"] = more["figures"]["federated"]
+    assert remarks(more)[-1] == "privacy=dp_sgd: takes 12 gradient steps, where the federated arm takes 10"
+    hidden = {**result(), "arms": [{**arm, "steps": 0} for arm in result()["arms"]]}
+    assert cost_rows(hidden)[1][0][1] == "not told"
     assert remarks(result()) == [
         "c: trains on one class only, 'no'",
         "c: auc is not defined: no example of class 'yes'",  # once, for all arms
