@@ -83,7 +83,7 @@ def test_holm() -> None:
     assert np.isnan(holm([0.5, float("nan")])[1])
 
 
-@pytest.mark.parametrize("name", ["accuracy", "auc", "average_precision", "f1", "mae", "rmse"])
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "mae", "rmse"])
 def test_metrics_of_all_draws_at_once_are_those_of_each(name: str) -> None:
     random = torch.Generator().manual_seed(3)
     regression = name in ("mae", "rmse")

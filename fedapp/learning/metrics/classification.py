@@ -35,6 +35,14 @@ class BalancedAccuracy(Metric):
         found, there = outputs.argmax(1).numpy(), torch.unique(targets).numpy()
         return float(recall_score(targets.numpy(), found, labels=there, average="macro", zero_division=0.0))
 
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Of each draw over the classes that occur in it."""
+        weights = counts.double()
+        mine = torch.nn.functional.one_hot(targets, outputs.shape[1]).double()
+        hits = mine * (outputs.argmax(1) == targets).double()[:, None]
+        there, found = weights @ mine, weights @ hits
+        return (found / there).nansum(1) / (there > 0).sum(1)
+
 
 class F1Macro(Metric):
     serves: ClassVar[str] = "classification"
