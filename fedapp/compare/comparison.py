@@ -204,7 +204,8 @@ def _cell(made: Compared, arm: ArmRuns, one: Judged, figure: Drawn | None) -> di
     others = {name: _mean_of(made.task, name, every, one) for name in made.task.metrics}
     found = interval(figure)
     if not math.isnan(figure.value) and found.undefined:
-        said.append(f"{made.metric} is not defined on {found.undefined:.0%} of the draws")
+        share = f"{found.undefined:.0%}" if found.undefined >= 0.005 else "fewer than 1%"
+        said.append(f"{made.metric} is not defined on {share} of the draws")
     return {
         **_as_json(figure),
         "seeds": [_known(value) for value in by_seed],
