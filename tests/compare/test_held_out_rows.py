@@ -53,6 +53,7 @@ def test_no_arm_has_a_row_that_is_held_out(sites: Sites) -> None:
         kept, held = rows(sites.of(site)), rows(one.examples)
         assert not set(kept) & set(held)
         assert len({*kept, *held}) == {"big": 80, "blind": 30, "one": 30, "tiny": 2}[one.name]
+        assert all((row[1] == -1) == (one.name == "blind") for row in [*kept, *held])  # and no row of another site
     for split in (sites.pooled(), sites.federated(), sites.alone(0)):
         assert all(middle == end for _, middle, end in split[1])  # nor a validation split
 
