@@ -18,6 +18,7 @@ LAYERS = {
     "models": {"common", "data"},
     "learning": {"common", "config", "data", "flower", "models"},
     "inference": {"common", "config", "data", "learning", "models", "vertical"},
+    "tracking": {"common", "config", "report"},
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "wire"},
     "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},
@@ -39,8 +40,8 @@ LAYERS = {
         ),
     },
     "server": {
-        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "updates"),
-        *("vertical", "wire"),
+        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "tracking"),
+        *("updates", "vertical", "wire"),
     },
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
@@ -79,6 +80,8 @@ ONLY_IN = {
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "rich": {"launch", "deploy"},
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
@@ -86,7 +89,7 @@ ONLY_IN = {
 # Costly to import, and needed by few messages: inside functions only, but for report/, which is imported in functions.
 LAZY = {
     *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
-    *("onnx", "onnxruntime", "phe", "rbcl", "tenseal"),
+    *("onnx", "onnxruntime", "phe", "rbcl", "tenseal", "mlflow", "wandb", "optuna", "IPython"),
 }
 # What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
@@ -256,7 +259,17 @@ def test_conf_reads_what_the_code_has() -> None:
     groups = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
     expected = {
         *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
-        *("optimizer", "partition", "privacy", "secure_aggregation", "strategy", "task", "task/kind", "task/loss"),
+        *(
+            "optimizer",
+            "partition",
+            "privacy",
+            "secure_aggregation",
+            "strategy",
+            "task",
+            "task/kind",
+            "task/loss",
+            "tracker",
+        ),
         *("vertical", "vertical/fusion", "vertical/label_privacy"),
     }
     assert groups == expected

@@ -38,6 +38,7 @@ from fedapp.server.run_directory.resume import check_same_data, check_same_form
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.vertical_run import CheckedParties, run_parties
+from fedapp.tracking.tracker import about_run
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -109,7 +110,10 @@ def run_federation(
         accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
         if accounts is not None and saved is not None:
             accounts.load(saved.get("trained", {}))
-        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts)
+        trackers = checked.tracker.listeners(
+            about_run(config, directory, len(roster.nodes), private=checked.privacy.spends)
+        )
+        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts, trackers)
         if resumed is not None:
             warnings = check_same_data(resumed, data, refuse=bool(population.partitions))
             record.warnings.add(warnings)
