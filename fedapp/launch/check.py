@@ -10,6 +10,7 @@ from fedapp.config import Config
 from fedapp.data.findings import Findings
 from fedapp.data.shards import Shards, Split
 from fedapp.data.shared_examples import keep_shards
+from fedapp.launch.objective import check_objective
 from fedapp.learning.build import build_shards, examples_key
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties
@@ -41,6 +42,7 @@ def check(
     `splits`: the folder for the split and the examples, which are made here. `given`: the clients' examples, in place
     of what the config makes of its data. `show` is told what was found in the data.
     """
+    check_objective(config)
     if config.task.by_columns:
         return _check_parties(config, directory, show)
     check_num_clients(config)
