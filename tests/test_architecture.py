@@ -46,16 +46,8 @@ LAYERS = {
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
     "launch": {
-        "aggregation",
-        "client",
-        "client_app",
-        "common",
-        "config",
-        "data",
-        "flower",
-        "learning",
-        "report",
-        "server",
+        *("aggregation", "client", "client_app", "common", "config", "data", "flower", "inference", "learning"),
+        *("report", "server"),
     },
     "deploy": {
         *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
