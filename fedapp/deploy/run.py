@@ -105,8 +105,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_intermixed_args(arguments)
     if given.live and given.remote:
         raise ConfigError(
-            "--live: shows the run directory, which with --remote is on the SuperLink's machine; start the"
-            " run there, or leave one of them out"
+            "--live: shows the run directory, which with --remote is on the SuperLink's machine; start"
+            " the run there, or leave one of them out"
         )
     operator = read_operator(given.folder.absolute())
     prepared = prepare(with_seed(given.overrides, remote=given.remote), remote=given.remote)

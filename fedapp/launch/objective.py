@@ -30,8 +30,8 @@ def direction_of(config: Config) -> str:
     lower = _lower_is_better(name)
     if lower is None:
         raise ConfigError(
-            f"run.objective={name}: is no figure of which it is known whether less is better; set run.direction=minimize"
-            " or maximize"
+            f"run.objective={name}: is no figure of which it is known whether less is better; set"
+            " run.direction=minimize or maximize"
         )
     return "minimize" if lower else "maximize"
 
@@ -62,7 +62,8 @@ def is_sweep(argument: str) -> bool:
 
 def sweeper_direction(arguments: Sequence[str], fixed: Sequence[str]) -> list[str]:
     """What Optuna's sweeper needs to be told beside `arguments`: the objective's direction. `fixed`: those of them
-    that are the same for every trial. Raises ConfigError where there is no objective, or the arguments name the other direction."""
+    that are the same for every trial. Raises ConfigError where there is no objective, or the arguments name the other
+    direction."""
     if SWEEPER not in arguments:
         return []
     if importlib.util.find_spec("optuna") is None:

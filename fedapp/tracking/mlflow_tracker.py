@@ -20,7 +20,7 @@ MOST_METRICS, MOST_PARAMS, LONGEST = (
     1000,
     100,
     500,
-)  # of a call, and characters of a value: MLflow's own limits for any store
+)  # of a call, and characters of a value: MLflow's own limits
 # A server that is away costs seconds, not the minutes of MLflow's default.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # A folder of files is asked for by its path: MLflow 3 wants to hear that this is meant.

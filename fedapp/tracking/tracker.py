@@ -17,8 +17,8 @@ __all__ = ["About", "Listener", "Store", "Tracker", "about_run", "tracker_of"]
 
 @dataclass(frozen=True)
 class About:
-    """Of a run, what a tracker is told at its start. `config`: resolved. `private`: it has differential privacy, so that
-    of single clients nothing but what they have spent may go elsewhere."""
+    """Of a run, what a tracker is told at its start. `config`: resolved. `private`: it has differential privacy, so
+    that of single clients nothing but what they have spent may go elsewhere."""
 
     directory: Path
     name: str
@@ -61,8 +61,8 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Tracker(ABC):
-    """`sites`: with so many clients or fewer each has its own figures (`site/3/val_accuracy`); 0: none has. `artifacts`:
-    whether model, config and report go there, too."""
+    """`sites`: with so many clients or fewer each has its own figures (`site/3/val_accuracy`); 0: none has.
+    `artifacts`: whether model, config and report go there, too."""
 
     package: ClassVar[str] = ""  # that must be installed
     extra: ClassVar[str] = ""  # that brings it

@@ -26,7 +26,7 @@ def test_the_direction_is_the_metrics(objective: str, direction: str) -> None:
 
 
 def test_an_unknown_figure_needs_a_direction() -> None:
-    with pytest.raises(ConfigError, match="run.objective=clients: .* set run.direction=minimize"):
+    with pytest.raises(ConfigError, match=r"run.objective=clients: .* set run.direction=minimize"):
         direction_of(compose(["run.objective=clients"]))
     assert direction_of(compose(["run.objective=clients", "run.direction=maximize"])) == "maximize"
 
@@ -35,7 +35,7 @@ def test_a_sweeper_without_or_against_the_objective_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs to know what to optimise"):
         sweeper_direction(OPTUNA, [])
     against = [*OPTUNA, "hydra.sweeper.direction=minimize"]
-    with pytest.raises(ConfigError, match="run.objective=test_accuracy is to maximize"):
+    with pytest.raises(ConfigError, match=r"run.objective=test_accuracy is to maximize"):
         sweeper_direction(against, ["run.objective=test_accuracy"])
     assert sweeper_direction(["optimizer.lr=0.1,0.2"], []) == []  # Hydra's own sweeper
 
@@ -44,7 +44,7 @@ def test_a_summary_without_the_figure_is_no_result() -> None:
     assert objective_of("test_accuracy", {"test_accuracy": 0.5}) == 0.5
     assert objective_of(None, {}) is None
     for summary in ({"test_loss": 0.1}, {"test_accuracy": None}, {"test_accuracy": float("nan")}):
-        with pytest.raises(ConfigError, match="run.objective=test_accuracy: in summary.json"):
+        with pytest.raises(ConfigError, match=r"run.objective=test_accuracy: in summary.json"):
             objective_of("test_accuracy", summary)
 
 

@@ -1,4 +1,4 @@
-"""A run directory that grows, read as it does: new lines only, so that the thousandth round costs what the first did."""
+"""A run directory that grows, read as it does: new lines only, so that the last round costs what the first did."""
 
 import json
 import time

@@ -19,7 +19,8 @@ svg polyline { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
 select { font: inherit; max-width: 100%; }
 h1, td, th, code { overflow-wrap: anywhere; }
 .skip { position: absolute; left: -999px; } .skip:focus { position: static; }
-@media (max-width: 560px) { th, td { padding: 5px 6px; } .cards div { flex-basis: 100px; } .cards dd { font-size: 1.1rem; } }
+@media (max-width: 560px) { th, td { padding: 5px 6px; }
+  .cards div { flex-basis: 100px; } .cards dd { font-size: 1.1rem; } }
 """
 )
 
@@ -71,7 +72,8 @@ const number = value => value === null || value === undefined ? '\\u2013'
   : Math.abs(value) >= 0.001 && Math.abs(value) < 1000 || value === 0 ? String(Math.round(value * 1e4) / 1e4)
   : value.toPrecision(4);
 const bytes = count => { const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']; let unit = 0;
-  while (count >= 1024 && unit < 4) { count /= 1024; unit += 1; } return `${Math.round(count * 10) / 10} ${units[unit]}`; };
+  while (count >= 1024 && unit < 4) { count /= 1024; unit += 1; }
+  return `${Math.round(count * 10) / 10} ${units[unit]}`; };
 const make = (tag, text) => { const node = document.createElement(tag); node.textContent = text; return node; };
 
 function rows(id, lines) {
@@ -128,8 +130,8 @@ function plot(state) {
     `${place(x, x0, x1, 600).toFixed(1)},${(200 - place(y, y0, y1, 200)).toFixed(1)}`).join(' '));
   line.setAttribute('stroke', 'var(--blue)');
   svg.replaceChildren(line);
-  const said = `${choice.value.replaceAll('_', ' ')} from round ${x0} to ${x1}: between ${number(y0)} and ${number(y1)},`
-    + ` now ${number(ys[ys.length - 1])}`;
+  const said = `${choice.value.replaceAll('_', ' ')} from round ${x0} to ${x1}: between ${number(y0)}`
+    + ` and ${number(y1)}, now ${number(ys[ys.length - 1])}`;
   svg.setAttribute('aria-label', said);
   say(at('range'), said);
 }

@@ -42,8 +42,8 @@ class RunRecord:
         accounts: ServerAccounts | None = None,
         trackers: Sequence[Listener] = (),
     ) -> None:
-        """With `saved`, a `state_dict` of an earlier process, go on from there. `trackers` are told whatever is written;
-        one that fails is told no more, and costs a warning."""
+        """With `saved`, a `state_dict` of an earlier process, go on from there. `trackers` are told
+        whatever is written; one that fails is told no more, and costs a warning."""
         self.directory, self._num_examples, self._metrics = directory, num_examples, tuple(metrics)
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.largest_delta: float | None = None

@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import httpx
 import pytest
@@ -124,14 +123,15 @@ def test_it_is_read_only_and_for_this_machine(run: Growing) -> None:
 def test_its_program_ends_with_the_run(tmp_path: Path) -> None:
     with live_page(tmp_path / "not yet there") as address:
         assert address.startswith("http://127.0.0.1:")
-        assert json.load(urlopen(f"{address}state.json"))["status"] == "waiting"
-    with pytest.raises(OSError, match="refused"):
-        urlopen(address)
+        assert httpx.get(f"{address}state.json", trust_env=False).json()["status"] == "waiting"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address, trust_env=False)
 
 
 @pytest.mark.slow  # a browser
 def test_in_a_browser(run: Growing, tmp_path: Path) -> None:
     """At 360 px and by keyboard, through the states of a run; pictures go to FEDAPP_PICTURES, to be looked at."""
+    expect = pytest.importorskip("playwright.sync_api").expect
     pictures = Path(os.environ.get("FEDAPP_PICTURES", tmp_path))
     with browser() as opened, live_page(run.directory) as address:
         page = opened.new_page(viewport={"width": 360, "height": 740})
@@ -142,7 +142,7 @@ def test_in_a_browser(run: Growing, tmp_path: Path) -> None:
         page.goto(address)
 
         def shows(status: str) -> None:
-            page.wait_for_function(f"document.getElementById('status').textContent === '{status}'", timeout=15000)
+            expect(page.locator("#status")).to_have_text(status, timeout=15000)
             page.screenshot(path=str(pictures / f"live-{status}.png"), full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             assert page.title() == f"{status}: trial"
@@ -154,7 +154,7 @@ def test_in_a_browser(run: Growing, tmp_path: Path) -> None:
                 run.round(number, rows, epsilon_max=0.5 * (1 + number), warnings={"late": HOSTILE})
             shows("running")
         shows("stopped")
-        page.wait_for_function("document.querySelectorAll('#rejections tr').length === 3")
+        expect(page.locator("#rejections tr")).to_have_count(3)
         assert HOSTILE in page.inner_text("#rejections")
         assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
         page.keyboard.press("Tab")  # the link past the header
@@ -169,7 +169,7 @@ def test_in_a_browser(run: Growing, tmp_path: Path) -> None:
             page.keyboard.press("Tab")
         assert places == ["skip", "which", "Rejections", "Sites"]
         page.select_option("#which", "epsilon_max")
-        page.wait_for_function("document.getElementById('range').textContent.includes('epsilon max')")
+        expect(page.locator("#range")).to_contain_text("epsilon max")
         run.end("failed", "too few replies")
         shows("failed")
         (run.directory / "summary.json").unlink()
