@@ -50,7 +50,8 @@ LAYERS = {
         *("report", "server"),
     },
     "deploy": {
-        *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
+        *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "report", "server"),
+        "vertical",
     },
     "compare": {"client", "common", "config", "data", "launch", "learning", "models", "report", "server"},
     "audit": {"common", "config", "data", "learning", "privacy", "vertical"},

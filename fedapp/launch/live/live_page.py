@@ -17,7 +17,9 @@ svg polyline { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
 :focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
 .gone { border: 1px solid currentColor; border-radius: 10px; padding: 10px 14px; margin-top: 14px; }
 select { font: inherit; max-width: 100%; }
-h1, td, th, code { overflow-wrap: anywhere; }
+h1, td, th, li, code, #reason { overflow-wrap: anywhere; }
+#rejections td, #sites th { white-space: normal; text-align: left; min-width: 7rem; }
+#warnings ul { padding-left: 1.2rem; }
 .skip { position: absolute; left: -999px; } .skip:focus { position: static; }
 @media (max-width: 560px) { th, td { padding: 5px 6px; }
   .cards div { flex-basis: 100px; } .cards dd { font-size: 1.1rem; } }

@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with socket.socket() as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("127.0.0.1", given.port))
+        door.listen()  # whoever reads the address may ask at once
         app = live_app(given.run_dir.absolute())
         config = uvicorn.Config(app, log_level="error", lifespan="off", access_log=False)
         server = uvicorn.Server(config)
