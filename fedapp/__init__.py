@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedapp.launch.notebook import Result, run
+    from fedapp.launch.notebook import RunResult, run
 
-__all__ = ["Result", "run"]
+__all__ = ["RunResult", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ from fedapp.flower.control import RegisteredNode, connect
 from fedapp.flower.registered import client_in_name, site_of
 from fedapp.report.read import number, read_run
 
-__all__ = ["Site", "Status", "judge", "main", "parser", "prometheus", "status_of"]
+__all__ = ["SiteStatus", "Status", "judge", "main", "parser", "prometheus", "status_of"]
 
 EXAMPLE = """Example:
   scripts/deploy/status --folder federation/operator
@@ -39,7 +39,7 @@ PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteStatus:
     """`since`: Unix seconds at which it connected last, None where it is not connected. `last_round`, `rejected` and
     `epsilon` are of the run that was named, None where it has none."""
 
@@ -54,14 +54,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Status:
-    """`certificate_ends`: Unix seconds. `run`: of the run that was named: its directory, status, round, and the versions
-    that its server had."""
+    """`certificate_ends`: Unix seconds. `run`: of the run that was named: its directory, status, round, and the
+    versions that its server had."""
 
     superlink: str
     answers: bool
     fault: str
     certificate_ends: float | None
-    sites: tuple[Site, ...]
+    sites: tuple[SiteStatus, ...]
     run: Mapping[str, Any] | None = None
 
 
@@ -134,11 +134,11 @@ def _value(value: float) -> str:
     return ("+Inf" if value > 0 else "-Inf") if math.isinf(value) else repr(float(value))
 
 
-def _site(node: RegisteredNode, of_sites: Mapping[int, Mapping[str, Any]]) -> Site:
+def _site(node: RegisteredNode, of_sites: Mapping[int, Mapping[str, Any]]) -> SiteStatus:
     client = client_in_name(node.name)
     known = of_sites.get(-1 if client is None else client, {})
     since = _seconds(node.activated) if node.online else None
-    return Site(site_of(node.name), client, node.online, since, **known)
+    return SiteStatus(site_of(node.name), client, node.online, since, **known)
 
 
 def _seconds(text: str) -> float | None:

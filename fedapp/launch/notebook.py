@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-__all__ = ["Result", "run"]
+__all__ = ["RunResult", "run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST = "run_dir="  # how the last line begins
@@ -30,7 +30,7 @@ SHOWN = ("status", "stop_reason", "rounds", "test_accuracy", "test_loss", "epsil
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """A finished run. In Jupyter it shows its report."""
 
     directory: Path
@@ -79,7 +79,7 @@ class Result:
         return f"<fedapp run {self.directory}: {said}>"
 
 
-def run(*overrides: str, progress: bool = True) -> Result:
+def run(*overrides: str, progress: bool = True) -> RunResult:
     """Run a simulation with these overrides, as `python scripts/run.py` takes them, and wait for its end.
 
     Relative paths are meant from the current folder, below which, in outputs/, the run directory is made unless
@@ -121,13 +121,13 @@ def run(*overrides: str, progress: bool = True) -> Result:
     return _result(lines, process.returncode)
 
 
-def _result(lines: list[str], status: int) -> Result:
+def _result(lines: list[str], status: int) -> RunResult:
     last = lines[-1] if lines else ""
     if status or not last.startswith(LAST):
         at = next((index for index, line in enumerate(lines) if line.startswith("error: ")), max(0, len(lines) - 20))
         said = [line for line in lines[at:] if not line.startswith(LAST)]
         raise FederationError("\n".join(said).removeprefix("error: ") or f"the run ended with status {status}")
-    return Result(Path(last.removeprefix(LAST)))
+    return RunResult(Path(last.removeprefix(LAST)))
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

@@ -14,16 +14,16 @@ import yaml
 from fedapp.deploy import status as status_module
 from fedapp.deploy.folders import AUTHORITY, Operator
 from fedapp.deploy.metrics_server import server_of
-from fedapp.deploy.status import Site, Status, judge, main, prometheus, status_of
+from fedapp.deploy.status import SiteStatus, Status, judge, main, prometheus, status_of
 from fedapp.flower.control import RegisteredNode
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
-HERE = Site("ward A", 0, True, NOW - 60)
-AWAY = Site('ward "B"\n\\', 1, False, None)
+HERE = SiteStatus("ward A", 0, True, NOW - 60)
+AWAY = SiteStatus('ward "B"\n\\', 1, False, None)
 
 
-def well(*sites: Site, ends: float = NOW + 90 * DAY, **more: object) -> Status:
+def well(*sites: SiteStatus, ends: float = NOW + 90 * DAY, **more: object) -> Status:
     return Status("127.0.0.1:1", True, "", ends, sites, **more)  # type: ignore[arg-type]
 
 

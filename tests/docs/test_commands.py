@@ -23,6 +23,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.compare.compared_arms import arms_of, base_overrides, check_base, variants
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
+from fedapp.launch.objective import is_sweep, sweeper_direction
 from fedapp.launch.local_superlink import LocalSuperLink
 from fedapp.server.build import output_directory
 from fedapp.server.check_config import check_config
@@ -44,7 +45,7 @@ UNIQUE = [
     for command in {command.words: command for command in reversed(ALL)}.values()  # once, however often it is there
 ]
 # Not the app's own, and not looked at.
-TOOLS = "cd git kill ls mkdir mkdocs mypy pip ray ruff sleep source ssh tail tensorboard wait"
+TOOLS = "cd git jupyter kill ls mkdir mkdocs mlflow mypy pip ray ruff sleep source ssh tail tensorboard wait wandb"
 # Data sets that need the network, or minutes: of these the config is only composed.
 FAR_OR_LARGE = ("sources.hub.", "sources.solar.")
 CHECK = """
@@ -145,6 +146,7 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
         "scripts/compare.py": check_comparison,
         "scripts/experiment_tables.py": lambda given: script_module("experiment_tables").parse(given),
         "scripts/predict.py": lambda given: script_module("predict").parse(given),
+        "scripts/runs.py": lambda given: script_module("runs").parse(given),
         "scripts/mutations.py": lambda given: script_module("mutations").parse(given),
         "scripts/export.py": lambda given: script_module("export").parse(given),
     }
@@ -195,6 +197,11 @@ def check_run(arguments: list[str], place: Path, copy: Path) -> None:
         assert arguments in (["--help"], ["--cfg", "job"])
         return
     sweeps = arguments[:1] == ["-m"]
+    if "hydra/sweeper=optuna" in arguments:
+        fixed = [one for one in arguments[1:] if not one.startswith("hydra") and not is_sweep(one)]
+        assert sweeper_direction(arguments, fixed)
+        check_overrides(fixed, place, copy)
+        return
     arguments = [argument for argument in arguments if argument != "--check"]
     if "--config" in arguments:
         at = arguments.index("--config")

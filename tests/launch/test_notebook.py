@@ -47,7 +47,7 @@ def test_a_run_within_an_event_loop_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     before = state()
 
-    async def cell() -> fedapp.Result:
+    async def cell() -> fedapp.RunResult:
         return fedapp.run(*RUN)
 
     result = asyncio.run(cell())
