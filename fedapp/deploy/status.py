@@ -80,7 +80,7 @@ def status_of(operator: Operator, run_dir: Path | None = None) -> Status:
 
 
 def judge(status: Status, days: float, now: float) -> tuple[int, list[str]]:
-    """The exit status, and what it is for. `days`: a certificate that ends sooner is a warning."""
+    """The exit status, and what it is for, each with its own level. `days`: a certificate that ends sooner is a warning."""
     found: list[tuple[int, str]] = []
     if not status.answers:
         found.append((CRITICAL, f"the SuperLink at {status.superlink} does not answer: {status.fault}"))
@@ -96,7 +96,7 @@ def judge(status: Status, days: float, now: float) -> tuple[int, list[str]]:
         found += [(WARNING, f"{site.name} is not connected") for site in status.sites if not site.connected]
     if status.run is not None and status.run["status"] == "failed":
         found.append((WARNING, f"the run in {status.run['directory']} has failed: {status.run['reason']}"))
-    return max((level for level, _ in found), default=OK), [text for _, text in found]
+    return max((level for level, _ in found), default=OK), [f"{WORDS[level]}: {text}" for level, text in found]
 
 
 def prometheus(status: Status, level: int) -> str:
@@ -188,7 +188,7 @@ def _run(run_dir: Path | None) -> tuple[Mapping[str, Any] | None, Mapping[int, M
     return run, sites
 
 
-def show(console: Console, status: Status, level: int, said: Sequence[str]) -> None:
+def show(console: Console, status: Status, said: Sequence[str]) -> None:
     ends = (
         "-" if status.certificate_ends is None else f"{datetime.fromtimestamp(status.certificate_ends, UTC):%Y-%m-%d}"
     )
@@ -206,7 +206,7 @@ def show(console: Console, status: Status, level: int, said: Sequence[str]) -> N
         table.add_row(escape(site.name), *("-" if cell is None else escape(str(cell)) for cell in cells))
     console.print(table)
     for text in said:
-        console.print(f"{WORDS[level]}: {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def parser() -> ArgumentParser:
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.json:
         terminal.say(json.dumps({"status": WORDS[level], "said": said, **asdict(status)}))
     else:
-        show(Console(), status, level, said)
+        show(Console(), status, said)
     return level
 
 

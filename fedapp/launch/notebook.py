@@ -142,10 +142,10 @@ def _end(process: "subprocess.Popen[str]") -> None:
 def _shown() -> Callable[[str], None]:
     """Where progress goes: one place of the notebook's output, or the standard output."""
     if "IPython" in sys.modules:
-        from IPython import get_ipython  # type: ignore[attr-defined]
+        from IPython import get_ipython
         from IPython.display import display
 
-        shell = get_ipython()  # type: ignore[no-untyped-call]
+        shell = get_ipython()
         if shell is not None and hasattr(shell, "kernel"):
             place = display({"text/plain": "starting"}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
             return lambda line: place.update({"text/plain": line}, raw=True)

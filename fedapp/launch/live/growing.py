@@ -143,7 +143,8 @@ class GrowingRun:
         if began is None or not self._times or self._rounds_wanted is None:
             return None
         middle = sorted(self._times)[len(self._times) // 2]
-        return max(began + middle * max(0, self._rounds_wanted - last["round"]), time.time())
+        left = max(0, self._rounds_wanted - int(last["round"]))
+        return max(began + middle * left, time.time())
 
     def _series(self) -> dict[str, list[list[float]]]:
         """By name, points (round, value), of many rounds every n-th and the last."""
