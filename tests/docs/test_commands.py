@@ -23,8 +23,8 @@ from fedapp.common.errors import ConfigError
 from fedapp.compare.compared_arms import arms_of, base_overrides, check_base, variants
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
-from fedapp.launch.objective import is_sweep, sweeper_direction
 from fedapp.launch.local_superlink import LocalSuperLink
+from fedapp.launch.objective import is_sweep, sweeper_direction
 from fedapp.server.build import output_directory
 from fedapp.server.check_config import check_config
 from fedapp.vertical.vertical_options import vertical_options
