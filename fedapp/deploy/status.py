@@ -80,7 +80,8 @@ def status_of(operator: Operator, run_dir: Path | None = None) -> Status:
 
 
 def judge(status: Status, days: float, now: float) -> tuple[int, list[str]]:
-    """The exit status, and what it is for, each with its own level. `days`: a certificate that ends sooner is a warning."""
+    """The exit status, and what it is for, each with its own level. `days`: a certificate that ends sooner is a
+    warning."""
     found: list[tuple[int, str]] = []
     if not status.answers:
         found.append((CRITICAL, f"the SuperLink at {status.superlink} does not answer: {status.fault}"))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fedapp.common.errors import ConfigError
 from fedapp.tracking.tracked_run import flat
-from fedapp.tracking.tracker import About, Store, Tracker
+from fedapp.tracking.tracker import AboutRun, Store, Tracker
 
 __all__ = ["MlflowTracker"]
 
@@ -48,7 +48,7 @@ class MlflowTracker(Tracker):
         if not self.experiment.strip():
             raise ConfigError("tracker.experiment: is empty; give the experiment a name")
 
-    def open(self, about: About, identity: str | None) -> Store:
+    def open(self, about: AboutRun, identity: str | None) -> Store:
         return MlflowStore(self._place(), self.experiment, about, identity)
 
     def _place(self) -> str:
@@ -59,7 +59,7 @@ class MlflowTracker(Tracker):
 class MlflowStore:
     """By MLflow's client: no run of it becomes the process's own."""
 
-    def __init__(self, uri: str, experiment: str, about: About, identity: str | None) -> None:
+    def __init__(self, uri: str, experiment: str, about: AboutRun, identity: str | None) -> None:
         with _settings():
             from mlflow import MlflowClient
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedapp.tracking.tracker import About, Listener, Store, Tracker
+from fedapp.tracking.tracker import AboutRun, Listener, Store, Tracker
 
 __all__ = ["NoTracker"]
 
@@ -13,8 +13,8 @@ class NoTracker(Tracker):
     def check(self) -> None:
         """Needs nothing."""
 
-    def open(self, about: About, identity: str | None) -> Store:
+    def open(self, about: AboutRun, identity: str | None) -> Store:
         raise NotImplementedError("nobody is told")
 
-    def listeners(self, about: About) -> Sequence[Listener]:
+    def listeners(self, about: AboutRun) -> Sequence[Listener]:
         return ()

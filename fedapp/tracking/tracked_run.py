@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.common.files import write_atomically
-from fedapp.tracking.tracker import About, Store, Tracker
+from fedapp.tracking.tracker import AboutRun, Store, Tracker
 
 __all__ = ["IDENTITY", "TrackedRun"]
 
@@ -23,7 +23,7 @@ class TrackedRun:
     again are not told twice. The figures of the first time stand.
     """
 
-    def __init__(self, tracker: Tracker, about: About) -> None:
+    def __init__(self, tracker: Tracker, about: AboutRun) -> None:
         self._tracker, self._about = tracker, about
         self._kind = type(tracker).__name__
         self._file = about.directory / IDENTITY

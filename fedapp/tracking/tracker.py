@@ -12,11 +12,11 @@ from pydantic import Field
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, instantiate
 
-__all__ = ["About", "Listener", "Store", "Tracker", "about_run", "tracker_of"]
+__all__ = ["AboutRun", "Listener", "Store", "Tracker", "about_run", "tracker_of"]
 
 
 @dataclass(frozen=True)
-class About:
+class AboutRun:
     """Of a run, what a tracker is told at its start. `config`: resolved. `private`: it has differential privacy, so
     that of single clients nothing but what they have spent may go elsewhere."""
 
@@ -78,19 +78,19 @@ class Tracker(ABC):
             )
 
     @abstractmethod
-    def open(self, about: About, identity: str | None) -> Store:
+    def open(self, about: AboutRun, identity: str | None) -> Store:
         """A new run, or with `identity` that one."""
 
-    def listeners(self, about: About) -> Sequence[Listener]:
+    def listeners(self, about: AboutRun) -> Sequence[Listener]:
         """Who is to be told of this run."""
         from fedapp.tracking.tracked_run import TrackedRun
 
         return (TrackedRun(self, about),)
 
 
-def about_run(config: Config, directory: Path, num_clients: int, *, private: bool) -> About:
+def about_run(config: Config, directory: Path, num_clients: int, *, private: bool) -> AboutRun:
     run = config.run
-    return About(directory, run.name or directory.name, tuple(run.tags), asdict(config), num_clients, private)
+    return AboutRun(directory, run.name or directory.name, tuple(run.tags), asdict(config), num_clients, private)
 
 
 def tracker_of(config: Config) -> Tracker:

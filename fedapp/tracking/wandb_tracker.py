@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fedapp.common.errors import ConfigError
-from fedapp.tracking.tracker import About, Store, Tracker
+from fedapp.tracking.tracker import AboutRun, Store, Tracker
 
 __all__ = ["WandbTracker"]
 
@@ -30,14 +30,14 @@ class WandbTracker(Tracker):
         if not self.project.strip():
             raise ConfigError("tracker.project: is empty; give the project a name")
 
-    def open(self, about: About, identity: str | None) -> Store:
+    def open(self, about: AboutRun, identity: str | None) -> Store:
         return WandbStore(self, about, identity or secrets.token_hex(4))
 
 
 class WandbStore:
     """Neither the terminal's output, nor code, nor the machine's load is sent: the record alone."""
 
-    def __init__(self, tracker: WandbTracker, about: About, identity: str) -> None:
+    def __init__(self, tracker: WandbTracker, about: AboutRun, identity: str) -> None:
         import wandb
 
         self.identity = identity

@@ -13,7 +13,7 @@ from in_process import run_in_process
 from fedapp.common.errors import ConfigError
 from fedapp.config import compose
 from fedapp.tracking.tracked_run import IDENTITY, TrackedRun, figures
-from fedapp.tracking.tracker import About, tracker_of
+from fedapp.tracking.tracker import AboutRun, tracker_of
 
 RUN = "data=breast_cancer model=logistic_regression federation.num_clients=3 federation.num_rounds=2"
 DP = f"{RUN} privacy=dp_sgd data.scaling=published"
@@ -188,7 +188,7 @@ def test_with_many_clients_none_has_figures_of_its_own(tmp_path: Path) -> None:
             told.append(dict(values))
 
     for clients in (2, 3):
-        run = TrackedRun(tracker, About(tmp_path, "name", (), {}, clients, private=False))
+        run = TrackedRun(tracker, AboutRun(tmp_path, "name", (), {}, clients, private=False))
         run._store = Store()  # type: ignore[assignment]
         run.add_clients([{"round": 5, "client": 0, "val_loss": 0.5, "rejected": None}])
     assert told == [{"site/0/val_loss": 0.5}]
