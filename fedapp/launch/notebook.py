@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fedapp.common.errors import FedappError, FederationError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
     from torch import nn
 
 __all__ = ["RunResult", "run"]

@@ -66,6 +66,8 @@ EXTRA = {
     **dict.fromkeys(("vertical/fusion/sum", "vertical/fusion/concat"), "task=vertical"),
     **{f"vertical/label_privacy/{name}": "task=vertical" for name in ("none", "noise", "label_dp")},
     "experiment/flights_vertical": "data.sample=60",
+    "tracker/mlflow": "tracker.uri={mlruns} tracker.artifacts=false",
+    "tracker/wandb": "tracker.artifacts=false",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
 CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name
@@ -108,6 +110,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "csv": str(root / "table.csv"),
         "images": str(root / "images"),
         "hub": str(root / "hub"),
+        "mlruns": (root / "mlruns").as_uri(),
     }
 
 

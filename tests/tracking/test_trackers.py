@@ -107,6 +107,15 @@ def test_under_differential_privacy_clients_show_what_they_spent_alone(tmp_path:
     }
 
 
+def test_a_run_goes_on_under_another_tracker(tmp_path: Path, store: Path) -> None:
+    """Trackers, names and objectives change nothing of what is computed."""
+    directory = tmp_path / "run"
+    run_in_process(directory, RUN)
+    more = f"tracker=mlflow tracker.uri={store.as_uri()} tracker.artifacts=false run.name=x run.objective=test_loss"
+    run_in_process(directory, f"{RUN} federation.num_rounds=3 run.resume=auto run.output_dir={directory} {more}")
+    assert sorted(only_rounds(mlflow_points(store))["seconds"]) == [3]
+
+
 def test_wandb_offline_holds_what_the_run_directory_holds(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", f"{RUN} tracker=wandb tracker.artifacts=false run.tags=[ward]")
     assert only_rounds(wandb_points(directory)) == expected(directory)
