@@ -20,6 +20,7 @@ select { font: inherit; max-width: 100%; }
 h1, td, th, li, code, #reason { overflow-wrap: anywhere; }
 #rejections td, #sites th { white-space: normal; text-align: left; min-width: 7rem; }
 #warnings ul { padding-left: 1.2rem; }
+.words thead th, main thead th:first-child { text-align: left; }
 .skip { position: absolute; left: -999px; } .skip:focus { position: static; }
 @media (max-width: 560px) { th, td { padding: 5px 6px; }
   .cards div { flex-basis: 100px; } .cards dd { font-size: 1.1rem; } }
