@@ -74,7 +74,9 @@ def _run(
     worker on a device, whose data and keys may change meanwhile (`versions`)."""
     config = compose(split_overrides(overrides))
     protocol, privacy = protocol_of(config), privacy_of(config)
-    limits.check(individual_updates=protocol.individual_updates, spends=privacy.spends)
+    limits.check(
+        individual_updates=protocol.individual_updates, spends=privacy.spends, helper_sites=protocol.helper_sites
+    )
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
     return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)

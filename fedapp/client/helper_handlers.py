@@ -47,8 +47,8 @@ def _half(overrides: str, limits: OwnLimits, versions: tuple[str, ...]) -> Clien
     of_simulation = simulated_run_directory(config) if not limits.of_helper else None
     parent = limits.keep if limits.of_helper else of_simulation
     folder = parent / "helper" if parent is not None else None
-    config = only_own_paths(config, limits) if limits.of_helper else config
-    return protocol_of(config).helper(config, build_parts(config), limits, folder)
+    parts = build_parts(only_own_paths(config, limits) if limits.of_helper else config)
+    return protocol_of(config).helper(config, parts, limits, folder)  # whose digest is the clients', with all paths
 
 
 def open_helper(context: Context) -> ClientHalf:

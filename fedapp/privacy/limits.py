@@ -48,14 +48,21 @@ class OwnLimits:
     def asks_for_secure_aggregation(self) -> bool:
         return self.min_cohort is not None or self.peers is not None or self.helper is not None
 
-    def check(self, *, individual_updates: bool, spends: bool) -> None:
+    def check(self, *, individual_updates: bool, spends: bool, helper_sites: int = 0) -> None:
         """Raise ConfigError for a run that does not give what the operator asks for, whatever its options are called:
-        `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send."""
+        `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send;
+        `helper_sites`, how many helpers its sums go through."""
         if self.asks_for_secure_aggregation and individual_updates:
             raise ConfigError(
                 "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort,"
                 " peers or helper), and this run's protocol shows the server single updates; use"
                 " secure_aggregation=secaggplus, or one through a helper"
+            )
+        if self.helper is not None and not helper_sites:
+            # In another protocol the server could invent the rest of a cohort, or sum one model in both, over others.
+            raise ConfigError(
+                "secure_aggregation: this SuperNode's operator has pinned a helper (node-config helper), and this run's"
+                " sums go through none; use secure_aggregation=helper, bfv or paillier"
             )
         if self.keys and not spends:
             raise ConfigError(

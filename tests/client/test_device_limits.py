@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessGrid, make_context
+from own_keys import node_configs, write_keys
 from table_form import FORM
 
+from fedapp.aggregation.helper.client import HelperClient
+from fedapp.aggregation.helper.helper_site import HelperSite
 from fedapp.client.build import build_site
 from fedapp.client.handlers import handle, open_run
+from fedapp.client.helper_handlers import open_helper
 from fedapp.client.run_folders import RUNS_KEPT, RunFolders
 from fedapp.client.storage import storage_folder
 from fedapp.common.cores import allowed_cores
@@ -232,3 +236,44 @@ def test_a_server_gets_no_more_threads_than_a_device_has_cores(device: dict[str,
         assert torch.get_num_threads() <= allowed_cores()
     finally:
         torch.set_num_threads(before)
+
+
+# --- a helper that is pinned ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pinned(device: dict[str, Any], tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A device that pins a helper, and that helper."""
+    write_keys(tmp_path / "keys", 3)
+    client, _, helper = node_configs(tmp_path / "keys", 3)
+    own = {"helper": str(tmp_path / "keys" / "keys" / "2.pub"), "signing-key": client["signing-key"]}
+    kept = {"role": "helper", "keep-path": str(tmp_path / "kept")}
+    return device | own, {"partition-id": 2, **helper, **kept}
+
+
+@pytest.mark.parametrize("more", [{}, {"min-cohort": 3}, {"peers": "keys"}], ids=["helper", "min-cohort", "peers too"])
+@pytest.mark.parametrize("protocol", ["secaggplus", "none"])
+def test_who_pins_a_helper_is_in_no_sum_without_one(
+    pinned: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, more: dict[str, Any], protocol: str
+) -> None:
+    """Else a server would begin a run in which it can invent the others, or take one client out of a helper's sum."""
+    own = pinned[0] | more
+    if "peers" in more:
+        own["peers"] = str(tmp_path / "keys" / "keys")
+    line = f"{TASK} model=logistic_regression secure_aggregation="
+    open_run(make_context(7, own, f"{line}helper"))
+    with pytest.raises(ConfigError, match=r"secure_aggregation: this SuperNode's operator (has pinned|asks for)"):
+        open_run(make_context(7, own, f"{line}{protocol}"))
+
+
+@pytest.mark.parametrize("path", ["", "data.test_path=/server/test.csv", "data.path=/server/all.csv"])
+def test_helper_and_clients_have_the_same_digest_of_a_config(
+    pinned: tuple[dict[str, Any], dict[str, Any]], path: str
+) -> None:
+    """Also of one that names files of the server's, which neither of them opens."""
+    line = f"{TASK} {path} model=logistic_regression secure_aggregation=helper"
+    client, helper = pinned
+    run, site = open_run(make_context(7, client, line)), open_helper(make_context(8, helper, line))
+    assert isinstance(run.half, HelperClient)
+    assert isinstance(site, HelperSite)
+    assert run.half.config_sha256 == site.config_sha256
