@@ -256,10 +256,14 @@ def test_other_parameters_and_transparent_ciphertexts_are_refused() -> None:
             adder.add(joined([b"x", b"y"]))
     finally:
         adder.close()
-    with pytest.raises(ProtocolError, match=r"forged: the helper's key: a context of degree 8192"):
-        own.carrier.check_public(public)
+    with pytest.raises(ProtocolError, match=r"forged: the helper's key: a context of degree 4096"):
+        other.check_public(own.keys.public)
     with pytest.raises(ProtocolError, match="no context of BFV"):
         own.carrier.adder(b"no context", own.length)
+    large = own.keys.public + bytes(1 << 20)
+    for read in (own.carrier.check_public, lambda public: own.carrier.adder(public, own.length)):
+        with pytest.raises(ProtocolError, match=r"a context of \d+ bytes, \d+ at most"):
+            read(large)
     assert tenseal is not None
 
 
