@@ -15,7 +15,7 @@ from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import steps_of
 
-__all__ = ["build_site", "only_own_paths"]
+__all__ = ["build_own_parts", "build_site", "only_own_paths"]
 
 
 def build_site(
@@ -29,13 +29,11 @@ def build_site(
     if data_path is not None:
         config = only_own_paths(config, limits)
     try:
-        _check_size(model_bytes(config) if limits.max_model_mb is not None else None, limits)
-        parts = build_parts(config)
+        parts = build_own_parts(config, limits)
     except ConfigError as error:
         if limits.weights is None or error.abroad is not None:
             raise
         raise DeviceError(str(error)) from error  # it may name a file of weights
-    _check_size(bytes_of(parts.whole), limits)
     protection = privacy_of(config).protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
     parts.whole.to(resolve_device(config.run.device))
@@ -61,6 +59,14 @@ def _own_models(config: Config, parts: Parts, limits: OwnLimits) -> OwnModels | 
     if (rule := parts.personal.own) is None:
         return None
     return OwnModels(rule, build_training(config, parts, limits.max_seconds, limits.max_steps))
+
+
+def build_own_parts(config: Config, limits: OwnLimits) -> Parts:
+    """Raises ConfigError for a model that is larger than the operator allows, before and after it is there."""
+    _check_size(model_bytes(config) if limits.max_model_mb is not None else None, limits)
+    parts = build_parts(config)
+    _check_size(bytes_of(parts.whole), limits)
+    return parts
 
 
 def _check_size(size: int | None, limits: OwnLimits) -> None:

@@ -27,7 +27,8 @@ class OwnLimits:
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
     folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
     large a model it loads. `keep`: the folder in which it stores what lasts. `helper`: the public key, or a folder of
-    them, of the helper sites that it accepts. `of_helper`: this is no client, but a helper site."""
+    them, of the helper sites that it accepts. `of_helper`: this is no client, but a helper site. `max_disk_mb`: what
+    runs and features may fill of `keep`."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -43,6 +44,7 @@ class OwnLimits:
     keep: Path | None = None
     helper: Path | None = None
     of_helper: bool = False
+    max_disk_mb: int | None = None
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
@@ -90,6 +92,7 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         of_helper=is_helper(node_config),
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
+        max_disk_mb=whole_limit(node_config, "max-disk-mb", 1),
     )
     if anywhere.min_cohort is not None and anywhere.peers is None and anywhere.helper is None:
         raise NodeConfigError(

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import RecordDict
 from in_process import InProcessGrid, make_context
 from own_keys import node_configs, write_keys
 from table_form import FORM
 
 from fedapp.aggregation.helper.client import HelperClient
 from fedapp.aggregation.helper.helper_site import HelperSite
+from fedapp.aggregation.helper.run_store import KeptModel, RunStore
 from fedapp.client.build import build_site
 from fedapp.client.handlers import handle, open_run
 from fedapp.client.helper_handlers import open_helper
@@ -264,6 +266,31 @@ def test_who_pins_a_helper_is_in_no_sum_without_one(
     open_run(make_context(7, own, f"{line}helper"))
     with pytest.raises(ConfigError, match=r"secure_aggregation: this SuperNode's operator (has pinned|asks for)"):
         open_run(make_context(7, own, f"{line}{protocol}"))
+
+
+@pytest.mark.parametrize("limit", ["max-model-mb", "max-disk-mb"])
+def test_a_helper_takes_no_larger_model_than_its_operator_allows(
+    pinned: tuple[dict[str, Any], dict[str, Any]], limit: str
+) -> None:
+    through = "secure_aggregation=helper secure_aggregation.sum_to=clients federation.deliver=true"
+    helper, line = pinned[1] | {limit: 1}, f"{TASK} {through} model=mlp model.hidden="
+    open_helper(make_context(8, helper, f"{line}[64]"))
+    with pytest.raises(ConfigError, match=rf"operator allows.*{limit}"):
+        open_helper(make_context(8, helper, f"{line}[999999,99999]" if limit == "max-model-mb" else f"{line}[500,300]"))
+
+
+def test_a_helper_keeps_the_runs_that_were_summed_last(tmp_path: Path) -> None:
+    kept = KeptModel(bytes(32), 1, "m" * 64, {"sealed-model": torch.zeros(1000, dtype=torch.uint8)})
+    runs = [f"{number:016x}" for number in range(12)]
+
+    def left(store: RunStore) -> list[str]:
+        for number, run in enumerate(runs):
+            store.save(run, kept, RecordDict())
+            os.utime(store._file(run), (number, number))
+        return [run for run in runs if store.load(run, RecordDict()) is not None]
+
+    assert left(RunStore(tmp_path / "all")) == runs[-8:]
+    assert left(RunStore(tmp_path / "few", 6000)) == runs[-3:]
 
 
 @pytest.mark.parametrize("path", ["", "data.test_path=/server/test.csv", "data.path=/server/all.csv"])

@@ -32,6 +32,7 @@ __all__ = ["ThroughHelper"]
 
 log = logging.getLogger("flwr")
 
+ABOUT_BYTES = 1 << 18  # that a sealed model has beyond the model, with some 500 clients
 WIDEST = 10  # times the model's bytes, in any form in which a sum travels
 
 
@@ -160,8 +161,19 @@ class ThroughHelper(SecretSum):
         identity = read_identity(limits.signing_key) if peers is not None and limits.signing_key is not None else None
         sha256 = self.maths(config)
         noted = NotedFile(limits.keep, FILE) if peers is not None and limits.keep is not None else None
+        most = limits.max_disk_mb << 20 if limits.max_disk_mb is not None else None
+        if most is not None and not self.model_at_server and 2 * bytes_of(parts.model) + ABOUT_BYTES > most:
+            raise ConfigError(
+                f"{self.setting}, sum_to=clients: this helper would store more than its operator allows (node-config"
+                " max-disk-mb)"
+            )
         keeper = ModelKeeper(
-            self._reading(config, parts), steps_of(config), RunStore(folder), sha256, identity=identity, peers=peers
+            self._reading(config, parts),
+            steps_of(config),
+            RunStore(folder, most),
+            sha256,
+            identity=identity,
+            peers=peers,
         )
         return HelperSite(
             self.carrier(),
