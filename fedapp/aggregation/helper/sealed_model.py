@@ -20,7 +20,7 @@ from torch import Tensor
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import Identity, Peers, is_signed, seal_for, signer
 from fedapp.common.sealed_boxes import Part, decrypt, derived, encrypt
-from fedapp.common.state_digest import State, state_sha256
+from fedapp.common.state_digest import State, state_sha256, trained_sha256
 from fedapp.common.tensor_file import tensor_file
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.records import count, text, whole
@@ -31,19 +31,21 @@ SEALED, ABOUT = "sealed-model", "sealed-about"
 PURPOSE, RUN_KEY = "sealed model", "helper run key"
 SEEN = "sealed-seen"  # of a SuperNode's state: the run, and the newest version that it has seen
 SALT_BYTES = 16
+SAID = ("run", "config", "version", "model", "trained", "previous", "length", "salt")
 
 
 @dataclass(frozen=True)
 class About:
-    """`version` counts the models of a run from 1. `server_round`: in which it was made. `model`, `previous`: SHA-256
-    of it, and of the one that it was made from. `length`: how many values are trained. `keys`: by client, in
-    hexadecimal, the run's key for its device; under -1 the key itself, in a simulation."""
+    """`version` counts the models of a run from 1. `server_round`: in which it was made. `model`: SHA-256 of it;
+    `trained`, `previous`: of what is trained of it, and of the one that it was made from. `length`: how many values
+    that is. `keys`: by client, in hexadecimal, the run's key for its device; under -1 the key itself, in a simulation."""
 
     run: str
     config: str
     version: int
     server_round: int
     model: str
+    trained: str
     previous: str
     length: int
     salt: str
@@ -52,8 +54,8 @@ class About:
 
     def told(self) -> tuple[Part, ...]:
         """What the model's key is derived for."""
-        parts = (self.run, self.config, self.version, self.server_round, self.model, self.previous, self.length)
-        return *parts, self.salt
+        parts = (self.run, self.config, self.version, self.server_round, self.model, self.trained)
+        return *parts, self.previous, self.length, self.salt
 
     def signed(self, content: bytes) -> tuple[Part, ...]:
         keys = json.dumps(sorted(self.keys.items()))
@@ -70,7 +72,13 @@ def about_of(model: State) -> About:
         found = json.loads(_bytes(model[ABOUT]))
         return About(
             *(text(found["run"]), text(found["config"]), count(found["version"]), whole(found["round"])),
-            *(text(found["model"]), text(found["previous"]), count(found["length"]), text(found["salt"])),
+            *(
+                text(found["model"]),
+                text(found["trained"]),
+                text(found["previous"]),
+                count(found["length"]),
+                text(found["salt"]),
+            ),
             {int(client): str(key) for client, key in found["keys"].items()},
             str(found["signature"]),
         )
@@ -100,13 +108,14 @@ def sealed_model(
         }
     )
     about = About(
-        run, config, version, server_round, state_sha256(model), previous, length, os.urandom(SALT_BYTES).hex(), keys
+        *(run, config, version, server_round, state_sha256(model), trained_sha256(model), previous),
+        *(length, os.urandom(SALT_BYTES).hex(), keys),
     )
     names = json.dumps(list(model)).encode()  # a file of tensors has an order of its own
     content = encrypt(derived(key, "fedapp sealed model 1", *about.told()), names + b"\n" + tensor_file(model))
     signature = identity.sign(PURPOSE, *about.signed(content)).hex() if identity is not None else ""
     said = {
-        **{name: getattr(about, name) for name in ("run", "config", "version", "model", "previous", "length", "salt")},
+        **{name: getattr(about, name) for name in SAID},
         "round": server_round,
         "keys": {str(client): sealed for client, sealed in keys.items()},
         "signature": signature,
@@ -123,7 +132,7 @@ def open_sealed_model(sealed: State, key: bytes) -> dict[str, Tensor]:
     names, _, tensors = content.partition(b"\n")
     found = load(tensors)
     model = {name: found[name] for name in json.loads(names)}
-    if state_sha256(model) != about.model:
+    if state_sha256(model) != about.model or trained_sha256(model) != about.trained:
         raise ProtocolError("forged", "the sealed model is another one than it says")
     return model
 

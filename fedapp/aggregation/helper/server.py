@@ -23,7 +23,7 @@ from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
-from fedapp.common.state_digest import State
+from fedapp.common.state_digest import State, trained_sha256
 from fedapp.wire.model import GlobalModel
 
 __all__ = ["HelperServer"]
@@ -90,7 +90,7 @@ class HelperServer:
         size = about.length if about is not None else sum(value.numel() for value in model.template.values())
         length, count = size + self.reading.entries, len(cohort.hosts)
         bound = Bound(
-            *(run, replies.server_round, count, about.model if about is not None else model.sha256),
+            *(run, replies.server_round, count, about.trained if about is not None else trained_sha256(model.state)),
             *(self.config_sha256, work_digest(cohort.instruction, self.config_sha256), b""),
         )
         if (found := self._again(cohort, model, ask, replies, bound.model)) is not None:
