@@ -20,7 +20,7 @@ from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
-from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
+from fedapp.wire.instruction import Instruction, Params, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Aggregate:
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
     `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
     `next_model`: where the sum goes to the clients, what they begin with next; then nothing is left to divide or step.
+    `plan`: the steps' public values that these updates were made with, where they are of an earlier round's cohort.
     """
 
     total: State | None
@@ -91,6 +92,7 @@ class Aggregate:
     warnings: Mapping[str, str] = field(default_factory=dict)
     revealed: tuple[int, ...] = ()
     next_model: State | None = None
+    plan: Mapping[str, Params] | None = None
 
 
 class ServerHalf(Protocol):

@@ -109,8 +109,9 @@ class WeightedFedAvg(Strategy):
         if aggregate.total is None or not aggregate.weight > 0:
             return None, replace(aggregate, total=None, survivors=(), scalars=None)
         survivors, weight = aggregate.survivors, aggregate.weight
+        plan = instruction.plan if aggregate.plan is None else aggregate.plan
         try:
-            total = self.steps.on_total(aggregate.total, weight, survivors, instruction.plan, aggregate.rounding)
+            total = self.steps.on_total(aggregate.total, weight, survivors, plan, aggregate.rounding)
         except UpdateRejected as error:
             log(WARNING, "round %d changes nothing: %s", instruction.server_round, error)
             aggregate.replies.leave_out(f"nothing was aggregated: {error}")

@@ -4,6 +4,7 @@ A dropout costs its own update and nothing else. A client whose tag the helper r
 vector taken out of the sum again; a helper that does not answer costs the round, which then changes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
@@ -24,6 +25,7 @@ from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
 from fedapp.common.state_digest import State, trained_sha256
+from fedapp.wire.instruction import Params
 from fedapp.wire.model import GlobalModel
 
 __all__ = ["HelperServer"]
@@ -31,13 +33,15 @@ __all__ = ["HelperServer"]
 
 @dataclass(frozen=True)
 class Gotten:
-    """A sum under masks: of which `clients`, of which `weight`, and by helper its SuperNode and the tags for it."""
+    """A sum under masks: of which `clients`, of which `weight`, by helper its SuperNode and the tags for it, and
+    the `plan` of its round."""
 
     clients: tuple[int, ...]
     weight: float
     helpers: list[tuple[int, Bound, tuple[Tag, ...]]]
     carried: Bytes
     length: int
+    plan: Mapping[str, Params]
 
 
 @dataclass
@@ -117,7 +121,9 @@ class HelperServer:
             clients = gathered.clients
             if len(clients) < max(2, cohort.minimum):
                 raise ProtocolError("too few", f"{len(clients)} good replies{lost}")
-            found = Gotten(clients, gathered.weight, gathered.helpers(), gathered.total(), gathered.length)
+            found = Gotten(
+                clients, gathered.weight, gathered.helpers(), gathered.total(), gathered.length, cohort.instruction.plan
+            )
             try:
                 return self._sum(found, cohort, model, ask, replies)
             except RefusedError as error:
@@ -152,7 +158,7 @@ class HelperServer:
         )
         log(INFO, "round %d: %s", replies.server_round, why)
         replies.unused.update(dict.fromkeys(cohort.hosts, why))
-        return replace(found, warnings={**found.warnings, "sum of an earlier round": why})
+        return replace(found, plan=pending.plan, warnings={**found.warnings, "sum of an earlier round": why})
 
     def _sum(self, gotten: Gotten, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog) -> Aggregate:
         carried, length = gotten.carried, gotten.length

@@ -14,7 +14,7 @@ from fedapp.aggregation.helper.helper_site import HelperSite
 from fedapp.aggregation.helper.next_model import ModelKeeper
 from fedapp.aggregation.helper.released import FILE, Released
 from fedapp.aggregation.helper.run_store import RunStore
-from fedapp.aggregation.helper.sealed_model import ModelOpener, about_of, is_sealed
+from fedapp.aggregation.helper.sealed_model import SEEN_FILE, ModelOpener, about_of, is_sealed
 from fedapp.aggregation.helper.server import HelperServer
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
@@ -132,6 +132,7 @@ class ThroughHelper(SecretSum):
                 " must take part, and no others"
             )
         identity = read_identity(limits.signing_key) if pinned is not None and limits.signing_key is not None else None
+        seen = NotedFile(limits.keep, SEEN_FILE) if pinned is not None and limits.keep is not None else None
         return HelperClient(
             self.numbers,
             self.carrier(),
@@ -142,7 +143,7 @@ class ThroughHelper(SecretSum):
             identity=identity,
             pinned=pinned,
             min_cohort=max(2, limits.min_cohort or 0),
-            opener=None if self.model_at_server else ModelOpener(self.maths(config), identity, pinned),
+            opener=None if self.model_at_server else ModelOpener(self.maths(config), identity, pinned, seen),
         )
 
     def helper(self, config: Config, parts: Parts, limits: OwnLimits, folder: Path | None) -> HelperSite:

@@ -22,6 +22,7 @@ from fedapp.config import compose
 from fedapp.learning.build import build_parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.server.check_config import check_config
+from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.records import arrays_to_state
 
 HELPER = SMALL.replace("secaggplus", "helper")
@@ -129,6 +130,23 @@ def test_a_helper_that_vanishes_costs_the_round_and_is_waited_for(tmp_path: Path
     assert all("nothing was laid bare" in row["unused"] for row in rows(found, 2).values())
     assert all("the sum of round 2 was waiting" in row["unused"] for row in rows(found, 3).values())
     assert summary(found)["model_sha256"] == summary(through_helper)["model_sha256"]
+
+
+def test_a_sum_that_waited_is_read_by_the_plan_of_its_own_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    on_total = UpdateSteps.on_total
+
+    def noted(self: UpdateSteps, total: Any, weight: float, survivors: Any, plan: Any, rounding: float) -> Any:
+        seen.append(plan["step"]["round"])
+        return on_total(self, total, weight, survivors, plan, rounding)
+
+    monkeypatch.setattr(UpdateSteps, "plan", lambda _, server_round: {"step": {"round": server_round}})
+    monkeypatch.setattr(UpdateSteps, "on_total", noted)
+    three = HELPER.replace("num_rounds=2", "num_rounds=3") + SHORT
+    run_in_process(tmp_path / "run", three, 7, tamper=without(SITE, 2))
+    assert seen == [1, 2]  # in round 3
 
 
 def test_a_run_without_a_helper_says_what_it_needs(tmp_path: Path) -> None:

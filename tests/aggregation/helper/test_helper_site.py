@@ -13,9 +13,12 @@ from fedapp.aggregation.helper.client import HelperClient
 from fedapp.aggregation.helper.helper_messages import RefusedError, pack_offer, unpack_masked_sum
 from fedapp.aggregation.helper.masked_integers import MaskedIntegers
 from fedapp.aggregation.helper.run_keys import RunKeys, chosen, signed_keys_of_run
+from fedapp.aggregation.helper.sealed_model import SEEN_FILE, ModelOpener, sealed_model
 from fedapp.aggregation.helper.tags import Tag, fault_of, unsealed
+from fedapp.aggregation.whole_numbers.noted_file import NotedFile
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
+from fedapp.common.device_keys import Peers
 from fedapp.common.sealed_boxes import new_private
 from fedapp.common.state_digest import trained_sha256
 from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
@@ -269,3 +272,30 @@ def test_a_model_that_differs_in_counters_alone_is_the_same_model() -> None:
     played.ask(sums[0][0], **sums[0][1])
     with pytest.raises(RefusedError, match="repetition"):
         played.ask(sums[1][0], **sums[1][1])
+
+
+def test_a_device_remembers_which_models_it_has_seen(tmp_path: Path) -> None:
+    """Though its SuperNode be started anew, and whatever its state is then."""
+    folder, device = tmp_path / "keep", DEVICES[0]
+    first = {"weight": torch.ones(4)}
+
+    def sealed(version: int) -> dict[str, torch.Tensor]:
+        return sealed_model(
+            *(first, bytes(32)),
+            **{"run": RUN, "config": CONFIG, "version": version, "server_round": version, "previous": "p" * 64},
+            identity=HELPER_KEY,
+            peers=Peers({0: device.public}),
+        )
+
+    def opened(version: int) -> object:
+        opener = ModelOpener(CONFIG, device, [HELPER_KEY.public], NotedFile(folder, SEEN_FILE))
+        model = sealed(version) if version else first
+        return opener.opened(Instruction(9, (0,), (1.0,), run=RUN), model, RecordDict())
+
+    for version in (0, 1, 2, 2):
+        opened(version)
+    for older in (0, 1):
+        with pytest.raises(ProtocolError, match=f"replayed: version {older} of the model, after version 2"):
+            opened(older)
+    assert len((folder / SEEN_FILE).read_text().splitlines()) == 2
+    assert (folder / SEEN_FILE).stat().st_mode & 0o077 == 0
