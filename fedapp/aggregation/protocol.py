@@ -78,9 +78,8 @@ class Aggregate:
 
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
-    `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
-    `next_model`: where the sum goes to the clients, what they begin with next; then nothing is left to divide or step.
-    `plan`: the steps' public values that these updates were made with, where they are of an earlier round's cohort.
+    `warnings`: by kind. `revealed`: with whom alone an unchanged model may be trained again. `next_model`: of a sum for
+    the clients, what they begin with next. `plan`: the steps' public values, where the updates are of an earlier round.
     """
 
     total: State | None

@@ -70,13 +70,10 @@ class SiteRun:
 def _run(
     overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, versions: tuple[str, ...]
 ) -> SiteRun:
-    """The run of these settings, kept for the next message where the process lives on: in simulations, and in a warm
-    worker on a device, whose data and keys may change meanwhile (`versions`)."""
+    """The run of these settings, kept where the process lives on: a device's data and keys may change (`versions`)."""
     config = compose(split_overrides(overrides))
     protocol, privacy = protocol_of(config), privacy_of(config)
-    limits.check(
-        individual_updates=protocol.individual_updates, spends=privacy.spends, helper_sites=protocol.helper_sites
-    )
+    limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
     return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)

@@ -50,10 +50,10 @@ class OwnLimits:
     def asks_for_secure_aggregation(self) -> bool:
         return self.min_cohort is not None or self.peers is not None or self.helper is not None
 
-    def check(self, *, individual_updates: bool, spends: bool, helper_sites: int = 0) -> None:
+    def check(self, *, sums: tuple[bool, int], spends: bool) -> None:
         """Raise ConfigError for a run that does not give what the operator asks for, whatever its options are called:
-        `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send;
-        `helper_sites`, how many helpers its sums go through."""
+        `sums`, whether the server sees single updates, and by how many helpers; `spends`, whether clients pay."""
+        individual_updates, helper_sites = sums
         if self.asks_for_secure_aggregation and individual_updates:
             raise ConfigError(
                 "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort,"

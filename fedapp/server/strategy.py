@@ -108,8 +108,7 @@ class WeightedFedAvg(Strategy):
             return GlobalModel(aggregate.next_model), aggregate
         if aggregate.total is None or not aggregate.weight > 0:
             return None, replace(aggregate, total=None, survivors=(), scalars=None)
-        survivors, weight = aggregate.survivors, aggregate.weight
-        plan = instruction.plan if aggregate.plan is None else aggregate.plan
+        survivors, weight, plan = aggregate.survivors, aggregate.weight, aggregate.plan or instruction.plan
         try:
             total = self.steps.on_total(aggregate.total, weight, survivors, plan, aggregate.rounding)
         except UpdateRejected as error:

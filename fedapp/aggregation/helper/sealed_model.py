@@ -73,17 +73,21 @@ def about_of(model: State) -> About:
     """Raises ProtocolError for what is no sealed model."""
     try:
         found = json.loads(_bytes(model[ABOUT]))
+        run, config, model_sha256, trained, previous, salt = (
+            text(found[name]) for name in ("run", "config", "model", "trained", "previous", "salt")
+        )
         return About(
-            *(text(found["run"]), text(found["config"]), count(found["version"]), whole(found["round"])),
-            *(
-                text(found["model"]),
-                text(found["trained"]),
-                text(found["previous"]),
-                count(found["length"]),
-                text(found["salt"]),
-            ),
-            {int(client): str(key) for client, key in found["keys"].items()},
-            str(found["signature"]),
+            run=run,
+            config=config,
+            version=count(found["version"]),
+            server_round=whole(found["round"]),
+            model=model_sha256,
+            trained=trained,
+            previous=previous,
+            length=count(found["length"]),
+            salt=salt,
+            keys={int(client): str(key) for client, key in found["keys"].items()},
+            signature=str(found["signature"]),
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise ProtocolError("truncated", "a sealed model that is malformed") from None
@@ -111,8 +115,16 @@ def sealed_model(
         }
     )
     about = About(
-        *(run, config, version, server_round, state_sha256(model), trained_sha256(model), previous),
-        *(length, os.urandom(SALT_BYTES).hex(), keys),
+        run=run,
+        config=config,
+        version=version,
+        server_round=server_round,
+        model=state_sha256(model),
+        trained=trained_sha256(model),
+        previous=previous,
+        length=length,
+        salt=os.urandom(SALT_BYTES).hex(),
+        keys=keys,
     )
     names = json.dumps(list(model)).encode()  # a file of tensors has an order of its own
     content = encrypt(derived(key, "fedapp sealed model 1", *about.told()), names + b"\n" + tensor_file(model))
