@@ -4,6 +4,7 @@
     python scripts/run.py                                          the defaults of conf/config.yaml
     python scripts/run.py data=breast_cancer model=mlp federation.num_rounds=10
     python scripts/run.py -m optimizer.lr=0.05,0.1 run.seed=0,1     a sweep, one run directory each
+    python scripts/run.py -m hydra/sweeper=optuna 'optimizer.lr=interval(0.01,1)' run.objective=test_loss     tune it
     python scripts/run.py data=csv data.path=t.csv data.label=y --check     say what is in the data, and stop there
     python scripts/run.py --resume RUN_DIR                          go on with a run, by its own overrides
     python scripts/run.py --config my.yaml federation.num_rounds=9  settings from a file of your own, then others
@@ -17,6 +18,7 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +33,9 @@ from rich.console import Console
 
 from fedapp.common.errors import ConfigError, FedappError
 from fedapp.config import as_typed, by_group, compose, file_overrides
+from fedapp.launch.objective import is_sweep, objective_of, sweeper_direction
 from fedapp.launch.resume_arguments import resumed_arguments
-from fedapp.launch.show import Finished, show_sweep
+from fedapp.launch.show import Finished, say_error, show_sweep
 from fedapp.launch.show_findings import check_only
 from fedapp.launch.simulate import Launcher
 
@@ -43,11 +46,20 @@ NO_RUN = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--vers
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def job(_: DictConfig) -> None:
+def job(config: DictConfig) -> float | None:
+    """Returns the objective to whichever sweeper asks for one; None is a failed trial."""
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     run = partial(check_only, console) if only_check else launcher.run
     finished.append(run(list(settings.overrides.task), directory))
+    if finished[-1].error is not None or only_check:
+        return None
+    try:
+        return objective_of(config.run.objective, finished[-1].summary)
+    except ConfigError as error:
+        finished[-1] = replace(finished[-1], error=str(error))
+        say_error(console, str(error))
+        return None
 
 
 def check_outputs(arguments: Sequence[str]) -> None:
@@ -79,6 +91,9 @@ def main() -> int:
         only_check, given = own_options(sys.argv[1:])
         sweeps = not {"-m", "--multirun"}.isdisjoint(given)
         arguments = sys.argv[1:] = by_group(as_typed(resumed_arguments(given), sweeps=sweeps))
+        if sweeps:
+            fixed = [one for one in arguments if not one.startswith(("-", "hydra")) and not is_sweep(one)]
+            sys.argv[1:] = arguments = [*arguments, *sweeper_direction(arguments, fixed)]
         # Says what is wrong in fewer words than Hydra would; hydra.* settings are for this process only.
         if not any(argument.startswith("-") for argument in arguments):
             compose([argument for argument in arguments if not argument.startswith("hydra.")])

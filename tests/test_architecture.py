@@ -18,6 +18,7 @@ LAYERS = {
     "models": {"common", "data"},
     "learning": {"common", "config", "data", "flower", "models"},
     "inference": {"common", "config", "data", "learning", "models", "vertical"},
+    "tracking": {"common", "config", "report"},
     "updates": {"common", "config", "wire"},
     "privacy": {"common", "config", "data", "learning", "models", "updates", "wire"},
     "aggregation": {"common", "config", "flower", "learning", "privacy", "updates", "wire"},
@@ -39,27 +40,21 @@ LAYERS = {
         ),
     },
     "server": {
-        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "updates"),
-        *("vertical", "wire"),
+        *("aggregation", "common", "config", "data", "flower", "learning", "models", "privacy", "report", "tracking"),
+        *("updates", "vertical", "wire"),
     },
     "client_app": {"client", "common", "flower"},
     "server_app": {"common", "flower", "server"},
     "launch": {
-        "aggregation",
-        "client",
-        "client_app",
-        "common",
-        "config",
-        "data",
-        "flower",
-        "learning",
-        "report",
-        "server",
+        *("aggregation", "client", "client_app", "common", "config", "data", "flower", "inference", "learning"),
+        *("report", "server"),
     },
     "deploy": {
-        *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "server", "vertical"),
+        *("aggregation", "client", "common", "config", "data", "flower", "launch", "privacy", "report", "server"),
+        "vertical",
     },
     "audit": {"common", "config", "data", "learning", "models", "privacy", "updates", "vertical"},
+    "compare": {"client", "common", "config", "data", "launch", "learning", "models", "report", "server"},
 }
 # Packages that belong to some parts only.
 ONLY_IN = {
@@ -70,7 +65,8 @@ ONLY_IN = {
     "rbcl": {"vertical"},
     "Crypto": {"aggregation"},
     "httpx": {"deploy"},
-    "uvicorn": {"deploy"},
+    "uvicorn": {"deploy", "launch"},
+    "starlette": {"launch"},
     "flwr_datasets": {"data", "flower"},
     "matplotlib": {"report"},
     "phe": {"aggregation"},
@@ -78,6 +74,8 @@ ONLY_IN = {
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "rich": {"launch", "deploy"},
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
@@ -85,7 +83,7 @@ ONLY_IN = {
 # Costly to import, and needed by few messages: inside functions only, but for report/, which is imported in functions.
 LAZY = {
     *("pandas", "sklearn", "PIL", "datasets", "flwr_datasets", "torchvision", "matplotlib", "tensorboard", "pyarrow"),
-    *("onnx", "onnxruntime", "phe", "rbcl", "tenseal"),
+    *("onnx", "onnxruntime", "phe", "rbcl", "tenseal", "mlflow", "wandb", "optuna", "IPython"),
 }
 # What of Flower is its public interface; the rest is its inside, on which only flower/ may lean.
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
@@ -212,6 +210,7 @@ OTHER_MEANING = {
     ("fedapp/models/transfer.py", "none"),  # model.feature_norm
     ("fedapp/models/transfer.py", "head"),  # model.trainable
     ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
+    ("fedapp/privacy/plan.py", "norm"),  # model.norm
     # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
     ("fedapp/learning/build.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),
@@ -254,7 +253,17 @@ def test_conf_reads_what_the_code_has() -> None:
     groups = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
     expected = {
         *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
-        *("optimizer", "partition", "privacy", "secure_aggregation", "strategy", "task", "task/kind", "task/loss"),
+        *(
+            "optimizer",
+            "partition",
+            "privacy",
+            "secure_aggregation",
+            "strategy",
+            "task",
+            "task/kind",
+            "task/loss",
+            "tracker",
+        ),
         *("vertical", "vertical/fusion", "vertical/label_privacy"),
     }
     assert groups == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands import ROOT
 
-MOST_FILES, MOST_LINES = 22, 2620
+MOST_FILES, MOST_LINES = 22, 2740
 
 
 def listed() -> list[str]:

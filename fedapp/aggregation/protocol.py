@@ -20,7 +20,7 @@ from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
-from fedapp.wire.instruction import Instruction, pack_instruction, stage_of, with_stage
+from fedapp.wire.instruction import Instruction, Params, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Aggregate:
 
     `scalars`: means over the survivors that were aggregated along with the updates; None where each client reports its
     own. `rounding`: by which L2 distance rounding may have moved the total. `replies` says what became of each client.
-    `warnings`: by kind, what a person must know. `revealed`: with whom alone an unchanged model may be trained again.
-    `next_model`: where the sum goes to the clients, what they begin with next; then nothing is left to divide or step.
+    `warnings`: by kind. `revealed`: with whom alone an unchanged model may be trained again. `next_model`: of a sum for
+    the clients, what they begin with next. `plan`: the steps' public values, where the updates are of an earlier round.
     """
 
     total: State | None
@@ -91,6 +91,7 @@ class Aggregate:
     warnings: Mapping[str, str] = field(default_factory=dict)
     revealed: tuple[int, ...] = ()
     next_model: State | None = None
+    plan: Mapping[str, Params] | None = None
 
 
 class ServerHalf(Protocol):

@@ -3,18 +3,19 @@
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+from fedapp.client.own_models import OwnModels
 from fedapp.client.site import Site
 from fedapp.client.storage import Folder
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
-from fedapp.learning.build import build_parts, build_shards, bytes_of, model_bytes
+from fedapp.learning.build import Parts, build_parts, build_shards, build_training, bytes_of, model_bytes
 from fedapp.learning.training import resolve_device
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
 from fedapp.updates.steps import steps_of
 
-__all__ = ["build_site", "only_own_paths"]
+__all__ = ["build_own_parts", "build_site", "only_own_paths"]
 
 
 def build_site(
@@ -28,13 +29,11 @@ def build_site(
     if data_path is not None:
         config = only_own_paths(config, limits)
     try:
-        _check_size(model_bytes(config) if limits.max_model_mb is not None else None, limits)
-        parts = build_parts(config)
+        parts = build_own_parts(config, limits)
     except ConfigError as error:
         if limits.weights is None or error.abroad is not None:
             raise
         raise DeviceError(str(error)) from error  # it may name a file of weights
-    _check_size(bytes_of(parts.whole), limits)
     privacy = privacy_of(config)
     protection = privacy.protection(config, parts, limits, on_device=data_path is not None)
     backbone = parts.backbone
@@ -52,7 +51,23 @@ def build_site(
         on_device=data_path is not None,
         features=features,
         backbone=backbone,
+        own=_own_models(config, parts, limits),
     )
+
+
+def _own_models(config: Config, parts: Parts, limits: OwnLimits) -> OwnModels | None:
+    """Trained plainly also where updates are private: they never leave the client."""
+    if (rule := parts.personal.own) is None:
+        return None
+    return OwnModels(rule, build_training(config, parts, limits.max_seconds, limits.max_steps))
+
+
+def build_own_parts(config: Config, limits: OwnLimits) -> Parts:
+    """Raises ConfigError for a model that is larger than the operator allows, before and after it is there."""
+    _check_size(model_bytes(config) if limits.max_model_mb is not None else None, limits)
+    parts = build_parts(config)
+    _check_size(bytes_of(parts.whole), limits)
+    return parts
 
 
 def _check_size(size: int | None, limits: OwnLimits) -> None:

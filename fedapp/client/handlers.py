@@ -70,11 +70,10 @@ class SiteRun:
 def _run(
     overrides: str, data_path: Path | None, limits: OwnLimits, folder: Folder | None, versions: tuple[str, ...]
 ) -> SiteRun:
-    """The run of these settings, kept for the next message where the process lives on: in simulations, and in a warm
-    worker on a device, whose data and keys may change meanwhile (`versions`)."""
+    """The run of these settings, kept where the process lives on: a device's data and keys may change (`versions`)."""
     config = compose(split_overrides(overrides))
     protocol, privacy = protocol_of(config), privacy_of(config)
-    limits.check(individual_updates=protocol.individual_updates, spends=privacy.spends)
+    limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
     return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)
@@ -133,12 +132,14 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     run = open_run(context)
     model = run.half.opened(instruction, model, context.state)
     storage = open_storage(context, run.config, run.site, instruction.run)
+    if run.site.will_train(instruction, storage):  # a training like any other: the operator's limits hold
+        begin_training(replace(instruction, server_round=instruction.server_round + 1), context)
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics
         reply = Reply(tuple(ClientReport(report.client, report.rejected) for report in reply.reports))
     if instruction.deliver and instruction.run and (folder := storage_folder(context.node_config)) is not None:
         for client in instruction.clients:  # a device is one
-            run.site.load(client, model, storage, instruction.server_round)
+            run.site.load_result(client, model, storage, instruction.server_round)
             store_result(folder, run.config, instruction.run, run.site.whole.state_dict())
         reply = replace(reply, reports=tuple(replace(report, delivered=True) for report in reply.reports))
     return pack_reply(reply)

@@ -1,4 +1,5 @@
-"""Personal heads (FedPer, Arivazhagan et al. 2019): the part of the model that stays with its client between rounds."""
+"""What stays with its client between rounds: a personal head (FedPer, Arivazhagan et al. 2019), or another part of the
+model, or a whole one of its own."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ class Head(Protocol):
     def after(self, server_round: int) -> dict[str, Tensor] | None:
         """The newest one of this round or an earlier one; None where there is none."""
 
+    def of(self, server_round: int) -> dict[str, Tensor] | None:
+        """That of this very round, where that is known."""
+
     def keep(self, server_round: int, state: Mapping[str, Tensor]) -> None: ...
 
 
@@ -48,6 +52,9 @@ class FolderHead:
             return dict(load(path.read_bytes()))
         except Exception as error:  # safetensors' reader has kinds of its own
             raise DataError(f"{path}: is damaged ({error}); remove it to go on from the head before it") from None
+
+    def of(self, server_round: int) -> dict[str, Tensor] | None:
+        return self.after(server_round) if server_round in self._files() else None
 
     def keep(self, server_round: int, state: Mapping[str, Tensor]) -> None:
         self._before_keeping()
@@ -73,6 +80,9 @@ class StateHead:
     def after(self, server_round: int) -> dict[str, Tensor] | None:
         arrays = self._state.array_records.get(self._key)
         return arrays_to_state(arrays) if arrays is not None else None
+
+    def of(self, server_round: int) -> dict[str, Tensor] | None:
+        return None
 
     def keep(self, server_round: int, state: Mapping[str, Tensor]) -> None:
         self._state[self._key] = state_to_arrays(state)

@@ -7,14 +7,13 @@ from functools import lru_cache
 from flwr.app import Context, RecordDict
 
 from fedapp.aggregation.protocol import ClientHalf, dispatch, protocol_of
-from fedapp.client.build import only_own_paths
+from fedapp.client.build import build_own_parts, only_own_paths
 from fedapp.client.storage import simulated_run_directory
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import compose, split_overrides
 from fedapp.data.shards import data_version, plays_helper
-from fedapp.learning.build import build_parts
 from fedapp.privacy.limits import HELPER, OwnLimits, is_helper, own_limits
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.preflight import PreflightReport, pack_preflight
@@ -47,8 +46,8 @@ def _half(overrides: str, limits: OwnLimits, versions: tuple[str, ...]) -> Clien
     of_simulation = simulated_run_directory(config) if not limits.of_helper else None
     parent = limits.keep if limits.of_helper else of_simulation
     folder = parent / "helper" if parent is not None else None
-    config = only_own_paths(config, limits) if limits.of_helper else config
-    return protocol_of(config).helper(config, build_parts(config), limits, folder)
+    parts = build_own_parts(only_own_paths(config, limits) if limits.of_helper else config, limits)
+    return protocol_of(config).helper(config, parts, limits, folder)  # whose digest is the clients', with all paths
 
 
 def open_helper(context: Context) -> ClientHalf:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedapp.aggregation.exact_sum import examine
 from fedapp.client.client_storage import ClientStorage
+from fedapp.client.own_models import OwnModels
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import FedappError, told
 from fedapp.common.state_digest import State
@@ -47,11 +48,13 @@ class Site:
         on_device: bool = False,
         features: Callable[[int, ClientData], ClientData] | None = None,
         backbone: str = "",
+        own: OwnModels | None = None,
     ) -> None:
         self.parts, self.task, self.whole, self.model = parts, parts.task, parts.whole, parts.model
         self.shards, self.protection, self.steps, self.seed = shards, protection, steps, seed
         self.features, self.backbone, self.on_device = features, backbone, on_device
         # The model's own tensors, which training and loading change in place: looked up once, and not for each client.
+        self.own = own
         self._shared, self._head = shared_state(self.model), personal_state(self.model)
         self._parameters = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._resident = Resident(next(iter(self._shared.values())).device)
@@ -71,6 +74,8 @@ class Site:
             try:
                 train, fault = self.shards.of(client).train, ""
                 self.protection.check_work(len(train))
+                if self.own is not None:
+                    self.own.check_work(len(train))
                 self.parts.check_enough(len(train))
                 found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
             except FedappError as error:
@@ -114,13 +119,16 @@ class Site:
             return replace(before, privacy=spent), {}
         template = {key: value for key, value in model.items() if value.is_floating_point()}
         try:
-            seed, examples = (self.seed, server_round, client), self._data(client).train
+            seed, examples = (self.seed, server_round, client), self.data(client).train
             result = self.protection.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
             local = torch._foreach_sub([self._shared[key].cpu() for key in template], list(template.values()))
             update = dict(zip(template, local, strict=True))
             sent, fault = self._finished(client, update, template, instruction, storage)
             if storage.heads is not None and fault is None:
-                storage.heads(client).keep(server_round, self._head)
+                if self.own is None:
+                    storage.heads(client).keep(server_round, self._head)
+                elif self.own.rule.every_round:
+                    self.own.train_on(self, client, instruction, model, storage.heads(client))
         except Exception as error:
             return replace(self.protection.failure(client, error), privacy=spent), {}
         report = replace(
@@ -157,12 +165,37 @@ class Site:
     def evaluate(self, instruction: Instruction, model: State, storage: ClientStorage = NOTHING) -> Reply:
         """Judge the global model on the validation split of every client asked for."""
         done = instruction.server_round
-        return Reply(tuple(self._validate(client, model, storage, done) for client in instruction.clients))
+        reports = tuple(self._validate(client, model, storage, done) for client in instruction.clients)
+        if self.own is not None and storage.heads is not None:
+            reports = tuple(self._with_own(report, instruction, model, storage) for report in reports)
+        return Reply(reports)
+
+    def will_train(self, instruction: Instruction, storage: ClientStorage) -> bool:
+        """Whether `evaluate` trains a client's own model."""
+        if self.own is None or self.own.rule.every_round or storage.heads is None:
+            return False
+        return any(storage.heads(client).of(instruction.server_round) is None for client in instruction.clients)
+
+    def _with_own(
+        self, report: ClientReport, instruction: Instruction, model: State, storage: ClientStorage
+    ) -> ClientReport:
+        """With what the client's own model does on its validation split."""
+        assert self.own is not None and storage.heads is not None  # noqa: PT018
+        if report.rejected is not None:
+            return report
+        try:
+            self.own.finish(self, report.client, instruction, model, storage.heads(report.client))
+            if not self.protection.discloses_metrics:
+                return report
+            judged = self.task.evaluate(self.model, self.data(report.client).validation)
+        except Exception as error:
+            return self.protection.failure(report.client, error)
+        return replace(report, own_metrics=judged.metrics if judged else {})
 
     def load(self, client: int, model: State, storage: ClientStorage, server_round: int) -> None:
         """The global model, with the head that the client had after `server_round` where heads are personal."""
         load_tensors(self._shared, model, "the global model")
-        if storage.heads is not None:
+        if storage.heads is not None and self.own is None:
             head = storage.heads(client).after(server_round)
             load_tensors(self._head, self._first_head if head is None else head, "the client's own head")
 
@@ -175,7 +208,14 @@ class Site:
                 raise
             return 0
 
-    def _data(self, client: int) -> ClientData:
+    def load_result(self, client: int, model: State, storage: ClientStorage, server_round: int) -> None:
+        """What the client is to use: its own model where it has one, else as `load`."""
+        self.load(client, model, storage, server_round)
+        own = storage.heads(client).after(server_round) if self.own is not None and storage.heads is not None else None
+        if own is not None:
+            load_tensors(self._shared, own, "the client's own model")
+
+    def data(self, client: int) -> ClientData:
         data = self.shards.of(client)
         return self._resident(client, self.features(client, data) if self.features is not None else data)
 
@@ -186,7 +226,7 @@ class Site:
             self.load(client, model, storage, server_round)
             if not self.protection.discloses_metrics:
                 return ClientReport(client)
-            data = self._data(client)
+            data = self.data(client)
             judged = self.task.evaluate(self.model, data.validation)
         except Exception as error:
             return self.protection.failure(client, error)

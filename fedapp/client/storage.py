@@ -7,6 +7,7 @@ as the run. Nothing of it is ever sent.
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,6 @@ from fedapp.common.run_paths import KEPT, run_directory
 from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
-from fedapp.models.shared_state import personal_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
@@ -34,6 +34,7 @@ __all__ = [
     "Folder",
     "check_disk",
     "device_ledger",
+    "kept_states",
     "open_account",
     "open_storage",
     "simulated_run_directory",
@@ -91,7 +92,7 @@ def check_disk(context: Context, config: Config, site: Site) -> None:
 
 def _head_bytes(config: Config, site: Site) -> int:
     """All heads of a run, each written whole before an old one goes."""
-    head: int = sum(value.numel() * value.element_size() + OVERHEAD for value in personal_state(site.model).values())
+    head: int = sum(value.numel() * value.element_size() + OVERHEAD for value in site.parts.kept_tensors.values())
     return head * (KEPT * int(config.run.checkpoint_every) + 3)
 
 
@@ -103,7 +104,8 @@ def _result_bytes(site: Site) -> int:
 def open_storage(context: Context, config: Config, site: Site, run: str) -> ClientStorage:
     """`run`: the run's name, as its server says. Raises ConfigError as `check_disk` does."""
     check_disk(context, config, site)
-    heads = None if site.parts.is_whole else _open_heads(context, config, site, run)
+    keeps = not site.parts.is_whole or site.parts.personal.own is not None
+    heads = _open_heads(context, config, site, run) if keeps else None
     keeping = [step for step in site.steps.steps if step.keeps_state]
     states = StepStates(context.state, keeping) if keeping else None
     return ClientStorage(open_account(context, config, site, run), heads, states)
@@ -153,6 +155,11 @@ def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads
     elif (known := simulated_run_directory(config)) is not None:
         return lambda client: FolderHead(known / "heads" / f"client-{client}", rounds_back=rounds_back)
     return lambda client: StateHead(context.state, client)
+
+
+def kept_states(directory: Path, client: int) -> Mapping[str, Tensor]:
+    """Of a finished simulation, what a client of it has kept of the model, or as its own model; empty for nothing."""
+    return FolderHead(directory / "heads" / f"client-{client}", rounds_back=0).after(sys.maxsize) or {}
 
 
 def simulated_run_directory(config: Config) -> Path | None:

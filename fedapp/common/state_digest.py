@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["State", "state_sha256"]
+__all__ = ["State", "state_sha256", "trained_sha256"]
 
 State = Mapping[str, Tensor]  # tensors by name, as torch's `state_dict` has them
 
@@ -18,3 +18,8 @@ def state_sha256(state: State) -> str:
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
+
+
+def trained_sha256(state: State) -> str:
+    """Of what is trained and aggregated alone: models that differ in counters and the like are the same to a sum."""
+    return state_sha256({name: value for name, value in state.items() if value.is_floating_point()})

@@ -181,7 +181,7 @@ def from_hydra(node: DictConfig) -> Config:
         config = _with_decoded_keys(cast(Config, OmegaConf.to_object(node)))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
+    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression", "tracker"):
         _check_node(getattr(config, name), name)
     _check_node(config.federation.personal, "federation.personal")
     for name in ("fusion", "label_privacy"):

@@ -22,7 +22,8 @@ FREE = frozenset(
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
         *("federation.min_delta", "federation.result"),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
-        "run.engine",
+        *("run.engine", "run.name", "run.tags", "run.objective", "run.direction", "run.live"),
+        "tracker",  # all of it
     }
 )
 
@@ -33,5 +34,5 @@ def maths_sha256(config: Config, free: Collection[str] = ()) -> str:
     found = asdict(config)
     for name in FREE.union(free):
         section, _, key = name.partition(".")
-        found[section].pop(key, None)
+        (found[section] if key else found).pop(key or section, None)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -102,6 +102,11 @@ class Run:
     engine: str = choice("local", "flower")
     num_supernodes: int | None = bounded(ge=1)
     threads_per_client: int = bounded(ge=1)
+    name: str | None = MISSING
+    tags: list[str] = MISSING
+    objective: str | None = MISSING
+    direction: str = choice("auto", "minimize", "maximize")
+    live: bool = MISSING
 
 
 @dataclass
@@ -119,6 +124,7 @@ class Config:
     privacy: Any = MISSING
     secure_aggregation: Any = MISSING
     compression: Any = MISSING
+    tracker: Any = MISSING
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)
     vertical: Vertical = field(default_factory=Vertical)

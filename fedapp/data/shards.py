@@ -18,6 +18,7 @@ __all__ = [
     "ClientData",
     "Moments",
     "Shards",
+    "Split",
     "data_version",
     "hosted_clients",
     "local_data_path",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 NodeConfig = Mapping[str, bool | int | float | str]
+# Examples in the order of their owners, and of each client its span: training rows a..b, validation rows b..c.
+Split = tuple[Examples, list[tuple[int, int, int]]]
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Shards:
         self._val_fraction, self._seed, self._path = val_fraction, seed, path
         self._pool: Examples | None = None
         self._spans: list[tuple[int, int, int]] = []  # of each client: training rows a..b, validation rows b..c
+        self._rows: Tensor | None = None  # of the data set, in the order of the pool
 
     @property
     def is_pooled(self) -> bool:
@@ -159,14 +163,21 @@ class Shards:
             order += [rows[train], rows[validation]]
             self._spans.append((start, start + len(train), start + len(rows)))
             start += len(rows)
-        self._pool = Examples(examples.inputs, examples.targets).take(torch.cat(order))
+        self._rows = torch.cat(order)
+        self._pool = Examples(examples.inputs, examples.targets).take(self._rows)
 
-    def loaded(self) -> tuple[Examples, list[tuple[int, int, int]]]:
+    def loaded(self) -> Split:
         """All examples in the order of their owners, and of each client where its training rows start, where these end
         and its validation rows start, and where those end. Raises FedappError as `load` does."""
         self.load()
         assert self._pool is not None
         return self._pool, self._spans
+
+    def rows(self) -> Tensor:
+        """(n,) of each example in `loaded`'s order, its row in the data set. Of data that this process has split."""
+        self.load()
+        assert self._rows is not None
+        return self._rows
 
     def adopt(self, pool: Examples, spans: list[tuple[int, int, int]]) -> None:
         """Take what `loaded` gave in another process, instead of loading it."""

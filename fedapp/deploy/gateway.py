@@ -16,6 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,27 @@ class Gateway:
         )
         self.connections = Connections()
         self._host, self._port, self._server = host, port, uvicorn.Server(config)
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None  # of its thread
         self._polling = LongPolling(self._client, clock, lambda: self._server.should_exit)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway", daemon=True)
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        ended = asyncio.ensure_future(self._end_calls())
         await self._server.serve(list(self._doors))
+        self._ending.set()
+        await ended
+        await asyncio.sleep(0.05)  # in which the event loop closes connections
+
+    async def _end_calls(self) -> None:
+        """Once the gateway ends: answer calls that are held, and close connections, for which uvicorn may wait."""
+        await self._ending.wait()
         calls = list(self._server.server_state.tasks)
         for call in calls:
             call.cancel()
         await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0)), *calls], timeout=1.0)
         self.connections.end_all()
-        await asyncio.sleep(0.05)  # in which the event loop closes them
 
     def start(self) -> None:
         """Raises FederationError if the port cannot be had."""
@@ -118,6 +129,9 @@ class Gateway:
 
     def stop(self) -> None:
         self._server.should_exit = self._server.force_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join(timeout=START_TIMEOUT)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:

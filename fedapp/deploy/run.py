@@ -4,6 +4,7 @@ import secrets
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -95,15 +96,25 @@ def parser() -> ArgumentParser:
     made = terminal.parser(__doc__, EXAMPLE)
     made.add_argument("--folder", type=Path, required=True, help="the operator's folder, from provision")
     made.add_argument("--remote", action="store_true", help="the SuperLink is on another machine: results stay there")
+    made.add_argument("--live", action="store_true", help="serve a page on this machine that shows the run")
     made.add_argument("overrides", nargs="*", help="key=value, as scripts/run.py takes them")
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
     given = parser().parse_intermixed_args(arguments)
+    if given.live and given.remote:
+        raise ConfigError(
+            "--live: shows the run directory, which with --remote is on the SuperLink's machine; start"
+            " the run there, or leave one of them out"
+        )
     operator = read_operator(given.folder.absolute())
     prepared = prepare(with_seed(given.overrides, remote=given.remote), remote=given.remote)
-    with tempfile.TemporaryDirectory(prefix="fedapp-operator-") as home:
+    with tempfile.TemporaryDirectory(prefix="fedapp-operator-") as home, ExitStack() as stack:
+        if given.live:
+            from fedapp.launch.live.beside import live_page
+
+            terminal.say(f"live page  {stack.enter_context(live_page(prepared.directory))}")
         run = run_prepared(Console(), operator, Path(home), prepared)
     terminal.say(f"run_dir={run.directory}")
     return int(run.error is not None)

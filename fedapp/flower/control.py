@@ -16,17 +16,20 @@ from fedapp.flower.names import find
 
 __all__ = ["Control", "RegisteredNode", "connect"]
 
-UNREGISTERED = "unregistered"  # flwr.supercore.constant.NodeStatus.UNREGISTERED
+UNREGISTERED, ONLINE = "unregistered", "online"  # flwr.supercore.constant.NodeStatus
 
 
 @dataclass(frozen=True)
 class RegisteredNode:
-    """A SuperNode that the SuperLink knows. `revoked`: it was unregistered; its key is never accepted again."""
+    """A SuperNode that the SuperLink knows. `revoked`: it was unregistered; its key is never accepted again.
+    `activated`: when it last connected, as ISO 8601 has it; "" for never."""
 
     node_id: int
     name: str
     public_key: bytes  # PEM
     revoked: bool
+    online: bool = False
+    activated: str = ""
 
 
 class Control:
@@ -37,7 +40,14 @@ class Control:
 
     def nodes(self) -> list[RegisteredNode]:
         return [
-            RegisteredNode(node.node_id, node.name, node.public_key, node.status == UNREGISTERED)
+            RegisteredNode(
+                node.node_id,
+                node.name,
+                node.public_key,
+                revoked=node.status == UNREGISTERED,
+                online=node.status == ONLINE,
+                activated=node.last_activated_at,
+            )
             for node in self._client.ListNodes(ListNodesRequest()).nodes_info
         ]
 

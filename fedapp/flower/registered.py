@@ -9,7 +9,7 @@ import re
 
 from flwr.serverapp import Grid
 
-__all__ = ["bound_clients", "registered_name", "site_of"]
+__all__ = ["bound_clients", "client_in_name", "registered_name", "site_of"]
 
 NAME = re.compile(r"(?P<site>.*) \(client (?P<client>\d{1,18})\)")
 
@@ -22,6 +22,11 @@ def registered_name(site: str, client: int | None) -> str:
 def site_of(name: str) -> str:
     found = NAME.fullmatch(name)
     return found["site"] if found else name
+
+
+def client_in_name(name: str) -> int | None:
+    found = NAME.fullmatch(name)
+    return int(found["client"]) if found else None
 
 
 def bound_clients(grid: Grid) -> dict[int, int]:

@@ -8,8 +8,9 @@ from fedapp.common.errors import ConfigError
 from fedapp.common.override_text import quoted
 from fedapp.config import Config
 from fedapp.data.findings import Findings
-from fedapp.data.shards import Shards
+from fedapp.data.shards import Shards, Split
 from fedapp.data.shared_examples import keep_shards
+from fedapp.launch.objective import check_objective
 from fedapp.learning.build import build_shards, examples_key
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties
@@ -29,13 +30,19 @@ class Ready:
 
 
 def check(
-    config: Config, directory: Path, splits: Path | None = None, *, show: Callable[[Findings], None] = lambda _: None
+    config: Config,
+    directory: Path,
+    splits: Path | None = None,
+    *,
+    given: Split | None = None,
+    show: Callable[[Findings], None] = lambda _: None,
 ) -> Ready:
     """Of a simulation whatever can be known to fail is refused here, with nothing started and nothing left behind.
 
-    `splits`: the folder for the split and the examples, which are made here. `show` is given what was found in the
-    data.
+    `splits`: the folder for the split and the examples, which are made here. `given`: the clients' examples, in place
+    of what the config makes of its data. `show` is told what was found in the data.
     """
+    check_objective(config)
     if config.task.by_columns:
         return _check_parties(config, directory, show)
     check_num_clients(config)
@@ -43,6 +50,8 @@ def check(
     checked.privacy.check_simulation(config, checked.parts)
     check_cohort(checked, range(config.federation.num_clients))
     shards = build_shards(config, checked.parts, splits=splits)
+    if given is not None:
+        shards.adopt(*given)
     shards.load()
     if splits is not None:
         keep_shards(shards, splits, examples_key(config))

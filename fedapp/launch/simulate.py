@@ -4,8 +4,8 @@ What imports torch is imported late: Flower's engine starts meanwhile.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,9 +124,21 @@ class Launcher:
             rounds = config.federation.num_rounds
             follow = partial(run.follow, ready)
             command = "python scripts/run.py"
-            return attend(self._console, run, follow, overrides, directory, num_rounds=rounds, command=command)
+            with self._live(config, directory):
+                return attend(self._console, run, follow, overrides, directory, num_rounds=rounds, command=command)
         finally:
             run.end()
+
+    @contextmanager
+    def _live(self, config: Config, directory: Path) -> Iterator[None]:
+        if not config.run.live:
+            yield
+            return
+        from fedapp.launch.live.beside import live_page
+
+        with live_page(directory) as address:
+            self._console.print(f"live page  {address}", highlight=False, soft_wrap=True)
+            yield
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:

@@ -33,7 +33,7 @@ from fedapp.learning.training import LocalTraining
 from fedapp.models.fit import check_fits, smallest_batch
 from fedapp.models.input_layer import assemble
 from fedapp.models.personal import Personal
-from fedapp.models.shared_state import frozen_state, personal_state
+from fedapp.models.shared_state import frozen_state, personal_state, shared_state
 from fedapp.models.transfer import split
 from fedapp.models.weights import form_only
 
@@ -83,6 +83,12 @@ class Parts:
         """SHA-256 of what server and clients must have alike because it never travels; "" where all does."""
         fixed = frozen_state(self.model) | (self.frozen.state_dict() if self.frozen is not None else {})
         return state_sha256(fixed) if fixed else ""
+
+    @property
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """What of the trained model each client keeps for itself, as the model's own tensors: its personal part, or all
+        of it where clients have whole models of their own."""
+        return personal_state(self.model) if self.personal.own is None else shared_state(self.model)
 
     @property
     def is_whole(self) -> bool:

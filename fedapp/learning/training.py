@@ -75,13 +75,20 @@ class LocalTraining:
     clock: Callable[[], float] = time.monotonic
 
     def __call__(
-        self, model: nn.Module, examples: Examples, *, seed: tuple[int | str, ...], lr_factor: float = 1.0
+        self,
+        model: nn.Module,
+        examples: Examples,
+        *,
+        seed: tuple[int | str, ...],
+        lr_factor: float = 1.0,
+        anchor: Sequence[Tensor] | None = None,
     ) -> TrainingResult:
-        """Train `model` in place. Shuffling, augmentation and dropout depend on `seed` alone."""
+        """Train `model` in place. Shuffling, augmentation and dropout depend on `seed` alone. `anchor`: where the
+        proximal term holds its trained parameters; None: where they are at the start."""
         self.check_work(len(examples))
         end = self.clock() + self.max_seconds if self.max_seconds is not None else math.inf
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        start = [parameter.detach().clone() for parameter in parameters] if self.proximal_mu else []
+        start = [parameter.detach().clone() for parameter in anchor or parameters] if self.proximal_mu else []
         optimizer = make_optimizer(self.optimizer, parameters)
         for group in optimizer.param_groups:
             group["lr"] *= lr_factor

@@ -1,4 +1,5 @@
-"""federation.personal: which part of a model is each client's own, trained there and never sent."""
+"""federation.personal: what each client has of its own, trained there and never sent: a part of the model, or a whole
+one beside it (`own_model.py`)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,18 @@ from fedapp.common.errors import ConfigError
 from fedapp.models.shared_state import make_personal, shared_state
 from fedapp.models.transfer import last_linear
 
-__all__ = ["AllShared", "Personal", "PersonalHead"]
+__all__ = ["AllShared", "OwnModel", "Personal", "PersonalHead"]
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A whole model of each client, held near the global one by mu/2 |w - w_global|^2. `every_round`: it is trained in
+    each round of the client, from where it was; else once, at the end, from the global model."""
+
+    every_round: bool
+    epochs: int
+    mu: float
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,11 @@ class Personal:
     """`whole`: the server has a whole trained model. Clients with a part of their own make it whole only there."""
 
     whole: ClassVar[bool]
+
+    @property
+    def own(self) -> OwnModel | None:
+        """How each client trains a model of its own beside the global one; None where it has none."""
+        return None
 
     def mark(self, model: nn.Module) -> None:
         """Mark, in the trained part of a model, what is personal. Raises ConfigError where it has no such part."""

@@ -28,8 +28,9 @@ class OwnLimits:
     device's own key, and the folder with the public keys of those that may be in a cohort with it. `weights`: the
     folder of the files of pretrained weights that a config may name. `max_steps`: of one training. `max_model_mb`: how
     large a model it loads. `keep`: the folder in which it stores what lasts. `helper`: the public key, or a folder of
-    them, of the helper sites that it accepts. `of_helper`: this is no client, but a helper site. `honest_share`: of the
-    clients in a sum, how many its operator takes to add their noise."""
+    them, of the helper sites that it accepts. `of_helper`: this is no client, but a helper site. `max_disk_mb`: what
+    runs and features may fill of `keep`. `honest_share`: of the clients in a sum, how many its operator takes to add
+    their noise."""
 
     max_epsilon: float | None = None
     round_counts_to: int | None = None
@@ -45,20 +46,28 @@ class OwnLimits:
     keep: Path | None = None
     helper: Path | None = None
     of_helper: bool = False
+    max_disk_mb: int | None = None
     honest_share: float = HONEST_SHARE
 
     @property
     def asks_for_secure_aggregation(self) -> bool:
         return self.min_cohort is not None or self.peers is not None or self.helper is not None
 
-    def check(self, *, individual_updates: bool, spends: bool) -> None:
+    def check(self, *, sums: tuple[bool, int], spends: bool) -> None:
         """Raise ConfigError for a run that does not give what the operator asks for, whatever its options are called:
-        `individual_updates`, whether the server sees those; `spends`, whether clients pay for what they send."""
+        `sums`, whether the server sees single updates, and by how many helpers; `spends`, whether clients pay."""
+        individual_updates, helper_sites = sums
         if self.asks_for_secure_aggregation and individual_updates:
             raise ConfigError(
                 "secure_aggregation: this SuperNode's operator asks for secure aggregation (node-config min-cohort,"
                 " peers or helper), and this run's protocol shows the server single updates; use"
                 " secure_aggregation=secaggplus, or one through a helper"
+            )
+        if self.helper is not None and not helper_sites:
+            # In another protocol the server could invent the rest of a cohort, or sum one model in both, over others.
+            raise ConfigError(
+                "secure_aggregation: this SuperNode's operator has pinned a helper (node-config helper), and this run's"
+                " sums go through none; use secure_aggregation=helper, bfv or paillier"
             )
         if self.keys and not spends:
             raise ConfigError(
@@ -86,6 +95,7 @@ def own_limits(node_config: NodeConfig) -> OwnLimits:
         of_helper=is_helper(node_config),
         max_steps=whole_limit(node_config, "max-steps", 1),
         max_model_mb=whole_limit(node_config, "max-model-mb", 1),
+        max_disk_mb=whole_limit(node_config, "max-disk-mb", 1),
         honest_share=_number(node_config, "honest-share", HONEST_SHARE),
     )
     if anywhere.honest_share > 1:

@@ -1,8 +1,8 @@
 """The page. A Python string, since the bundle that Flower sends around leaves .html files behind."""
 
-__all__ = ["PAGE"]
+__all__ = ["CSS", "PAGE", "TABLE"]
 
-_CSS = """
+CSS = """
 :root { color-scheme: light dark; --page: #f5f7f9; --good: #1a7f4b; --bad: #b3261e; --fair: #8a5a00;
   {% for name, value in light.items() %}--{{ name }}: {{ value }}; {% endfor %} }
 @media (prefers-color-scheme: dark) { :root { --page: #0d1117; --good: #3fb97a; --bad: #ff8078; --fair: #e0aa4a;
@@ -60,7 +60,7 @@ footer { padding: 16px 20px 32px; }
 @media print { .table { max-height: none; } }
 """
 
-_TABLE = """
+TABLE = """
 {% macro show(title, table, kind="") %}
 {% if table.rows %}
 <h2>{{ title }}</h2>
@@ -82,7 +82,7 @@ _TABLE = """
 """
 
 # The policy makes the browser itself refuse anything from a network.
-PAGE = f"""{_TABLE}<!doctype html>
+PAGE = f"""{TABLE}<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -90,7 +90,7 @@ PAGE = f"""{_TABLE}<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{{{{ title }}}}: {{{{ status }}}}</title>
 <link rel="icon" href="data:,">
-<style>{_CSS}</style>
+<style>{CSS}</style>
 </head>
 <body>
 <header><div>

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["EventWriter"]
 
@@ -35,6 +35,13 @@ class EventWriter:
     def add_text(self, tag: str, text: str) -> None:
         """A text, in Markdown."""
         self._writer.add_text(tag, text)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Add what the privacy of the run consists of, and close."""
+        if summary.get("privacy"):
+            facts = {**summary["privacy"], "epsilon_max": summary["epsilon_max"]}
+            self.add_text("privacy", "  \n".join(f"{name}: {value}" for name, value in facts.items()))
+        self.close()
 
     def close(self) -> None:
         """Flush and close the event file."""

@@ -20,6 +20,7 @@ from fedapp.server.run_directory.lock import LOCK, only_writer
 from fedapp.server.run_directory.resume import find_checkpoint
 from fedapp.server.stopping import StopRules
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties, check_parties_directory
+from fedapp.tracking.tracker import Tracker, tracker_of
 from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = [
@@ -45,6 +46,7 @@ class Checked:
     steps: UpdateSteps
     test: Examples | None
     rules: StopRules
+    tracker: Tracker
 
 
 def check_config(config: Config) -> Checked:
@@ -56,7 +58,7 @@ def check_config(config: Config) -> Checked:
     steps = steps_of(config, privacy.steps(config, parts))
     check_options(config, parts, protocol, privacy, steps)
     rules = stop_rules(config, parts, test)
-    return Checked(config, parts, protocol, privacy, steps, test, rules)
+    return Checked(config, parts, protocol, privacy, steps, test, rules, tracker_of(config))
 
 
 def check_run(config: Config) -> Checked | CheckedParties:

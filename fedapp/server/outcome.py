@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "federated_metrics",
     "mean_train_loss",
     "most_said",
+    "own_metrics",
     "round_line",
     "validation_metrics",
 ]
@@ -138,6 +139,19 @@ def federated_metrics(
         found[f"val_{name}_mean"] = math.fsum(ranked) / len(ranked) if ranked else None
         found[f"val_{name}_worst_decile"] = math.fsum(worst) / len(worst) if worst else None
     return found
+
+
+def own_metrics(
+    reports: Sequence[ClientReport], task: Task, num_examples: Mapping[int, int], bound: CountBound | None = None
+) -> Metrics:
+    """The same, named `own_<metric>`, of clients' own models beside the global one; nothing where there are none."""
+    stood_in = [
+        replace(report, val_metrics=report.own_metrics, val_loss=task.criterion.lowest)
+        for report in reports
+        if report.own_metrics
+    ]
+    found = federated_metrics(stood_in, task, num_examples, bound) if stood_in else {}
+    return {name.replace("val_", "own_", 1): value for name, value in found.items() if name != "val_loss"}
 
 
 def _possible(loss: float, metrics: Mapping[str, float], task: Task) -> bool:

@@ -15,7 +15,7 @@ from fedapp.models.shared_state import shared_state
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.clock import Clock
 from fedapp.server.exchange import Exchange, Late
-from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics
+from fedapp.server.outcome import Metrics, RoundOutcome, own_metrics, validation_metrics
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.strategy import WeightedFedAvg
@@ -112,6 +112,7 @@ class SynchronousRounds:
         if deliver and delivered < len(replies.good):
             log(WARNING, "%d of %d clients store the result: others have no keep-path", delivered, len(replies.good))
         validation = validation_metrics(replies, None, self.task, strategy.roster.counted, strategy.roster.bound)
+        validation |= own_metrics(replies.good, self.task, strategy.roster.counted, strategy.roster.bound)
         return RoundOutcome(server_round, {}, replies, validation=validation)
 
     # --- going on from a checkpoint ----------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from fedapp.server.secret_rounds import SecretRounds
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.vertical_run import CheckedParties, run_parties
+from fedapp.tracking.tracker import about_run
 
 __all__ = ["run_context", "run_federation", "settled"]
 
@@ -119,7 +120,10 @@ def run_federation(
         accounts = checked.privacy.server_accounts(config, parts, roster.num_examples)
         if accounts is not None and saved is not None:
             accounts.load(saved.get("trained", {}))
-        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts)
+        trackers = checked.tracker.listeners(
+            about_run(config, directory, len(roster.nodes), private=checked.privacy.spends)
+        )
+        record = RunRecord(directory, yaml, roster.num_examples, parts.task.metrics, saved, accounts, trackers)
         if resumed is not None:
             warnings = check_same_data(resumed, data, refuse=bool(population.partitions))
             record.warnings.add(warnings)
@@ -239,7 +243,7 @@ def keeps_nothing(checked: Checked) -> bool:
     """Whether clients leave nothing on the SuperNode that does their work: no head, account, secret or features."""
     parts = checked.parts
     stored = checked.protocol.keeps_state or checked.privacy.spends or checked.steps.keeps_state
-    return not stored and parts.is_whole and parts.frozen is None
+    return not stored and parts.is_whole and parts.personal.own is None and parts.frozen is None
 
 
 def settled(config: Config, parts: Parts) -> Config:

@@ -109,12 +109,12 @@ class WeightedFedAvg(Strategy):
         aggregate, instruction = self.protocol.run(cohort, model, ask), cohort.instruction
         if aggregate.next_model is not None:
             return GlobalModel(aggregate.next_model), aggregate
-        survivors, weight = aggregate.survivors, aggregate.weight
+        survivors, weight, plan = aggregate.survivors, aggregate.weight, aggregate.plan or instruction.plan
         divisor = self.cohorts.divisor(weight)
         if aggregate.total is None or not divisor > 0:
             return None, replace(aggregate, total=None, survivors=(), scalars=None)
         try:
-            total = self.steps.on_total(aggregate.total, weight, survivors, instruction.plan, aggregate.rounding)
+            total = self.steps.on_total(aggregate.total, weight, survivors, plan, aggregate.rounding)
         except UpdateRejected as error:
             log(WARNING, "round %d changes nothing: %s", instruction.server_round, error)
             aggregate.replies.leave_out(f"nothing was aggregated: {error}")

@@ -56,6 +56,9 @@ class TrainingRun:
         """All rounds, or as many as the stop rules allow; from the beginning, or from a checkpoint."""
         try:
             return self._run(resumed)
+        except BaseException:
+            self.record.close()
+            raise
         finally:
             self._checkpoints.finish()
 

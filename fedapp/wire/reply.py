@@ -40,6 +40,7 @@ class ClientReport:
 
     `declined`: it takes part no more, for its privacy budget is spent. `privacy`: what it has spent, under DP-SGD.
     `delivered`: it has kept the run's result. `val_metrics`: by name; one that is not defined is not there.
+    `own_metrics`: the same of the client's own model, where it has one beside the global one.
     """
 
     client: int
@@ -53,6 +54,7 @@ class ClientReport:
     val_examples: int = 0
     val_loss: float | None = None
     val_metrics: Mapping[str, float] = field(default_factory=dict)
+    own_metrics: Mapping[str, float] = field(default_factory=dict)
     privacy: PrivacySpent | None = None
 
 
@@ -71,7 +73,7 @@ class Reply:
 
 # One list a column, one entry a client: a MetricRecord holds numbers and lists of numbers.
 COLUMNS = ("num-examples", "steps", "seconds", "train-loss", "val-examples", "val-loss")
-VAL_METRIC = "val-metric/"  # and the name of a metric, a column for each
+VAL_METRIC, OWN_METRIC = "val-metric/", "own-metric/"  # and the name of a metric, a column for each
 PRIVACY = ("noise-multiplier", "sample-rate", "epsilon", "delta")  # these columns only under DP-SGD
 
 
@@ -97,8 +99,13 @@ def pack_reply(reply: Reply) -> RecordDict:
         }
     )
     metrics = MetricRecord(dict(zip(COLUMNS, columns, strict=True)))
-    for name in dict.fromkeys(name for report in reply.reports for name in report.val_metrics):
-        metrics[VAL_METRIC + name] = [present(report.val_metrics.get(name)) for report in reply.reports]
+    of_models = {
+        VAL_METRIC: [report.val_metrics for report in reply.reports],
+        OWN_METRIC: [report.own_metrics for report in reply.reports],
+    }
+    for prefix, found in of_models.items():
+        for name in dict.fromkeys(name for values in found for name in values):
+            metrics[prefix + name] = [present(values.get(name)) for values in found]
     if any(report.privacy for report in reply.reports):
         spent = [astuple(report.privacy) if report.privacy else (math.nan,) * 4 for report in reply.reports]
         for name, column in zip(PRIVACY, zip(*spent, strict=True), strict=True):
@@ -122,8 +129,8 @@ def unpack_reply(content: RecordDict) -> Reply:
     if not all(isinstance(flag, list) and len(flag) == len(clients) for flag in flags):
         raise ValueError("the lists of a reply differ in length")
     spent = _privacy(metrics, len(clients))
-    judged = _val_metrics(metrics, len(clients))
-    rows = zip(clients, reasons, *flags, spent, judged, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
+    judged = [_named_metrics(metrics, prefix, len(clients)) for prefix in (VAL_METRIC, OWN_METRIC)]
+    rows = zip(clients, reasons, *flags, spent, *judged, zip(*columns, strict=True), strict=True)  # type: ignore[arg-type]
     reports = tuple(_report(*row) for row in rows)
     found = {name: arrays_to_state(record, copy=False) for name, record in content.array_records.items()}
     total = found.pop(ARRAYS, {})
@@ -137,6 +144,7 @@ def _report(
     delivered: object,
     privacy: PrivacySpent | None,
     val_metrics: Mapping[str, float],
+    own_metrics: Mapping[str, float],
     figures: tuple[float, ...],
 ) -> ClientReport:
     examples, steps, seconds, train_loss, val_examples, val_loss = figures
@@ -152,22 +160,23 @@ def _report(
         val_examples=count(val_examples),
         val_loss=absent(val_loss),
         val_metrics=val_metrics,
+        own_metrics=own_metrics,
         privacy=privacy,
     )
 
 
-def _val_metrics(metrics: MetricRecord, count: int) -> list[dict[str, float]]:
+def _named_metrics(metrics: MetricRecord, prefix: str, count: int) -> list[dict[str, float]]:
     """By client, its metrics by name. Names are the sender's; whoever reads them looks for those that it knows."""
     found: list[dict[str, float]] = [{} for _ in range(count)]
     for key in metrics:
-        if not key.startswith(VAL_METRIC):
+        if not key.startswith(prefix):
             continue
         column = numbers(metrics[key])
         if len(column) != count:
             raise ValueError("the lists of a reply differ in length")
         for row, value in zip(found, column, strict=True):
             if (known := absent(value)) is not None:
-                row[key.removeprefix(VAL_METRIC)] = known
+                row[key.removeprefix(prefix)] = known
     return found
 
 

@@ -6,6 +6,7 @@ __all__ = ["MUTANTS"]
 
 PARTS, TESTS = "fedapp/aggregation/helper", "tests/aggregation/helper"
 SITE, RUNS, ENCRYPTED = (f"{TESTS}/test_{name}.py" for name in ("helper_site", "helper_run", "encrypted_sums"))
+LIMITS = "tests/client/test_device_limits.py"
 
 MUTANTS = [
     Mutant(
@@ -85,5 +86,41 @@ MUTANTS = [
         "(self.degree + 1) / 2 + 0.5",
         "0.5",
         f"{ENCRYPTED}::test_parameters_are_those_of_the_standard",
+    ),
+    Mutant(
+        "fedapp/privacy/limits.py",
+        "if self.helper is not None and not helper_sites:",
+        "if False:",
+        f"{LIMITS}::test_who_pins_a_helper_is_in_no_sum_without_one",
+    ),
+    Mutant(
+        "fedapp/common/state_digest.py",
+        "for name, value in state.items() if value.is_floating_point()}",
+        "for name, value in state.items()}",
+        f"{SITE}::test_a_model_that_differs_in_counters_alone_is_the_same_model",
+    ),
+    Mutant(
+        "fedapp/aggregation/bfv/seal_worker.py",
+        "inner.parms_id() == self._level",
+        "True",
+        f"{ENCRYPTED}::test_a_ciphertext_at_a_lower_level_is_refused_in_any_order",
+    ),
+    Mutant(
+        f"{PARTS}/gathered.py",
+        "                self._close(choice)  # what was added before",
+        "                pass  # what was added before",
+        f"{TESTS}/test_gathered.py::test_a_crash_costs_the_reply_that_was_being_added",
+    ),
+    Mutant(
+        f"{PARTS}/server.py",
+        "        self._check_range(total, gotten.helpers[0][1].cohort)\n",
+        "",
+        f"{RUNS}::test_a_sum_that_no_cohort_can_have_changes_nothing_and_accuses_nobody",
+    ),
+    Mutant(
+        f"{PARTS}/server.py",
+        "blame=not error.is_repetition",
+        "blame=True",
+        f"{RUNS}::test_a_sum_that_no_cohort_can_have_changes_nothing_and_accuses_nobody",
     ),
 ]

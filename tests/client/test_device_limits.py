@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import RecordDict
 from in_process import InProcessGrid, make_context
+from own_keys import node_configs, write_keys
 from table_form import FORM
 
+from fedapp.aggregation.helper.client import HelperClient
+from fedapp.aggregation.helper.helper_site import HelperSite
+from fedapp.aggregation.helper.run_store import KeptModel, RunStore
 from fedapp.client.build import build_site
 from fedapp.client.handlers import handle, open_run
+from fedapp.client.helper_handlers import open_helper
 from fedapp.client.run_folders import RUNS_KEPT, RunFolders
 from fedapp.client.storage import storage_folder
 from fedapp.common.cores import allowed_cores
@@ -114,6 +120,30 @@ def test_no_message_multiplies_the_work_of_a_round(device: dict[str, Any]) -> No
     assert steps((0,), 1, run="1" * 16) == 9  # who sets no limit wants none
 
 
+def test_fine_tuning_is_a_training_like_any_other(device: dict[str, Any]) -> None:
+    """A device with a limit trains once for a round, however often the final evaluation is asked for."""
+    line = f"{TASK} model=logistic_regression train.batch_size=4 federation.personal=finetune"
+    context = make_context(1, device | {"max-steps": 45}, f"{line} federation.personal.epochs=5")
+    model = GlobalModel(shared_state(build_parts(compose(line.split())).model))
+
+    def kept(server_round: int, run: str = "0" * 16) -> list[bytes]:
+        content = pack_instruction(Instruction(server_round, (0,), (1.0,), run=run), model)
+        handle("evaluate", content, context)
+        return [path.read_bytes() for path in sorted(Path(device["keep-path"]).rglob("round-*.safetensors"))]
+
+    first = kept(3)
+    assert len(first) == 1
+    assert kept(3) == first  # is there already
+    with pytest.raises(RuntimeError, match="FederationError"):
+        kept(2)
+    assert len(kept(4)) == 2
+    many = make_context(1, device | {"max-steps": 44}, f"{line} federation.personal.epochs=5")
+    report = open_run(many).site.preflight((0,))
+    assert "fewer" in report.faults[0]
+    ditto = make_context(1, device | {"max-steps": 17}, f"{line.replace('finetune', 'ditto')}")
+    assert "fewer" in open_run(ditto).site.preflight((0,)).faults[0]  # 9 steps each
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9])
 def test_steps_are_counted_as_they_are_done(count: int) -> None:
     model, examples = torch.nn.Linear(1, 1), Examples(torch.ones(count, 1), torch.ones(count, 1))
@@ -208,3 +238,69 @@ def test_a_server_gets_no_more_threads_than_a_device_has_cores(device: dict[str,
         assert torch.get_num_threads() <= allowed_cores()
     finally:
         torch.set_num_threads(before)
+
+
+# --- a helper that is pinned ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pinned(device: dict[str, Any], tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A device that pins a helper, and that helper."""
+    write_keys(tmp_path / "keys", 3)
+    client, _, helper = node_configs(tmp_path / "keys", 3)
+    own = {"helper": str(tmp_path / "keys" / "keys" / "2.pub"), "signing-key": client["signing-key"]}
+    kept = {"role": "helper", "keep-path": str(tmp_path / "kept")}
+    return device | own, {"partition-id": 2, **helper, **kept}
+
+
+@pytest.mark.parametrize("more", [{}, {"min-cohort": 3}, {"peers": "keys"}], ids=["helper", "min-cohort", "peers too"])
+@pytest.mark.parametrize("protocol", ["secaggplus", "none"])
+def test_who_pins_a_helper_is_in_no_sum_without_one(
+    pinned: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, more: dict[str, Any], protocol: str
+) -> None:
+    """Else a server would begin a run in which it can invent the others, or take one client out of a helper's sum."""
+    own = pinned[0] | more
+    if "peers" in more:
+        own["peers"] = str(tmp_path / "keys" / "keys")
+    line = f"{TASK} model=logistic_regression secure_aggregation="
+    open_run(make_context(7, own, f"{line}helper"))
+    with pytest.raises(ConfigError, match=r"secure_aggregation: this SuperNode's operator (has pinned|asks for)"):
+        open_run(make_context(7, own, f"{line}{protocol}"))
+
+
+@pytest.mark.parametrize("limit", ["max-model-mb", "max-disk-mb"])
+def test_a_helper_takes_no_larger_model_than_its_operator_allows(
+    pinned: tuple[dict[str, Any], dict[str, Any]], limit: str
+) -> None:
+    through = "secure_aggregation=helper secure_aggregation.sum_to=clients federation.deliver=true"
+    helper, line = pinned[1] | {limit: 1}, f"{TASK} {through} model=mlp model.hidden="
+    open_helper(make_context(8, helper, f"{line}[64]"))
+    with pytest.raises(ConfigError, match=rf"operator allows.*{limit}"):
+        open_helper(make_context(8, helper, f"{line}[999999,99999]" if limit == "max-model-mb" else f"{line}[500,300]"))
+
+
+def test_a_helper_keeps_the_runs_that_were_summed_last(tmp_path: Path) -> None:
+    kept = KeptModel(bytes(32), 1, "m" * 64, {"sealed-model": torch.zeros(1000, dtype=torch.uint8)})
+    runs = [f"{number:016x}" for number in range(12)]
+
+    def left(store: RunStore) -> list[str]:
+        for number, run in enumerate(runs):
+            store.save(run, kept, RecordDict())
+            os.utime(store._file(run), (number, number))
+        return [run for run in runs if store.load(run, RecordDict()) is not None]
+
+    assert left(RunStore(tmp_path / "all")) == runs[-8:]
+    assert left(RunStore(tmp_path / "few", 6000)) == runs[-3:]
+
+
+@pytest.mark.parametrize("path", ["", "data.test_path=/server/test.csv", "data.path=/server/all.csv"])
+def test_helper_and_clients_have_the_same_digest_of_a_config(
+    pinned: tuple[dict[str, Any], dict[str, Any]], path: str
+) -> None:
+    """Also of one that names files of the server's, which neither of them opens."""
+    line = f"{TASK} {path} model=logistic_regression secure_aggregation=helper"
+    client, helper = pinned
+    run, site = open_run(make_context(7, client, line)), open_helper(make_context(8, helper, line))
+    assert isinstance(run.half, HelperClient)
+    assert isinstance(site, HelperSite)
+    assert run.half.config_sha256 == site.config_sha256

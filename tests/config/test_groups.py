@@ -56,11 +56,20 @@ EXTRA = {
     "data/flights": "task=vertical data.sample=60 vertical.unmatched=zero",
     "data/party_files": "task=vertical data.parties={parties} data.label_party=bank data.label=late data.key=id",
     "partition/columns": "task=vertical",
+    "data/flight_rows": "data.sample=60 model=mlp",
+    "experiment/airlines": "data.sample=60",
+    "data/heart_disease": "model=mlp",
+    "data/watch": "model=cnn1d",
+    **{f"data/synthetic_{name}": "data.num_examples=800 model=mlp" for name in ("machines", "payments")},
+    **{f"experiment/{name}": "data.num_examples=800" for name in ("factories", "banks")},
+    **{f"federation/personal/{name}": "federation.final_evaluation=true" for name in ("finetune", "ditto")},
     **dict.fromkeys(("vertical/fusion/sum", "vertical/fusion/concat"), "task=vertical"),
     **{f"vertical/label_privacy/{name}": "task=vertical" for name in ("none", "noise", "label_dp")},
     "experiment/flights_vertical": "data.sample=60",
     "experiment/flights_client_dp": "data.sample=60",
     "data/flights_by_plane": "data.sample=60 model=mlp",
+    "tracker/mlflow": "tracker.uri={mlruns} tracker.artifacts=false",
+    "tracker/wandb": "tracker.artifacts=false",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
 }
 CHOSEN_BY = {"lr_schedule": "lr_schedule@client_lr={}", "metric": "task.metrics=[{}]"}  # other groups: by their name
@@ -103,6 +112,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "csv": str(root / "table.csv"),
         "images": str(root / "images"),
         "hub": str(root / "hub"),
+        "mlruns": (root / "mlruns").as_uri(),
     }
 
 

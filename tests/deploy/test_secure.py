@@ -37,10 +37,15 @@ def federation(tmp_path: Path) -> Iterator[Deployed]:
 
 
 def kill_when_it_gets(federation: Deployed, site: str, stage: str) -> None:
-    """`kill -9` for a SuperNode that has got a message, and before it can have answered: that takes a new process."""
+    """`kill -9` for a SuperNode that has got a message and cannot have answered: what starts the process that answers
+    is halted meanwhile."""
     running, number = federation.running[site], STAGES.index(stage) + 1
+    wait_for(lambda: running.printed.count("Sending: train message") == number - 1, lambda: running.printed)
+    launcher = running.child("flower-superexec")
+    launcher.suspend()
     wait_for(lambda: running.printed.count("Receiving: train message") == number, lambda: running.printed)
     running.child("flower-supernode").kill()
+    launcher.kill()
     running.wait_for("SuperNode ended")
 
 

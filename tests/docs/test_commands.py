@@ -20,10 +20,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from fedapp.common.errors import ConfigError
+from fedapp.compare.compared_arms import arms_of, base_overrides, check_base, variants
 from fedapp.config import compose, split_overrides
 from fedapp.launch.check import absolute_paths, check
 from fedapp.launch.local_superlink import LocalSuperLink
+from fedapp.launch.objective import is_sweep, sweeper_direction
 from fedapp.server.build import output_directory
+from fedapp.server.check_config import check_config
 from fedapp.vertical.vertical_options import vertical_options
 
 ALL = [command for page in PAGES for command in commands(page)]
@@ -42,7 +45,7 @@ UNIQUE = [
     for command in {command.words: command for command in reversed(ALL)}.values()  # once, however often it is there
 ]
 # Not the app's own, and not looked at.
-TOOLS = "cd git kill ls mkdir mkdocs mypy pip ray ruff sleep source ssh tail tensorboard wait"
+TOOLS = "cd git jupyter kill ls mkdir mkdocs mlflow mypy pip ray ruff sleep source ssh tail tensorboard wait wandb"
 # Data sets that need the network, or minutes: of these the config is only composed.
 FAR_OR_LARGE = ("sources.hub.", "sources.solar.")
 CHECK = """
@@ -140,7 +143,10 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
     parsers: dict[str, Callable[[list[str]], object]] = {
         "scripts/bench.py": parse_bench,
         "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given).overrides),
+        "scripts/compare.py": check_comparison,
+        "scripts/experiment_tables.py": lambda given: script_module("experiment_tables").parse(given),
         "scripts/predict.py": lambda given: script_module("predict").parse(given),
+        "scripts/runs.py": lambda given: script_module("runs").parse(given),
         "scripts/mutations.py": lambda given: script_module("mutations").parse(given),
         "scripts/export.py": lambda given: script_module("export").parse(given),
     }
@@ -170,6 +176,17 @@ def script_module(name: str) -> ModuleType:
     return module
 
 
+def check_comparison(arguments: list[str]) -> None:
+    """Every arm composes; nothing is trained."""
+    options = script_module("compare").parse(arguments)
+    base = base_overrides(options.overrides)
+    base += absolute_paths(compose(base))
+    config = compose(base)
+    check_base(config)
+    for arm in arms_of(base, config, variants(options.variants)):
+        check_config(compose(arm.overrides))
+
+
 def parse_bench(arguments: list[str]) -> None:
     assert script_module("bench").parse("", arguments)
 
@@ -180,6 +197,11 @@ def check_run(arguments: list[str], place: Path, copy: Path) -> None:
         assert arguments in (["--help"], ["--cfg", "job"])
         return
     sweeps = arguments[:1] == ["-m"]
+    if "hydra/sweeper=optuna" in arguments:
+        fixed = [one for one in arguments[1:] if not one.startswith("hydra") and not is_sweep(one)]
+        assert sweeper_direction(arguments, fixed)
+        check_overrides(fixed, place, copy)
+        return
     arguments = [argument for argument in arguments if argument != "--check"]
     if "--config" in arguments:
         at = arguments.index("--config")

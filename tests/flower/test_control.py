@@ -54,7 +54,7 @@ class SuperLink:
 def test_calls_say_what_they_mean() -> None:
     superlink = SuperLink()
     control = Control(cast(ControlHttpClient, superlink))
-    assert control.nodes() == [RegisteredNode(1, "site-A", b"A", False), RegisteredNode(2, "", b"B", True)]
+    assert control.nodes() == [RegisteredNode(1, "site-A", b"A", False, online=True), RegisteredNode(2, "", b"B", True)]
     control.register("site-C", b"C")
     control.unregister(7)
     assert superlink.asked == [RegisterNodeRequest(name="site-C", public_key=b"C"), UnregisterNodeRequest(node_id=7)]

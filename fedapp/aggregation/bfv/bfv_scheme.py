@@ -37,6 +37,10 @@ class Bfv(AdditiveScheme):
         without = {"save_galois_keys": False, "save_relin_keys": False}
         return context.serialize(save_secret_key=True, **without), context.serialize(save_secret_key=False, **without)
 
+    @property
+    def most_public_bytes(self) -> int:
+        return self.parameters.most_public_bytes
+
     def check(self, public: bytes) -> None:
         self._opened(public)
 
@@ -85,12 +89,21 @@ class Bfv(AdditiveScheme):
 
     def _opened(self, public: bytes) -> Any:
         own = self.parameters
+        self._check_size(public)
         try:
             return open_context(public, own.degree, own.modulus, own.primes)
         except ValueError as error:
             raise ProtocolError("forged", f"the helper's key: {error}") from None
 
+    def _check_size(self, public: bytes) -> None:
+        """Before SEAL reads it."""
+        if len(public) > self.most_public_bytes:
+            raise ProtocolError(
+                "forged", f"the helper's key: a context of {len(public)} bytes, {self.most_public_bytes} at most"
+            )
+
     def adder(self, public: bytes, slots: int) -> "BfvAdder":
+        self._check_size(public)
         return BfvAdder(self.parameters, public, self._count(slots))
 
     def decrypt(self, secret: bytes, public: bytes, carried: Bytes, slots: int) -> Residues:

@@ -53,6 +53,11 @@ class Parameters:
         """Of one ciphertext: two polynomials, and what names them."""
         return 16 * self.degree * (len(self.primes) - 1) * 11 // 10 + 4096
 
+    @property
+    def most_public_bytes(self) -> int:
+        """Of a context without a secret key: the parameters, and two polynomials modulo all primes."""
+        return 16 * self.degree * len(self.primes) * 11 // 10 + 4096
+
 
 TABLE = (
     Parameters(4096, (54, 54), 8589852673),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedapp.aggregation.bfv.parameters import Parameters
 from fedapp.aggregation.bfv.seal_worker import read_parts, write_parts
+from fedapp.aggregation.helper.carrier import CRASHED
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
 __all__ = ["BfvProcess"]
@@ -50,7 +51,7 @@ class BfvProcess:
             write_parts(stdin, [what, *parts])  # type: ignore[arg-type]
             state, *found = read_parts(stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError):
-            raise ProtocolError("crashed", f"the process that reads ciphertexts has ended ({what.decode()})") from None
+            raise ProtocolError(CRASHED, f"the process that reads ciphertexts has ended ({what.decode()})") from None
         finally:
             timer.cancel()
         if state != b"ok":

@@ -56,6 +56,7 @@ class Ciphertexts:
         self._tenseal = tenseal
         self.context = open_context(context, degree, modulus, primes)
         self._degree, self._count, self._most = degree, count, most
+        self._level = self.context.seal_context().data.first_parms_id()
         self._total: list[Any] = []
 
     def _loaded(self, ciphertexts: Sequence[bytes]) -> list[Any]:
@@ -69,7 +70,8 @@ class Ciphertexts:
             try:
                 vector = self._tenseal.bfv_vector_from(self.context, content)
                 (inner,) = vector.ciphertext()
-                good = vector.size() == self._degree and inner.size() == 2 and not inner.is_ntt_form()
+                level = inner.parms_id() == self._level  # others cannot be added to this one, nor hold as much noise
+                good = vector.size() == self._degree and inner.size() == 2 and not inner.is_ntt_form() and level
             except Exception as error:  # SEAL's reader has kinds of its own
                 raise ValueError(f"ciphertext {number} is malformed, or of other parameters ({error})") from None
             if not good:
@@ -82,6 +84,10 @@ class Ciphertexts:
     def add(self, ciphertexts: Sequence[bytes]) -> list[bytes]:
         new = self._loaded(ciphertexts)
         try:
+            if not self._total:  # whatever cannot be added must not be what others are added to
+                zero = self._tenseal.bfv_vector(self.context, [0] * self._degree)
+                for one in new:
+                    one.add(zero)
             self._total = [one.add(other) for one, other in zip(self._total, new, strict=True)] if self._total else new
         except Exception as error:  # as where the sum would be transparent
             raise ValueError(f"cannot be added: {error}") from None

@@ -30,6 +30,11 @@ class AdditiveScheme(ABC):
     def new_keys(self) -> tuple[bytes, bytes]:
         """A secret and a public key, from the operating system's entropy."""
 
+    @property
+    @abstractmethod
+    def most_public_bytes(self) -> int:
+        """Of a public key."""
+
     @abstractmethod
     def check(self, public: bytes) -> None:
         """Raises ProtocolError for a public key of another size or other parameters."""

@@ -30,6 +30,10 @@ class EncryptedIntegers(Carrier):
     def run_keys(self) -> tuple[bytes, bytes]:
         return self.scheme.new_keys()
 
+    @property
+    def most_public_bytes(self) -> int:
+        return self.scheme.most_public_bytes
+
     def check_public(self, public: bytes) -> None:
         self.scheme.check(public)
 

@@ -14,7 +14,7 @@ from fedapp.aggregation.helper.helper_messages import (
     unpack_run_keys,
     unpack_sum_reply,
 )
-from fedapp.aggregation.helper.run_keys import RunKeys
+from fedapp.aggregation.helper.run_keys import NO_HELPER, RunKeys, check_sizes
 from fedapp.aggregation.protocol import Ask, Cohort
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
@@ -23,19 +23,17 @@ from fedapp.common.state_digest import State
 from fedapp.wire.instruction import with_stage
 from fedapp.wire.records import arrays_to_state, said_of
 
-__all__ = ["NO_HELPER", "AskHelpers", "Offered"]
-
-NO_HELPER = "no helper"  # the kind of an error: one that is needed does not answer
+__all__ = ["AskHelpers", "Offered"]
 
 Offered = list[tuple[int, RunKeys]]  # by SuperNode, in the order in which clients are told of them
 
 
 class AskHelpers:
-    """`wanted`: how many there must be. `timeout`: seconds to wait for each answer. Keys are asked for once in a run,
-    and again once a helper has not answered, or has forgotten them."""
+    """`wanted`: how many there must be. `timeout`: seconds to wait for each answer. `most_public`: bytes of a key.
+    Keys are asked for once in a run, and again once a helper has not answered, or has forgotten them."""
 
-    def __init__(self, wanted: int, timeout: float) -> None:
-        self._wanted, self._timeout = wanted, timeout
+    def __init__(self, wanted: int, timeout: float, most_public: int) -> None:
+        self._wanted, self._timeout, self._most_public = wanted, timeout, most_public
         self._known: dict[int, RunKeys] = {}  # by SuperNode
         self._run = ""
         self._silent: set[int] = set()  # who has not answered is waited for only where it is needed
@@ -54,7 +52,9 @@ class AskHelpers:
             if content is None:
                 continue
             try:
-                self._known[node] = unpack_run_keys(content.config_records[HELPER_KEYS])
+                keys = unpack_run_keys(content.config_records[HELPER_KEYS])
+                check_sizes(keys, self._most_public)
+                self._known[node] = keys
                 if version >= 0 and RESULT in content.array_records:
                     newer = arrays_to_state(content.array_records[RESULT])
             except Exception as error:  # whatever it is, it is the sender's
@@ -67,6 +67,11 @@ class AskHelpers:
                 " node-config (scripts/deploy/supernode --role helper), with this version of the code",
             )
         return found, newer
+
+    def ask_all_again(self) -> None:
+        """After a round that changed nothing: the one that clients have pinned may be one that did not answer, while
+        another has said that it is the helper."""
+        self._silent.clear()
 
     def sum(self, node: int, request: SumRequest, cohort: Cohort, ask: Ask, replies: ReplyLog) -> tuple[State, str]:
         """What a helper gives for these tags. Raises ProtocolError."""

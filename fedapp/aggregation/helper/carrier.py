@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Adder", "Bytes", "Carrier", "Hidden", "Ints"]
+__all__ = ["CRASHED", "Adder", "Bytes", "Carrier", "Hidden", "Ints"]
+
+CRASHED = "crashed"  # the kind of an error: what adds has gone, with all that was added
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -33,6 +35,11 @@ class Carrier(ABC):
     def run_keys(self) -> tuple[bytes, bytes]:
         """A helper's secret and public key for one run; empty where none are needed."""
         return b"", b""
+
+    @property
+    def most_public_bytes(self) -> int:
+        """Of a helper's public key for one run."""
+        return 0
 
     def check_public(self, public: bytes) -> None:  # noqa: B027 (most have none)
         """Before a client uses it. It is signed by the helper that it pins."""

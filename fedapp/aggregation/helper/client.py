@@ -18,7 +18,7 @@ from fedapp.aggregation.whole_numbers.trained_vector import trained_vector
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.device_keys import Identity
 from fedapp.common.errors import ConfigError
-from fedapp.common.state_digest import State, state_sha256
+from fedapp.common.state_digest import State, trained_sha256
 from fedapp.wire.instruction import Instruction, unpack_instruction
 from fedapp.wire.reply import ClientReport, Reply
 
@@ -70,7 +70,7 @@ class HelperClient(ClientHalf):
         except ProtocolError as error:
             log.error("this SuperNode sends nothing: %s", error)
             return pack_masked_sum(Reply(tuple(ClientReport(c, str(error)) for c in instruction.clients)), None, {})
-        digest, work = state_sha256(model), work_digest(instruction, self.config_sha256)
+        digest, work = trained_sha256(model), work_digest(instruction, self.config_sha256)
         reports: list[ClientReport] = []
         hidden: list[Hidden] = []
         tags: dict[int, list[Tag]] = {}

@@ -27,12 +27,21 @@ from fedapp.wire.records import ARRAYS, arrays_to_state, count, number, numbers,
 from fedapp.wire.reply import Reply, pack_reply, unpack_reply
 
 __all__ = [
-    *("HELPER_KEYS", "HELPER_SUM", "MASKED", "OFFER", "RESULT", "RefusedError", "SumRequest", "Tags", "carried_of"),
-    *("pack_masked_sum", "pack_offer", "pack_refusal", "pack_run_keys", "pack_sum_reply", "pack_sum_request"),
+    *("HELPER_KEYS", "HELPER_SUM", "MASKED", "OFFER", "REPETITION", "RESULT", "RefusedError", "SumRequest", "Tags"),
+    *(
+        "carried_of",
+        "pack_masked_sum",
+        "pack_offer",
+        "pack_refusal",
+        "pack_run_keys",
+        "pack_sum_reply",
+        "pack_sum_request",
+    ),
     *("unpack_masked_sum", "unpack_offer", "unpack_run_keys", "unpack_sum_reply", "unpack_sum_request"),
 ]
 
 HELPER_KEYS, MASKED, HELPER_SUM = "helper-keys", "masked", "helper-sum"
+REPETITION = "repetition"  # the kind of a refusal
 SUM, OFFER, CARRIED = "helper-sum", "helpers", "carried"
 RESULT = "result"  # the arrays of a helper's reply
 Tags = tuple[tuple[Tag, ...], list[bytes]]  # of one client, and the keys of the helpers that they are for
@@ -191,7 +200,9 @@ def pack_refusal(error: ProtocolError, clients: Mapping[int, str] | None = None)
     """`clients`: those whose tags are to blame, with why."""
     named = sorted(clients or {})
     reasons = [(clients or {})[client] for client in named]
-    return RecordDict({SUM: ConfigRecord({"refused": str(error), "clients": named, "reasons": reasons})})
+    return RecordDict(
+        {SUM: ConfigRecord({"refused": str(error), "kind": error.kind, "clients": named, "reasons": reasons})}
+    )
 
 
 def unpack_sum_reply(content: RecordDict) -> tuple[State, str]:
@@ -202,13 +213,14 @@ def unpack_sum_reply(content: RecordDict) -> tuple[State, str]:
         reasons = record["reasons"]
         assert isinstance(reasons, list)
         faults = dict(zip(clients_of(record["clients"]), (text(why) for why in reasons), strict=True))
-        raise RefusedError(refused, faults)
+        raise RefusedError(refused, faults, is_repetition=text(record["kind"]) == REPETITION)
     return arrays_to_state(content.array_records[RESULT], copy=False), text(record["model"])
 
 
 class RefusedError(ProtocolError):
-    """`faults`: by client whose tag is to blame, why."""
+    """`faults`: by client whose tag is to blame, why. `is_repetition`: nothing is wrong with it, but its masks were
+    removed for this model before."""
 
-    def __init__(self, why: str, faults: Mapping[int, str]) -> None:
+    def __init__(self, why: str, faults: Mapping[int, str], *, is_repetition: bool = False) -> None:
         super().__init__("helper", why, accused=tuple(faults))
-        self.faults = dict(faults)
+        self.faults, self.is_repetition = dict(faults), is_repetition

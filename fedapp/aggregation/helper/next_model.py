@@ -16,7 +16,7 @@ from fedapp.aggregation.helper.sealed_model import about_of, is_sealed, open_sea
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.common.device_keys import Identity, Peers
-from fedapp.common.state_digest import State, state_sha256
+from fedapp.common.state_digest import State, state_sha256, trained_sha256
 from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps, unflatten
 
@@ -56,7 +56,7 @@ class ModelKeeper:
         if version != (newest := kept.version if kept is not None else 0):
             raise ProtocolError("replayed", f"version {version} of the model, the newest one is {newest}")
         model = open_sealed_model(given, kept.key) if kept is not None else given
-        if state_sha256(model) != request.bound.model:
+        if trained_sha256(model) != request.bound.model:
             raise ProtocolError("wrong cohort", "the tags are of another model than the run's")
         return model, kept
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedapp.aggregation.helper.helper_messages import REPETITION
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 
@@ -51,7 +52,7 @@ def _check(lines: Sequence[Mapping[str, Any]], clients: Collection[int], request
 def _refuse(again: Collection[int]) -> None:
     if again:
         raise ProtocolError(
-            "repetition",
+            REPETITION,
             f"the masks of clients {sorted(again)[:20]} were removed for this model before, in whichever run and round;"
             " that is done once. The model has not changed since: begin a new run with another run.seed",
             accused=again,

@@ -8,9 +8,11 @@ from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.common.device_keys import Identity, is_signed, signer
 from fedapp.common.sealed_boxes import KEY_BYTES
 
-__all__ = ["RunKeys", "chosen", "signed_keys_of_run"]
+__all__ = ["NO_HELPER", "RunKeys", "check_sizes", "chosen", "signed_keys_of_run"]
 
 PURPOSE = "helper run keys"
+NO_HELPER = "no helper"  # the kind of an error: one that is needed does not answer, or its keys are not passed on
+MOST_SIGNATURE_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,19 @@ def chosen(
             found[signer(keys.signature)] = keys
     if missing := [key for key in pinned if key not in found]:
         raise ProtocolError(
-            "forged",
+            NO_HELPER,
             f"{len(missing)} of the {len(pinned)} helpers that this site has pinned (node-config helper) have signed no"
             f" keys for this run and config, among {len(offered)} that came",
         )
     return tuple(found[key] for key in pinned)
+
+
+def check_sizes(keys: RunKeys, most_public: int) -> None:
+    """Before a server passes them on. Raises ValueError. `most_public`: bytes of a public key."""
+    if len(keys.key) != KEY_BYTES or len(keys.public) > most_public or len(keys.signature) > MOST_SIGNATURE_BYTES:
+        sizes = [len(part) for part in (keys.key, keys.public, keys.signature)]
+        most = [KEY_BYTES, most_public, MOST_SIGNATURE_BYTES]
+        raise ValueError(f"keys of {sizes} bytes, they have {most} at most")
 
 
 def _told(keys: RunKeys, run: str, config: str) -> tuple[str, str, bytes, bytes]:

@@ -19,6 +19,7 @@ from fedapp.wire.records import arrays_to_state, state_to_arrays, whole
 
 __all__ = ["KeptModel", "RunStore"]
 
+MOST_RUNS = 8  # of how many runs models are kept
 KEPT, MODEL = "helper-kept", "helper-model"
 
 
@@ -34,9 +35,12 @@ class KeptModel:
 
 @dataclass(frozen=True)
 class RunStore:
-    """`folder`: None where all lies in the state, as in a simulation that knows no run directory."""
+    """`folder`: None where all lies in the state, as in a simulation that knows no run directory. `max_bytes`: that it
+    may fill. The runs that were summed longest ago make room for another, and cannot go on then. No server can have one
+    forgotten by a name that it invents: only a sum of enough pinned clients is kept."""
 
     folder: Path | None
+    max_bytes: int | None = None
 
     def load(self, run: str, state: RecordDict) -> KeptModel | None:
         """Raises ProtocolError for a damaged file."""
@@ -68,7 +72,18 @@ class RunStore:
             return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = json.dumps(about).encode() + b"\n" + tensor_file(kept.sealed)
+        self._make_room(run, len(content))
         write_atomically(self._file(run), content, mode=0o600)
+
+    def _make_room(self, run: str, size: int) -> None:
+        assert self.folder is not None
+        others = [file for file in self.folder.glob("run-*.sealed") if file != self._file(run)]
+        others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        left = None if self.max_bytes is None else self.max_bytes - 2 * size  # an old and a new one of this run
+        for number, file in enumerate(others):
+            left = None if left is None else left - file.stat().st_size
+            if number >= MOST_RUNS - 1 or (left is not None and left < 0):
+                file.unlink(missing_ok=True)
 
     def _file(self, run: str) -> Path:
         assert self.folder is not None

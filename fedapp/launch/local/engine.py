@@ -47,8 +47,8 @@ class LocalEngine:
         self._runs = 0
         self.splits: Path | None = None
 
-    def prepare(self, config: Config, overrides: Sequence[str], directory: Path) -> "LocalRun":
-        """Begin a run into `directory`; meanwhile its config can be checked."""
+    def prepare(self, config: Config, overrides: Sequence[str], directory: Path, *, report: bool = True) -> "LocalRun":
+        """Begin a run into `directory`; meanwhile its config can be checked. `report`: whether it gets one."""
         line = shlex.join([*overrides, f"run.output_dir={quoted(directory)}"])
         cores, device = allowed_cores(), resolve_device(config.run.device)
         supernodes = (config.run.num_supernodes or cores) + protocol_of(config).helper_sites
@@ -60,7 +60,14 @@ class LocalEngine:
         timeline = Timeline(of_process=self._runs == 1)
         timeline.mark("imported and composed")
         return LocalRun(
-            directory, line, supernodes, count, workers or SpawnedWorkers(settings), settings, self._reports, timeline
+            directory,
+            line,
+            supernodes,
+            count,
+            workers or SpawnedWorkers(settings),
+            settings,
+            self._reports if report else None,
+            timeline,
         )
 
     def _forked(self, settings: dict[str, Any]) -> LocalWorkers | None:
@@ -90,7 +97,7 @@ class LocalRun:
     count: int
     workers: LocalWorkers
     settings: dict[str, Any]
-    reports: Reports
+    reports: Reports | None
     timeline: Timeline
 
     @property
@@ -165,7 +172,8 @@ class LocalRun:
     def _show(self, directory: Path, summary: dict[str, Any]) -> None:
         self.timeline.mark("rounds and final evaluation finished")
         self.timeline.write(directory)
-        self.reports.write(directory)
+        if self.reports is not None:
+            self.reports.write(directory)
         for line in said(summary):
             log(INFO, "%s", line)
         log(INFO, "run_dir=%s", directory)

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedapp.learning.metrics.draws import by_score
 from fedapp.learning.metrics.metric import Metric
 
 __all__ = ["Accuracy", "Auc", "AucPresent", "BalancedAccuracy", "F1Macro"]
@@ -15,6 +16,10 @@ class Accuracy(Metric):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.argmax(1) == targets).double().mean())
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        weights = counts.double()
+        return weights @ (outputs.argmax(1) == targets).double() / weights.sum(1)
 
 
 class BalancedAccuracy(Metric):
@@ -29,6 +34,14 @@ class BalancedAccuracy(Metric):
         # sklearn's balanced_accuracy_score warns where a class is predicted that does not occur, which is no fault.
         found, there = outputs.argmax(1).numpy(), torch.unique(targets).numpy()
         return float(recall_score(targets.numpy(), found, labels=there, average="macro", zero_division=0.0))
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Of each draw over the classes that occur in it."""
+        weights = counts.double()
+        mine = torch.nn.functional.one_hot(targets, outputs.shape[1]).double()
+        hits = mine * (outputs.argmax(1) == targets).double()[:, None]
+        there, found = weights @ mine, weights @ hits
+        return (found / there).nansum(1) / (there > 0).sum(1)
 
 
 class F1Macro(Metric):
@@ -54,6 +67,14 @@ class Auc(Metric):
         if outputs.shape[1] == 2:
             return float(roc_auc_score(targets.numpy(), scores[:, 1]))
         return float(roc_auc_score(targets.numpy(), scores, multi_class="ovr"))
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Of two classes: the share of pairs that are in order, where equal scores count by half (Mann & Whitney)."""
+        if outputs.shape[1] != 2:
+            return super().on_draws(outputs, targets, counts)
+        ups, downs = by_score(torch.softmax(outputs.double(), 1)[:, 1], targets == 1, counts)
+        below = downs.cumsum(1) - downs / 2
+        return (ups * below).sum(1) / (ups.sum(1) * downs.sum(1))  # 0/0, NaN, where a class is absent
 
 
 class AucPresent(Metric):

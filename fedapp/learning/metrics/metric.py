@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from fedapp.data.source import Schema
@@ -33,6 +34,13 @@ class Metric(ABC):
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         """Its value for outputs (n, *output_shape) and their targets, on the CPU. NaN where it is not defined."""
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Its values (draws,) float64 on draws of these examples with replacement; `counts` (draws, n) int64: how often
+        an example is in each. A metric that can say this of all draws at once is faster than this loop."""
+        rows = torch.arange(len(targets))
+        drawn = (torch.repeat_interleave(rows, count) for count in counts)
+        return torch.tensor([self(outputs[chosen], targets[chosen]) for chosen in drawn], dtype=torch.float64)
 
     @property
     def largest(self) -> float:

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedapp.learning.metrics.draws import by_score
 from fedapp.learning.metrics.one_class import OneClass
 
 __all__ = ["AveragePrecision", "RecallAtAlarmRate", "RecallAtPrecision"]
@@ -32,6 +33,15 @@ class AveragePrecision(OneClass):
             return float(average_precision_score(true, scores[:, index])) if true.any() else float("nan")
 
         return self.averaged(targets, score)
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        if self.index is None:
+            return super().on_draws(outputs, targets, counts)
+        ups, downs = by_score(chances(outputs)[:, self.index], targets == self.index, counts)
+        ups, downs = ups.flip(1), downs.flip(1)  # the highest scores first
+        found = ups.cumsum(1)
+        precision = found / (found + downs.cumsum(1)).clamp(min=1)
+        return (ups * precision).sum(1) / ups.sum(1)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ class MeanAbsoluteError(UnboundedError):
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.squeeze(1) - targets).abs().double().mean())
 
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        weights = counts.double()
+        return weights @ (outputs.squeeze(1) - targets).abs().double() / weights.sum(1)
+
 
 class R2(Metric):
     """Coefficient of determination: 1 is perfect, 0 what the mean of the targets achieves. NaN for one example."""

@@ -67,8 +67,9 @@ class CentralClientDp(PrivacyOption):
 
     def check_simulation(self, config: Config, parts: Parts) -> None:
         """Devices keep the same on their own disks, where it tells them nothing new."""
-        kept = "federation.personal=head" if not parts.is_whole else "privacy=client_and_example_dp"
-        if config.federation.fraction_train < 1 and (self.spends or not parts.is_whole):
+        personal = not parts.is_whole or parts.personal.own is not None
+        kept = "federation.personal" if personal else "privacy=client_and_example_dp"
+        if config.federation.fraction_train < 1 and (self.spends or personal):
             raise ConfigError(
                 f"{kept}: each client of a simulation would keep in the run directory in which rounds it took part, and"
                 " amplification by sampling holds only while nobody knows; set federation.fraction_train=1, which"

@@ -1,19 +1,22 @@
 """The run directory: what a run leaves behind, written as it goes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from fedapp.common.files import write_atomically
+from fedapp.common.logger import log
 from fedapp.common.tensor_file import tensor_file
 from fedapp.privacy.server_accounts import ServerAccounts, Spent
 from fedapp.server.outcome import RoundOutcome
 from fedapp.server.run_directory.history import History, plain
 from fedapp.server.run_directory.warnings import Warnings
+from fedapp.tracking.tracker import Listener
 from fedapp.wire.reply import ClientReport
 
 if TYPE_CHECKING:
@@ -37,12 +40,14 @@ class RunRecord:
         metrics: Iterable[str],
         saved: Mapping[str, Any] | None = None,
         accounts: ServerAccounts | None = None,
+        trackers: Sequence[Listener] = (),
     ) -> None:
-        """With `saved`, a `state_dict` of an earlier process, go on from there."""
+        """With `saved`, a `state_dict` of an earlier process, go on from there. `trackers` are told
+        whatever is written; one that fails is told no more, and costs a warning."""
         self.directory, self._num_examples, self._metrics = directory, num_examples, tuple(metrics)
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.largest_delta: float | None = None
-        self._accounts = accounts
+        self._accounts, self._trackers = accounts, [*trackers]
         self.totals: dict[str, int] = {"bytes_up": 0, "bytes_down": 0, "rejected": 0, "unused": 0, "excluded": 0}
         self.warnings = Warnings()
         self._resume_at: int | None = None if saved is None else saved["round"] + 1
@@ -93,13 +98,16 @@ class RunRecord:
             for stale in ("summary.json", "report.html", "best.safetensors"):  # of a run that had ended and goes on
                 (self.directory / stale).unlink(missing_ok=True)
             self._count(outcome)
-            self._history.append("clients.jsonl", self._rows(outcome))
+            rows = self._rows(outcome)
+            self._history.append("clients.jsonl", rows)
+            self._tell(lambda tracker: tracker.add_clients(rows))
         self._history.append("metrics.jsonl", [line])
         if self._events is None:
             from fedapp.report.tensorboard import EventWriter  # 1 s to import: after the first round's messages
 
             self._events = EventWriter(self.directory / "tensorboard", resume_at=self._resume_at)
         self._events.add_round(metrics)
+        self._tell(lambda tracker: tracker.add_round(metrics))
 
     def add_final(self, outcome: RoundOutcome) -> None:
         """The final federated evaluation, one line of clients.jsonl for every client."""
@@ -109,7 +117,9 @@ class RunRecord:
             for client in sorted(outcome.replies.reports)
         ]
         rows += outcome.stray_rows
-        self._history.append("clients.jsonl", [{"phase": "final", **row} for row in rows])
+        rows = [{"phase": "final", **row} for row in rows]
+        self._history.append("clients.jsonl", rows)
+        self._tell(lambda tracker: tracker.add_clients(rows))
 
     def keep_best(self, state: Mapping[str, Tensor]) -> None:
         """best.safetensors: the best model of the run."""
@@ -118,14 +128,36 @@ class RunRecord:
     def finish(self, summary: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> None:
         """model.safetensors (where there is a model) and summary.json, each whole or not at all."""
         if self._events is not None:
-            if summary.get("privacy"):
-                facts = {**summary["privacy"], "epsilon_max": summary["epsilon_max"]}
-                self._events.add_text("privacy", "  \n".join(f"{name}: {value}" for name, value in facts.items()))
-            self._events.close()
+            self._events.finish(summary)
         if state is not None:
             write_atomically(self.directory / "model.safetensors", tensor_file(state))
+        self._write_summary(summary)
+        if self._tell(lambda tracker: tracker.finish(summary)):
+            self._write_summary({**summary, "warnings": self.warnings.texts()})
+
+    def close(self) -> None:
+        """Of a run that was interrupted, and may go on."""
+        if self._events is not None:
+            self._events.close()
+        self._tell(lambda tracker: tracker.close())
+
+    def _write_summary(self, summary: Mapping[str, Any]) -> None:
         content = (json.dumps(plain(summary), indent=2) + "\n").encode()
         write_atomically(self.directory / "summary.json", content)
+
+    def _tell(self, what: Callable[[Listener], None]) -> bool:
+        """Returns whether a tracker failed. Whatever its library raises, the run goes on."""
+        before = len(self._trackers)
+        for tracker in self._trackers[:]:
+            try:
+                what(tracker)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+                text = f"the tracker failed, and is told no more of this run: {said}"
+                self.warnings.add({"tracker": text})
+                log(WARNING, "%s", text)
+        return len(self._trackers) < before
 
     def _count(self, outcome: RoundOutcome) -> None:
         now = {"unused": len(outcome.replies.unused), "excluded": len(outcome.excluded)}
@@ -163,4 +195,5 @@ class RunRecord:
             "val_examples": report.val_examples,
             "val_loss": report.val_loss,
             **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
+            **{f"own_{name}": report.own_metrics[name] for name in self._metrics if name in report.own_metrics},
         }

@@ -67,10 +67,14 @@ def _past_round_zero(directory: Path) -> bool:
     return (directory / "summary.json").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1)
 
 
-def check_same_maths(found: Checkpoint, config: Mapping[str, Any], free: Collection[str]) -> None:
+def check_same_maths(found: Checkpoint, config: Mapping[str, Any], free: frozenset[str]) -> None:
     """Raises ConfigError, naming the keys, if this config would compute something else than the checkpoint's."""
     before, now = dict(_leaves(found.config)), dict(_leaves(config))
-    changed = [key for key in sorted(before.keys() | now.keys()) if key not in free and before.get(key) != now.get(key)]
+    changed = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if free.isdisjoint({key, key.partition(".")[0]}) and before.get(key) != now.get(key)
+    ]
     if changed:
         lines = "".join(f"\n  {key}={now.get(key)}: was {before.get(key)}" for key in changed)
         own = [override for override in found.values.get("overrides", []) if not override.startswith("run.")]

@@ -28,6 +28,7 @@ from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.join import JoinRules, join
 from fedapp.server.vertical.prediction import predict_parties
 from fedapp.server.vertical.vertical_training import VerticalTraining
+from fedapp.tracking.tracker import Tracker, about_run, tracker_of
 from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
 
 __all__ = ["CheckedParties", "check_parties", "check_parties_directory", "run_parties"]
@@ -42,6 +43,7 @@ class CheckedParties:
     config: Config
     options: VerticalOptions
     rules: StopRules
+    tracker: Tracker
 
     @property
     def source(self) -> PartySource:
@@ -54,7 +56,7 @@ def check_parties(config: Config) -> CheckedParties:
     check_patience_metric(config, options.task)
     check_target(config, options.task)
     learning_rates(config, "client_lr")
-    return CheckedParties(config, options, rules_of(config, options.task, len(options.names)))
+    return CheckedParties(config, options, rules_of(config, options.task, len(options.names)), tracker_of(config))
 
 
 def check_parties_directory(checked: CheckedParties, directory: Path, config: Any) -> int:
@@ -96,7 +98,8 @@ def run_parties(
         resumed = find_checkpoint(directory, config.run.resume, given)
         saved, data = None if resumed is None else resumed.values, dict(joined.data)
         rows = {party.client: party.rows for party in joined.relay.view.parties}
-        record = RunRecord(directory, to_yaml(config), rows, options.task.metrics, saved)
+        trackers = checked.tracker.listeners(about_run(config, directory, len(rows), private=False))
+        record = RunRecord(directory, to_yaml(config), rows, options.task.metrics, saved, trackers=trackers)
         warnings = dict(joined.warnings)
         if resumed is not None:
             warnings |= check_same_data(resumed, data, refuse=bool(data))

@@ -258,11 +258,57 @@ def test_other_parameters_and_transparent_ciphertexts_are_refused() -> None:
             adder.add(joined([b"x", b"y"]))
     finally:
         adder.close()
-    with pytest.raises(ProtocolError, match=r"forged: the helper's key: a context of degree 8192"):
-        own.carrier.check_public(public)
+    with pytest.raises(ProtocolError, match=r"forged: the helper's key: a context of degree 4096"):
+        other.check_public(own.keys.public)
     with pytest.raises(ProtocolError, match="no context of BFV"):
         own.carrier.adder(b"no context", own.length)
+    large = own.keys.public + bytes(1 << 20)
+    for read in (own.carrier.check_public, lambda public: own.carrier.adder(public, own.length)):
+        with pytest.raises(ProtocolError, match=r"a context of \d+ bytes, \d+ at most"):
+            read(large)
     assert tenseal is not None
+
+
+def lower_level(public: bytes, carried: Bytes, parameters: Parameters, path: Path) -> Bytes:
+    """The same ciphertext, switched to a smaller modulus, as any sender can make it."""
+    import tenseal
+    import tenseal.sealapi
+
+    (content,) = split(carried, 1)
+    context = tenseal.context_from(public)
+    (inner,) = tenseal.bfv_vector_from(context, bytes(content)).ciphertext()
+    tenseal.sealapi.Evaluator(context.seal_context().data).mod_switch_to_next_inplace(inner)
+    inner.save(str(path))
+
+    def varint(number: int) -> bytes:
+        return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+    size, seal = varint(parameters.degree), path.read_bytes()
+    return joined([b"\x0a" + varint(len(size)) + size + b"\x12" + varint(len(seal)) + seal])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_a_ciphertext_at_a_lower_level_is_refused_in_any_order(tmp_path: Path, first: bool) -> None:
+    carrier = EncryptedIntegers(Bfv(TABLE[1]), NUMBERS, 8)
+    secret, public = carrier.run_keys()
+    keys, vector = [new_seed()[:16] for _ in range(2)], np.arange(40, dtype=np.int64)
+    good, other = (carrier.hide([(vector, [key])], public, 40) for key in keys)
+    low = lower_level(public, other, TABLE[1], tmp_path / "seal")
+    adder = carrier.adder(public, 40)
+    try:
+        if not first:
+            adder.add(good)
+        with pytest.raises(ProtocolError, match="another form"):
+            adder.add(low)
+        if first:
+            adder.add(good)
+        adder.add(other)
+        total = adder.total()
+    finally:
+        adder.close()
+    assert np.array_equal(carrier.uncover(secret, public, total, keys, 40, 2), 2 * vector)
+    with pytest.raises(ProtocolError, match="another form"):
+        carrier.uncover(secret, public, low, keys, 40, 2)
 
 
 def test_an_encryption_that_anybody_reads_is_refused_under_paillier() -> None:

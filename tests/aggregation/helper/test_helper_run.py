@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Message, RecordDict
@@ -21,6 +22,7 @@ from fedapp.config import compose
 from fedapp.learning.build import build_parts
 from fedapp.privacy.limits import OwnLimits
 from fedapp.server.check_config import check_config
+from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.records import arrays_to_state
 
 HELPER = SMALL.replace("secaggplus", "helper")
@@ -130,6 +132,23 @@ def test_a_helper_that_vanishes_costs_the_round_and_is_waited_for(tmp_path: Path
     assert summary(found)["model_sha256"] == summary(through_helper)["model_sha256"]
 
 
+def test_a_sum_that_waited_is_read_by_the_plan_of_its_own_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    on_total = UpdateSteps.on_total
+
+    def noted(self: UpdateSteps, total: Any, weight: float, survivors: Any, plan: Any, rounding: float) -> Any:
+        seen.append(plan["step"]["round"])
+        return on_total(self, total, weight, survivors, plan, rounding)
+
+    monkeypatch.setattr(UpdateSteps, "plan", lambda _, server_round: {"step": {"round": server_round}})
+    monkeypatch.setattr(UpdateSteps, "on_total", noted)
+    three = HELPER.replace("num_rounds=2", "num_rounds=3") + SHORT
+    run_in_process(tmp_path / "run", three, 7, tamper=without(SITE, 2))
+    assert seen == [1, 2]  # in round 3
+
+
 def test_a_run_without_a_helper_says_what_it_needs(tmp_path: Path) -> None:
     configs = devices(tmp_path / "sites", 2)[:2]
     for config in configs:
@@ -163,6 +182,29 @@ def test_a_client_whose_seed_cannot_be_opened_is_named_and_taken_out_of_the_sum(
     assert summary(found)["model_sha256"] == summary(gone)["model_sha256"]
 
 
+def junk(reply: Message) -> Message:
+    """Client 1 sends noise in place of its vector, under a tag that is sound."""
+    if reply.metadata.src_node_id == 101 and not reply.has_error() and "tags-1" in reply.content.config_records:
+        array = reply.content.array_records["arrays"]["carried"]
+        start = array.data.find(b"\n") + 1
+        noise = np.random.default_rng(0).bytes(len(array.data) - start)
+        array.data = array.data[:start] + noise
+    return reply
+
+
+def test_a_sum_that_no_cohort_can_have_changes_nothing_and_accuses_nobody(tmp_path: Path) -> None:
+    """Nor does the next round, in which the helper has removed these clients' masks for the model."""
+    found = tmp_path / "run"
+    with pytest.raises(FederationError, match="no round had"):
+        run_in_process(found, HELPER + SHORT, 7, tamper=junk)
+    first, second, third = lines(found, "metrics.jsonl")
+    assert "forged: the sum is none of a cohort of 6" in second["warnings"]["nothing was summed"]
+    assert first["test_loss"] == second["test_loss"] == third["test_loss"]
+    assert not any(row["rejected"] for number in (1, 2) for row in rows(found, number).values())
+    assert all("begin a new run with another run.seed" in row["unused"] for row in rows(found, 2).values())
+    assert "begin a new run with another run.seed" in third["warnings"]["nothing was summed"]
+
+
 def test_a_client_whose_tag_is_not_what_it_signed_is_rejected_before_its_vector_is_added(tmp_path: Path) -> None:
     one = HELPER.replace("num_rounds=2", "num_rounds=1") + SHORT
     found = run_in_process(tmp_path / "run", one, node_configs=devices(tmp_path / "sites", 6), tamper=changed_seed)
@@ -179,6 +221,32 @@ def test_a_hostile_supernode_that_says_it_is_the_helper_is_passed_over(secure: P
     grid = InProcessGrid(HELPER, node_configs=[stranger, *configs])
     found = run_on(grid, tmp_path / "run", HELPER)
     assert summary(found)["model_sha256"] == summary(secure)["model_sha256"]
+
+
+@pytest.fixture
+def with_a_stranger(tmp_path: Path) -> list[dict[str, Any]]:
+    """Six devices and their helper, and before them a SuperNode that says it is the helper: its keys come first."""
+    configs = devices(tmp_path / "sites", 6)
+    write_keys(tmp_path / "other", 7)
+    stranger = {**configs[6], "signing-key": str(tmp_path / "other" / "device-6"), "partition-id": 0}
+    return [stranger | {"keep-path": str(tmp_path / "other" / "kept")}, *configs]
+
+
+def test_nor_does_it_stop_sums_under_encryption(with_a_stranger: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Ciphertexts are added under the key that clients have taken, and not under the first that was offered."""
+    one = SMALL.replace("secaggplus", "bfv").replace("num_rounds=2", "num_rounds=1")
+    found = run_in_process(tmp_path / "run", one, node_configs=with_a_stranger)
+    assert lines(found, "metrics.jsonl")[-1]["replied"] == 6
+    assert not any(row["rejected"] for row in rows(found, 1).values())
+
+
+def test_a_helper_that_was_silent_is_asked_again_and_no_client_is_blamed(
+    with_a_stranger: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found = run_in_process(tmp_path / "run", HELPER + SHORT, node_configs=with_a_stranger, tamper=without(107, 1))
+    assert not any(row["rejected"] for number in (1, 2) for row in rows(found, number).values())
+    assert all(row["unused"].startswith("no helper: 1 of the 1 helpers") for row in rows(found, 1).values())
+    assert lines(found, "metrics.jsonl")[-1]["replied"] == 6
 
 
 def test_a_resumed_run_ends_with_the_same_model(through_helper: Path, tmp_path: Path) -> None:

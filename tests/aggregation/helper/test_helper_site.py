@@ -5,13 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import RecordDict
 from helper_rounds import DEVICES, HELPER_KEY, NUMBERS, RUN, Client, Played, looks_random, plain
 
-from fedapp.aggregation.helper.helper_messages import RefusedError
+from fedapp.aggregation.helper.client import HelperClient
+from fedapp.aggregation.helper.helper_messages import RefusedError, pack_offer, unpack_masked_sum
+from fedapp.aggregation.helper.masked_integers import MaskedIntegers
 from fedapp.aggregation.helper.run_keys import RunKeys, chosen, signed_keys_of_run
+from fedapp.aggregation.helper.sealed_model import SEEN_FILE, ModelOpener, sealed_model
 from fedapp.aggregation.helper.tags import Tag, fault_of, unsealed
+from fedapp.aggregation.whole_numbers.noted_file import NotedFile
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.aggregation.whole_numbers.work_digest import work_digest
+from fedapp.common.device_keys import Peers
 from fedapp.common.sealed_boxes import new_private
+from fedapp.common.state_digest import trained_sha256
+from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
+from fedapp.wire.model import GlobalModel
+from fedapp.wire.reply import ClientReport
 
 CONFIG = "c" * 64
 
@@ -239,3 +251,51 @@ def test_no_weight_is_taken_that_no_cohort_can_have(played: Played, weight: floa
     client = played.client(0, weight=weight)
     assert (fault := fault_of(client.tag, played.bound())) is not None
     assert "a weight of" in fault
+
+
+def test_a_model_that_differs_in_counters_alone_is_the_same_model() -> None:
+    """A server may send what is not trained as it likes: it gets no second sum for it."""
+    played = Played(signed=False, length=4, cohort=3)
+    numbers = HelperClient(NUMBERS, MaskedIntegers(NUMBERS), {}, seed=0, config_sha256=CONFIG)
+    sums = []
+    for steps in (1, 2):
+        model = {"weight": torch.ones(4), "steps": torch.tensor(steps)}
+        instruction = Instruction(1, (0, 1, 2), (1 / 3,) * 3, run=RUN)
+        content = with_stage(pack_instruction(instruction, GlobalModel(model)), "masked")
+        content["helpers"] = pack_offer([played.keys], 3)
+        reply = numbers.masked(
+            content, RecordDict(), lambda client, *_: (ClientReport(client), {"weight": torch.ones(4)})
+        )
+        _, _, sent = unpack_masked_sum(reply)
+        work = work_digest(instruction, CONFIG)
+        sums.append(([tag for (tag,), _ in sent.values()], {"model": trained_sha256(model), "work": work}))
+    played.ask(sums[0][0], **sums[0][1])
+    with pytest.raises(RefusedError, match="repetition"):
+        played.ask(sums[1][0], **sums[1][1])
+
+
+def test_a_device_remembers_which_models_it_has_seen(tmp_path: Path) -> None:
+    """Though its SuperNode be started anew, and whatever its state is then."""
+    folder, device = tmp_path / "keep", DEVICES[0]
+    first = {"weight": torch.ones(4)}
+
+    def sealed(version: int) -> dict[str, torch.Tensor]:
+        return sealed_model(
+            *(first, bytes(32)),
+            **{"run": RUN, "config": CONFIG, "version": version, "server_round": version, "previous": "p" * 64},
+            identity=HELPER_KEY,
+            peers=Peers({0: device.public}),
+        )
+
+    def opened(version: int) -> object:
+        opener = ModelOpener(CONFIG, device, [HELPER_KEY.public], NotedFile(folder, SEEN_FILE))
+        model = sealed(version) if version else first
+        return opener.opened(Instruction(9, (0,), (1.0,), run=RUN), model, RecordDict())
+
+    for version in (0, 1, 2, 2):
+        opened(version)
+    for older in (0, 1):
+        with pytest.raises(ProtocolError, match=f"replayed: version {older} of the model, after version 2"):
+            opened(older)
+    assert len((folder / SEEN_FILE).read_text().splitlines()) == 2
+    assert (folder / SEEN_FILE).stat().st_mode & 0o077 == 0

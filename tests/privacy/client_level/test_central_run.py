@@ -360,7 +360,7 @@ def test_single_examples_can_be_protected_too(tmp_path: Path) -> None:
             "federation.fraction_train=0.5",
             "privacy=client_and_example_dp: each client of a simulation",
         ),
-        ("client_dp", "federation.personal=head model=mlp", "federation.personal=head: each client of a simulation"),
+        ("client_dp", "federation/personal=head model=mlp", "federation.personal: each client of a simulation"),
     ],
 )
 def test_what_would_write_the_secret_cohort_is_refused(tmp_path: Path, option: str, more: str, named: str) -> None:

@@ -1,0 +1,1 @@
+"""Trackers: where a run's record is told to, besides its directory."""

