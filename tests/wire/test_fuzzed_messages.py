@@ -17,6 +17,17 @@ from hypothesis import strategies as st
 
 import fedapp.aggregation
 import fedapp.wire
+from fedapp.aggregation.helper.helper_messages import (
+    OFFER,
+    SumRequest,
+    pack_masked_sum,
+    pack_offer,
+    pack_run_keys,
+    pack_sum_reply,
+    pack_sum_request,
+)
+from fedapp.aggregation.helper.run_keys import RunKeys
+from fedapp.aggregation.helper.tags import Bound, Tag
 from fedapp.aggregation.secaggplus.answers import key_answers, revealed_answers, shared_answers, signed_answers
 from fedapp.aggregation.secaggplus.batches import WHOLE
 from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
@@ -38,6 +49,12 @@ REPORTS = (ClientReport(0, steps=3, train_loss=0.5, privacy=PrivacySpent(1.0, 0.
 SHARED = Shared({2: b"s" * 90}, b"k" * 32, {0: (b"a" * 32, b"b" * 32)})
 SEALED = Sealed(b"x", b"y", b"z")
 VIEW = CohortView("0123456789abcdef", 3, "m" * 64, (Member(0, 1.0, b"c", b"m", b"s"),), None, "w" * 64)  # type: ignore[arg-type]
+
+
+HELPER_KEYS = RunKeys(b"k" * 32, b"p", b"s")
+TAG = Tag(0, 1.0, 2, b"x" * 92, b"s")
+BOUND = Bound("0123456789abcdef", 3, 2, "m" * 64, "c" * 64, "w" * 64, b"k" * 32)
+MASKED_SUM = torch.arange(9, dtype=torch.uint8)
 
 
 def instruction() -> RecordDict:
@@ -100,6 +117,17 @@ EXAMPLES: dict[str, tuple[RecordDict, Callable[[Any], Callable[[RecordDict], Any
         RecordDict({"record": pack_view(VIEW)}),
         lambda unpack: lambda content: unpack(content.config_records["record"], None),
     ),
+    "unpack_run_keys": (RecordDict({"record": pack_run_keys(HELPER_KEYS)}), of_record),
+    "unpack_offer": (RecordDict({OFFER: pack_offer([HELPER_KEYS], 2)}), lambda unpack: unpack),
+    "unpack_masked_sum": (
+        pack_masked_sum(Reply(REPORTS), MASKED_SUM.numpy(), {0: [TAG]}, [b"k" * 32]),
+        lambda unpack: unpack,
+    ),
+    "unpack_sum_request": (
+        pack_sum_request(SumRequest(BOUND, (TAG,), 9, MASKED_SUM.numpy(), MODEL)),
+        lambda unpack: unpack,
+    ),
+    "unpack_sum_reply": (pack_sum_reply(MODEL, "m" * 64), lambda unpack: unpack),
 }
 
 

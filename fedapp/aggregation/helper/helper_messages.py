@@ -210,8 +210,8 @@ def unpack_sum_reply(content: RecordDict) -> tuple[State, str]:
     are to blame."""
     record = content.config_records[SUM]
     if refused := text(record["refused"]):
-        reasons = record["reasons"]
-        assert isinstance(reasons, list)
+        if not isinstance(reasons := record["reasons"], list):
+            raise TypeError("reasons that are no list")
         faults = dict(zip(clients_of(record["clients"]), (text(why) for why in reasons), strict=True))
         raise RefusedError(refused, faults, is_repetition=text(record["kind"]) == REPETITION)
     return arrays_to_state(content.array_records[RESULT], copy=False), text(record["model"])
