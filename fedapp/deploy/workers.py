@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedapp.client.worker.ask import FOLDER, START_REQUEST, failed_mark, socket_path, starting_mark
+from fedapp.common.unix_sockets import LONGEST, can_be_long
 from fedapp.deploy.folders import make_private_folder
 from fedapp.deploy.program import Program
 from fedapp.flower import ask_clientapp, forked_clientapp
 
 __all__ = ["Workers"]
 
-LONGEST_PATH = 100  # bytes of a socket's path, less than what systems allow
 FORKS = "messages.sock"
 STEADY = 60.0  # seconds after which the process that is copied is started again, should it have ended
 MOST = 2  # workers, each with its data in memory: of a bundle and the one before it. Idle ones end themselves
@@ -36,7 +36,8 @@ class Workers:
         self._running: dict[Path, Program] = {}
         self._copied: Program | None = None
         self._due = 0.0  # when that is started, or started again
-        if len(str(self._folder).encode()) + len("/0123456789abcdef.sock") > LONGEST_PATH:
+        longest = self._folder / "0123456789abcdef.sock"
+        if len(os.fsencode(longest)) > LONGEST and not can_be_long():
             say(f"{self._folder}: too long a path for sockets, so every message starts a new process")
             return
         make_private_folder(self._folder)

@@ -12,9 +12,15 @@ MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "quick_clienta
 
 
 def main(path: str, arguments: list[str]) -> int:
+    folder, name = os.path.split(path)
+    home = os.getcwd()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(path)
+            os.chdir(folder)  # a longer path is refused
+            try:
+                connection.connect(name)
+            finally:
+                os.chdir(home)
             line = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
             socket.send_fds(connection, [len(line).to_bytes(4, "big")], [sys.stdout.fileno(), sys.stderr.fileno()])
             connection.sendall(line)

@@ -29,10 +29,12 @@ TIMEOUT = 5.0  # seconds in which a request must be there; it is sent at once
 
 def message(path: Path) -> tuple[list[str], socket.socket] | None:
     """In a copy, the arguments of its message and the connection to who asked. None once the parent has ended."""
-    parent = os.getppid()
+    parent, home = os.getppid(), Path.cwd()
     path.unlink(missing_ok=True)  # of one that was killed
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+        os.chdir(path.parent)  # the name of a socket that is bound has some hundred bytes at most
+        listener.bind(path.name)
+        os.chdir(home)
         listener.listen()
         listener.settimeout(POLL)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system clears up after copies

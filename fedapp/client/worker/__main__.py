@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from fedapp.client.handlers import handle
 from fedapp.client.worker.frames import WorkerReply, receive_request, send_reply
+from fedapp.common.unix_sockets import short_path
 
 log = logging.getLogger("flwr")
 
@@ -29,7 +30,8 @@ def serve(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         before = os.umask(0o177)  # readable by its owner only, from the moment it exists
         try:
-            listener.bind(str(unready))
+            with short_path(unready) as name:
+                listener.bind(name)
         finally:
             os.umask(before)
         listener.listen()

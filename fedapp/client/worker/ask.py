@@ -12,6 +12,7 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedapp.client.worker.frames import WorkerRequest, receive_reply, send_request
+from fedapp.common.unix_sockets import short_path
 from fedapp.flower.serde import can_serialise
 
 __all__ = ["FOLDER", "START_REQUEST", "ask", "failed_mark", "socket_path", "starting_mark"]
@@ -70,7 +71,8 @@ def ask(kind: str, content: RecordDict, context: Context) -> RecordDict | None:
 def _connect(path: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(str(path))
+        with short_path(path) as name:
+            connection.connect(name)
     except OSError:  # none there
         connection.close()
         return None
