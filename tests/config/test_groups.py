@@ -13,6 +13,7 @@ from hydra.utils import get_object
 from in_process import run_in_process
 from photographs import one_in
 from PIL import Image
+from visits import COLUMNS, write_columns
 
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.config import CONF_DIR, compose
@@ -24,6 +25,7 @@ NUMBER = (
 )
 SALES = "data=series data.path={sales} data.time=day data.series=shop data.label=sold data.regression=true"
 SALES += " partition=iid"
+SEVERAL = f"data=csv data.path={{visits}} {COLUMNS} partition=iid model=mlp"  # labels at once
 # What an option needs besides its name. "{csv}", "{images}" and "{hub}" are made by the fixture below.
 EXTRA = {
     "data/breast_cancer": "model=mlp",
@@ -45,6 +47,11 @@ EXTRA = {
         ("task/kind/regression", "task/loss/huber", "task/loss/quantile", "task/loss/squared_error"), NUMBER
     ),
     **{f"metric/{name}": NUMBER for name in ("mae", "mape", "mase", "median_absolute_error", "mse", "r2", "rmse")},
+    **{f"metric/{path.stem}": SEVERAL for path in (CONF_DIR / "metric").glob("label_*.yaml")},
+    **dict.fromkeys(
+        ("metric/hamming_loss", "metric/subset_accuracy", "task/kind/multilabel", "task/loss/binary_cross_entropy"),
+        SEVERAL,
+    ),
     "data/synthetic": "data.num_examples=600 data.test_examples=60",
     "task/transfer": "data.size=32",
     "model/efficientnet_lite0": "data=solar data.size=32",
@@ -112,6 +119,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "csv": str(root / "table.csv"),
         "images": str(root / "images"),
         "hub": str(root / "hub"),
+        "visits": write_columns(root / "visits.csv"),
         "mlruns": (root / "mlruns").as_uri(),
     }
 
