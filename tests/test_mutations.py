@@ -26,6 +26,7 @@ def test_each_line_is_found_once_and_its_change_is_python(tmp_path: Path) -> Non
         ast.parse(file.read_text(), filename=f"{mutant.file}: {mutant.new}")
 
 
+@pytest.mark.slow
 def test_each_test_is_there() -> None:
     for mutant in MUTANTS:
         file, _, name = mutant.test.partition("::")
@@ -56,6 +57,7 @@ def checkout(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path / "from", tmp_path / "to")
 
 
+@pytest.mark.slow
 def test_what_a_test_kills_and_what_it_does_not(checkout: Path) -> None:
     """A change of a file's length by nothing, within a second, as bytecode does not see it."""
     assert not (checkout / "secret.py").exists()

@@ -108,6 +108,7 @@ def test_what_is_no_vector_of_the_model_is_rejected(own: None, tmp_path: Path, m
     assert {line["rejected"] is None for line in lines} == {False}
 
 
+@pytest.mark.slow
 def test_an_update_step_with_a_plan_and_a_state(own: None, tmp_path: Path) -> None:
     """With half of each update, one round moves the model half as far; the clients remember how often they trained."""
     once = f"{DIGITS} federation.num_rounds=1"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from commands import ROOT
 
 MOST_FILES, MOST_LINES = 22, 2740
@@ -21,6 +22,7 @@ def listed() -> list[str]:
     return list(counts)
 
 
+@pytest.mark.slow
 def test_a_plain_round_takes_few_files_and_lines_and_really_runs_each(tmp_path: Path) -> None:
     files = listed()
     assert "fedapp/server/rounds.py" in files

@@ -68,6 +68,7 @@ def test_it_replies_as_the_handlers_do(worker: Path) -> None:
     assert found == alone
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_handled_by_it_and_gives_the_same_model(worker: Path, tmp_path: Path) -> None:
     """Under differential privacy, whose ledger is in the context's state: that comes back, too."""
     private = f"{QUICK} privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false"
@@ -237,6 +238,7 @@ def write_table(path: Path, rows: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_a_message_imports(tmp_path: Path) -> None:
     """The thin side imports nothing that takes seconds; the handlers only what this task needs."""
     node = {"data-path": str(write_table(tmp_path / "table.csv", 30)), "partition-id": 0}

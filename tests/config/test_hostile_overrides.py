@@ -149,6 +149,7 @@ def deep_code(node: Any, depth: int = 0) -> list[str]:
 # --- the composer ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_composing_opens_nothing_but_conf(planted: Path, data: st.DataObject) -> None:
@@ -264,6 +265,7 @@ TABLE = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_preflight_tells_nothing_that_did_not_come_in_the_message(

@@ -71,6 +71,7 @@ def test_values_to_try_stay_values_to_try() -> None:
         compose(["optimizer.lr=0.1,0.2"])
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_whatever_is_written_as_an_override_is_read_back(key: str, text: str) -> None:

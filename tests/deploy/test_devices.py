@@ -56,6 +56,7 @@ def test_the_preflight_names_the_site_whose_data_does_not_fit(
     assert words in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("privacy", ["", " privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false"])
 def test_the_device_says_so_before_it_connects(kind: str, privacy: str, good: Path, tmp_path: Path) -> None:

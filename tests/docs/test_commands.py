@@ -114,6 +114,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", UNIQUE, ids=str)
 def test_what_the_documentation_says_works(command: Command, place: Path, copy: Path) -> None:
     check_command(tuple(word.replace("$PWD", str(place)) for word in command.words), place, copy)

@@ -95,6 +95,7 @@ def test_what_is_no_request_is_passed_over(line: bytes, streams: int) -> None:
     assert len(os.listdir("/proc/self/fd")) == before - 2  # both ends, and nothing that came with it
 
 
+@pytest.mark.slow
 def test_it_ends_with_who_started_it() -> None:
     with tempfile.TemporaryDirectory(prefix="fa-") as folder:
         path = Path(folder) / "s.sock"

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parents[2]
 IMPORT = """
 import sys
@@ -33,6 +35,7 @@ def printed(code: str, *arguments: str) -> tuple[list[str], str]:
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 def test_partitioners_come_without_plotting_which_can_still_be_had() -> None:
     """Fails where flwr_datasets imports matplotlib elsewhere, which costs a second: see what it imports now."""
     words, logged = printed(INSTALLED)

@@ -21,6 +21,7 @@ print(found.__module__, found.__name__, sorted({{"sqlalchemy", "uvicorn"}} & sys
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "imported", "warnings"),
     [
@@ -39,6 +40,7 @@ def test_it_is_flowers_function(change: str, imported: str, warnings: int) -> No
     assert done.stderr.count("as fedapp expects it") == warnings
 
 
+@pytest.mark.slow
 def test_a_supernode_finds_it_by_flowers_name() -> None:
     with tempfile.TemporaryDirectory(prefix="a site ") as state:  # a short path, as sockets need
         path = Workers(Path(state), {"PATH": os.environ["PATH"]}, print).environment["PATH"]
@@ -50,6 +52,7 @@ def test_a_supernode_finds_it_by_flowers_name() -> None:
     assert "--runtime-api-address" in done.stdout
 
 
+@pytest.mark.slow
 def test_no_fedapp_is_there_before_that_of_the_bundle() -> None:
     code = (
         "import runpy, sys; runpy.run_path(sys.argv[1])['command'](); print([n for n in sys.modules if 'fedapp' in n])"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedapp.flower.robust_rules import select_multikrum, trim_mean
@@ -47,6 +48,7 @@ except FederationError as error:
 """
 
 
+@pytest.mark.slow
 def test_without_them_only_their_strategies_fail() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_without_them_only_secure_aggregation_fails() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -73,6 +73,7 @@ def test_a_loss_is_chosen_with_its_settings() -> None:
     assert list(smoothed.metrics) == ["accuracy", "auc", "balanced_accuracy"]  # those of task=transfer
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_is_judged_by_the_chosen_loss(tmp_path: Path) -> None:
     data = "data=synthetic data.shape=[3] data.num_examples=90 data.test_examples=30 data.num_classes=null"
     rest = "partition=iid model=logistic_regression federation.num_clients=3 federation.num_rounds=1 optimizer.lr=0.001"

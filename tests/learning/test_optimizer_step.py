@@ -75,6 +75,7 @@ def test_momentum_is_where_a_checkpoint_finds_it() -> None:
     assert parameter.tolist() == pytest.approx([1 - 0.1 * 3 - 0.1 * (0.9 * 3 + 2)] * 2)
 
 
+@pytest.mark.slow
 def test_plain_sgd_does_not_import_the_compiler() -> None:
     """torch._dynamo takes a second and more to import, in every process of a run."""
     program = """

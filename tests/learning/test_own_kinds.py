@@ -197,6 +197,7 @@ def test_a_kind_is_a_module_and_yaml_files(own: None, tmp_path: Path) -> None:
     assert [row["val_hamming"] for row in rows if row.get("val_hamming") is not None]
 
 
+@pytest.mark.slow
 def test_its_losses_and_metrics_are_its_own(own: None, tmp_path: Path) -> None:
     for override, part in {
         "task.metrics=[accuracy]": r"must be auto or a list out of hamming \(several_labels\)$",

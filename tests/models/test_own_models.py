@@ -119,6 +119,7 @@ def test_and_under_differential_privacy_they_are_trained_too(own: ModuleType, tm
     assert not torch.allclose(first, last, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_norm_is_not_given_batches_of_one(own: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train.batch_size=1: the model's BatchNorm trains on 2"):
         check_config(compose(f"{RUN} model=Normed train.batch_size=1".split()))

@@ -39,6 +39,7 @@ def trained_step(model: nn.Module) -> None:
     optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainable", "names"),
     [

@@ -116,6 +116,7 @@ MODELS: dict[str, tuple[Callable[[float, float], nn.Module], tuple[int, ...]]] =
 EXPONENTS = st.integers(-30, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=60, deadline=None)
 @given(

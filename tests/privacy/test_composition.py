@@ -29,6 +29,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_who_fails_has_paid_and_who_is_left_out_pays_nothing(tmp_path: Path) -> None:
     def fail(reply: Message) -> Message:
         if reply.metadata.message_type == "train" and reply.metadata.src_node_id == 101:
@@ -47,6 +48,7 @@ def test_who_fails_has_paid_and_who_is_left_out_pays_nothing(tmp_path: Path) -> 
     assert [entry.server_round for entry in paid[0]] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_what_is_delivered_is_made_of_covered_updates_and_costs_nothing(tmp_path: Path) -> None:
     configs = []
     for number in range(2):

@@ -129,6 +129,7 @@ def test_near_one_half_fractional_orders_are_bounded_by_whole_ones(alpha: float)
     assert 0 < opacus_internals._rdp_of_step(0.5, 1e4, alpha) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["accounting", "budget", "ledger", "limits", "noise", "pinned"])
 def test_opacus_is_not_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, fedapp.privacy.{module}; print('opacus' in sys.modules)"

@@ -162,6 +162,7 @@ def test_a_summary_of_nulls_and_a_run_without_rounds(run_at: Callable[..., Path]
     assert list((path / "plots").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plots_of_an_earlier_report_go(run_at: Callable[..., Path]) -> None:
     path = run_at(rounds=1)
     (path / "plots").mkdir()

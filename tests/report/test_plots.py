@@ -219,6 +219,7 @@ def test_round_ticks_are_whole_and_among_the_rounds(run_at: Callable[..., Path],
         assert all(tick == int(tick) and 0 <= tick <= rounds for tick in shown), (name, shown)
 
 
+@pytest.mark.slow
 def test_nothing_touches_global_state(sample: Path) -> None:
     import matplotlib
 

@@ -86,6 +86,7 @@ def test_without_test_data_it_is_the_model_that_the_clients_judged(tmp_path: Pat
         assert digest(run / "best.safetensors") == summary(again)["model_sha256"]
 
 
+@pytest.mark.slow
 def test_where_nobody_can_tell_there_is_none(tmp_path: Path) -> None:
     data = RUN.replace("data=breast_cancer data.scaling=published", "data=synthetic data.shape=[6] data.num_classes=2")
     blind = "data.test_examples=0 train.val_fraction=0 federation.final_evaluation=false federation.result=best"
@@ -96,6 +97,7 @@ def test_where_nobody_can_tell_there_is_none(tmp_path: Path) -> None:
         load_run(run, best=True)
 
 
+@pytest.mark.slow
 def test_export_takes_it(last: Path, tmp_path: Path) -> None:
     command = ["scripts/export.py", str(last), "--format", "torchscript", "--best", "--output", f"{tmp_path}/m.pt"]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -129,6 +129,7 @@ def compared(
     }
 
 
+@pytest.mark.slow
 def test_no_trick_changes_the_others_model(tmp_path: Path) -> None:
     compared(tmp_path, len(TRICKS), lambda number, reply: TRICKS[number - 1](reply), lambda reply: reply)
 
@@ -150,6 +151,7 @@ def test_who_never_replies_changes_nothing(tmp_path: Path) -> None:
     compared(tmp_path, 3, lambda number, reply: None, lambda reply: reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_no_fuzzed_reply_changes_the_others_model(tmp_path: Path, seed: int) -> None:
     random = Random(seed)

@@ -42,6 +42,7 @@ def run_on_table(table: Path, directory: Path, more: str) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_balanced_weights_find_them(table: Path, tmp_path: Path) -> None:
     plain = run_on_table(table, tmp_path / "plain", "")
     balanced = run_on_table(table, tmp_path / "b", "task/loss=cross_entropy task.loss.class_weights=balanced")
@@ -53,6 +54,7 @@ def test_balanced_weights_find_them(table: Path, tmp_path: Path) -> None:
     assert "output.weights" not in load_file(plain / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_given_weights_find_them_too_under_secure_aggregation(table: Path, tmp_path: Path) -> None:
     secure = "secure_aggregation=secaggplus federation.final_evaluation=false data.scaling=none task/loss=cross_entropy"
     with pytest.raises(ConfigError, match=r"class_weights=balanced: .*the counts by class of single clients"):

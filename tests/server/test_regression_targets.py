@@ -33,6 +33,7 @@ def prices(path: Path) -> torch.Tensor:
     return torch.tensor([float(line.split(",")[3]) for line in path.read_text().splitlines()[1:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "spread"), [(450_000.0, 120_000.0), (3e9, 1e9), (0.02, 0.004), (0.0, 1.0)], ids=str)
 def test_targets_of_any_size_train_alike(tmp_path: Path, offset: float, spread: float) -> None:
     run = run_in_process(tmp_path / "run", f"{RUN} data.path={table(tmp_path / 't.csv', offset, spread)}")
@@ -65,6 +66,7 @@ def test_targets_that_are_all_the_same(tmp_path: Path) -> None:
     assert float(load_file(run / "model.safetensors")["output.scale"]) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", "quantile task.loss.q=0.9"])
 def test_other_losses_work_in_deviations_too(tmp_path: Path, loss: str) -> None:
     path = table(tmp_path / "t.csv", 450_000.0, 120_000.0)
@@ -75,6 +77,7 @@ def test_other_losses_work_in_deviations_too(tmp_path: Path, loss: str) -> None:
         assert 0.75 < float(above.float().mean()) < 0.99
 
 
+@pytest.mark.slow
 def test_under_secure_aggregation_the_constants_are_given(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", 450_000.0, 120_000.0)
     plain = f"{RUN} data.path={path} data.scaling=none"  # these features have deviation 1
@@ -107,6 +110,7 @@ def test_constants_that_say_nothing_or_too_little_are_refused(setting: str) -> N
         check_config(compose(f"{data} task.kind.{setting}".split()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", ["head", "last_k"])
 def test_a_network_that_is_partly_frozen_predicts_in_the_unit_of_the_target(tmp_path: Path, trainable: str) -> None:
     """The constants travel, though nothing around them is trained."""

@@ -203,6 +203,7 @@ def test_a_batch_that_dropouts_have_cut_in_two_is_in_no_sum() -> None:
                     ANY.check(view, client, survivors)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 4), st.sampled_from([2, 3]), st.sampled_from(MODES), st.integers(0, 2**32))
 def test_a_hostile_server_learns_no_sum_over_a_part_of_a_batch(count: int, size: int, mode: str, seed: int) -> None:

@@ -128,6 +128,7 @@ def test_a_client_that_was_given_another_config_sends_nothing(tmp_path: Path) ->
     assert [client for client, row in found.items() if row["rejected"]] == [1]
 
 
+@pytest.mark.slow
 def test_a_message_outside_the_protocol_gets_no_update(tmp_path: Path) -> None:
     """The instruction to train in a stage of another protocol, in none, or to evaluate."""
     grid = played()

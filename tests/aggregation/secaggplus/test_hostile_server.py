@@ -37,6 +37,7 @@ def check(known: Known, least: int, colluders: int = 0) -> None:
         assert known.worth(part) >= min(len(part), least / 2) - colluders
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(cases(), st.sampled_from(MODES), st.integers(0, 2**32))
 def test_no_sum_over_fewer_than_min_cohort_clients_and_never_both_secrets(case: Case, mode: str, seed: int) -> None:
@@ -58,6 +59,7 @@ def test_nor_with_as_many_colluders_as_the_threshold_bears(cohort: int, spare: i
     check(HostileServer(clients, setting, random, colluders).play(1, mode), cohort - 1, len(colluders))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.integers(4, 7), st.lists(st.sampled_from(MODES), min_size=3, max_size=3), st.integers(0, 2**32))
 def test_nor_two_sums_of_one_model_over_different_clients(cohort: int, modes: list[str], seed: int) -> None:

@@ -99,6 +99,7 @@ def test_nobody_else_reads_the_store(store: Repetitions, view: CohortView) -> No
     assert (store.folder / FILE).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_what_does_not_change_a_round_is_no_other_config() -> None:
     base = compose(["secure_aggregation=secaggplus"])
     free = {"secure_aggregation.keys_timeout"}
@@ -185,6 +186,7 @@ def test_a_run_whose_survivors_do_not_return_ends_and_says_why(devices: list[dic
     assert "not there" in summary(tmp_path / "run")["stop_reason"]
 
 
+@pytest.mark.slow
 def test_a_server_that_begins_anew_with_other_clients_gets_no_second_sum(
     devices: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_resumed_run_goes_on(devices: list[dict[str, Any]], tmp_path: Path) ->
     assert len(noted(devices, 0)) == 2
 
 
+@pytest.mark.slow
 def test_the_repetition_is_known_after_a_restart(devices: list[dict[str, Any]], tmp_path: Path) -> None:
     """The checkpoint of the failed round holds whom it must ask again."""
     once = TASK.replace("num_rounds=2", "num_rounds=1") + f" run.output_dir={tmp_path / 'run'}"

@@ -225,6 +225,7 @@ def test_a_mean_that_is_too_large_changes_nothing(tmp_path: Path, monkeypatch: p
     assert {line.get(name) for line in metrics for name in ("train_loss", "val_loss", "val_accuracy")} == {None}
 
 
+@pytest.mark.slow
 def test_updates_beyond_the_clip_are_scaled_down_and_counted(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", SMALL + " secure_aggregation.clip=0.001", report=True)
     line = lines(directory, "metrics.jsonl")[-1]
@@ -422,6 +423,7 @@ def test_flowers_own_loop_drives_it_too(secure: Path) -> None:
     assert {number: metrics["clients"] for number, metrics in result.train_metrics_clientapp.items()} == {1: 6, 2: 6}
 
 
+@pytest.mark.slow
 def test_no_norm_limit_tells_who_is_above_it(tmp_path: Path) -> None:
     """Nobody is missing from the sum, however small the limit: whose update is larger cannot be found by trying."""
     for limit in (1e-3, 1e-2, 1.0):

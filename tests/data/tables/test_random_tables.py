@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,7 @@ def tables(draw: st.DrawFn) -> Written:
     return Written(names, numbers, words, labels, gzip.compress(content) if draw(st.booleans()) else content)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(tables())
 def test_a_table_is_read_as_it_was_meant_or_refused(written: Written) -> None:

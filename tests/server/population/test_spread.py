@@ -63,6 +63,7 @@ def test_nobody_moves_to_a_supernode_that_is_gone_or_busy() -> None:
     assert found.hosts([0, 4]) == {0: 100, 4: 101}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -18,6 +18,7 @@ from fedapp.server.run_directory.lock import is_held, only_writer
 RUN = "model=logistic_regression federation.num_clients=4 federation.num_rounds=4"
 
 
+@pytest.mark.slow
 def test_the_loser_is_told_who_holds_the_directory_and_not_to_resume(tmp_path: Path) -> None:
     run = run_in_process(tmp_path / "run", RUN)
     assert "run.resume=" in _how_to_go_on(run, "")
@@ -68,6 +69,7 @@ def test_of_two_that_begin_at_once_the_second_finds_the_first_one_s_run(tmp_path
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == "{}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [(errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"), (errno.EROFS, "let this user write")],
