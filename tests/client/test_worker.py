@@ -190,7 +190,7 @@ def tended(said: list[str], monkeypatch: pytest.MonkeyPatch, **environment: str)
             done.set()
             thread.join()
             workers.stop()
-        assert not running(Path(workers.environment[FOLDER]))
+        assert not beside(Path(workers.environment[FOLDER]))
 
 
 @pytest.mark.slow
@@ -225,8 +225,13 @@ def test_one_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     assert sum("did not start" in line for line in said) == 1
 
 
-def running(folder: Path) -> list[psutil.Process]:
+def beside(folder: Path) -> list[psutil.Process]:
+    """What is kept ready there: workers, and the process that is copied for messages."""
     return [p for p in psutil.Process().children() if any(str(folder) in argument for argument in p.cmdline())]
+
+
+def running(folder: Path) -> list[psutil.Process]:
+    return [p for p in beside(folder) if "fedapp.client.worker" in p.cmdline()]
 
 
 TASK = "data=csv data.label=ill data.numeric=[age] data.categorical={} data.classes=[no,yes] model=logistic_regression"

@@ -401,7 +401,7 @@ def test_numbers_that_vanish_in_float32_are_refused(override: str, words: str) -
 
 @pytest.mark.parametrize("key", ["target_epsilon", "noise_multiplier", "delta"])
 def test_a_setting_of_an_option_that_is_not_chosen_is_refused(key: str) -> None:
-    words = rf"privacy\.{key}: the option that is chosen has no such key; privacy=dp_sgd has it"
+    words = rf"privacy\.{key}: the option that is chosen has no such key; privacy=client_dp or privacy=dp_sgd has it"
     with pytest.raises(ConfigError, match=words):
         compose([f"privacy.{key}=3"])
 
