@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedapp.common.errors import ConfigError
-from fedapp.data.checks import check_fraction
 from fedapp.data.held_out import hold_out
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
-from fedapp.data.sources.flights import LATE, Flights, minutes
+from fedapp.data.sources.flights import LATE, Flights, check_sample, days_of, minutes
 
 __all__ = ["FlightRows"]
 
@@ -49,9 +47,7 @@ class FlightRows(DataSource):
     sample: int = 5
 
     def __post_init__(self) -> None:
-        check_fraction(self.test_fraction, "data.test_fraction")
-        if self.sample < 1:
-            raise ConfigError(f"data.sample={self.sample}: must be at least 1")
+        check_sample(self.test_fraction, self.sample)
 
     def schema(self) -> Schema:
         offset = (*(middle for middle, _ in NUMBERS.values()), *(0.0,) * len(ONES))
@@ -63,14 +59,11 @@ class FlightRows(DataSource):
         return self.pooled().test if self.test_fraction else None  # without it there is nothing to read
 
     def pooled(self) -> Pooled:
-        import pandas as pd  # type: ignore[import-untyped]
-
         source = Flights(sample=self.sample)
         flights = source.flights
         airports = source.read("airports.csv").set_index("faa")
         planes = source.read("planes.csv").set_index("tailnum")[["year", "seats", "engines"]]
-        weather = source.read("weather.csv").drop_duplicates(["origin", "time_hour"])
-        day = pd.to_datetime(flights[["year", "month", "day"]])
+        day = days_of(flights)
         columns = {
             "departure": minutes(flights["sched_dep_time"]),
             "arrival": minutes(flights["sched_arr_time"]),
@@ -79,7 +72,7 @@ class FlightRows(DataSource):
             "longitude": flights["dest"].map(airports["lon"]),
         }
         columns |= {name: flights["tailnum"].map(planes[name]) for name in planes}
-        there = flights[["origin", "time_hour"]].merge(weather, on=["origin", "time_hour"], how="left")
+        there = flights[["origin", "time_hour"]].merge(source.weather, on=["origin", "time_hour"], how="left")
         columns |= {name: there[name] for name in NUMBERS if name not in columns}
         columns |= {f"weekday={number}": day.dt.day_of_week == number for number in range(7)}
         columns |= {name: flights["origin"] == name.removeprefix("origin=") for name in ONES if name not in columns}

@@ -21,7 +21,7 @@ from fedapp.data.tables.sheet import Form
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["LATE", "Flights", "minutes"]
+__all__ = ["LATE", "Flights", "check_sample", "days_of", "is_held_out", "minutes"]
 
 LATE = 15  # minutes of arrival delay beyond which a flight is late
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
@@ -45,9 +45,7 @@ class Flights(PartySource):
     sample: int = 1
 
     def __post_init__(self) -> None:
-        check_fraction(self.test_fraction, "data.test_fraction")
-        if self.sample < 1:
-            raise ConfigError(f"data.sample={self.sample}: must be at least 1")
+        check_sample(self.test_fraction, self.sample)
 
     @property
     def party_names(self) -> tuple[str, ...]:
@@ -70,10 +68,8 @@ class Flights(PartySource):
         return found
 
     def _airline(self) -> PartyTable:
-        import pandas as pd
-
         flights, airports = self.flights, self.read("airports.csv").set_index("faa")
-        day = pd.to_datetime(flights[["year", "month", "day"]])
+        day = days_of(flights)
         columns = {
             "departure": minutes(flights["sched_dep_time"]),
             "arrival": minutes(flights["sched_arr_time"]),
@@ -84,8 +80,6 @@ class Flights(PartySource):
         columns |= {f"weekday={number}": day.dt.day_of_week == number for number in range(7)}
         for name in ("carrier", "origin"):
             columns |= {f"{name}={value}": flights[name] == value for value in sorted(flights[name].unique())}
-        days = np.sort(day.unique())
-        first = days[int(len(days) * (1 - self.test_fraction))]
         named = {"planes": ("tailnum",), "weather": ("origin", "time_hour")}
         keys = {other: [_texts(flights[name]) for name in names] for other, names in named.items()}
         return PartyTable(
@@ -94,7 +88,7 @@ class Flights(PartySource):
             tuple(columns),
             keys,
             torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64, copy=True)),
-            torch.from_numpy((day >= first).to_numpy(bool, copy=True)),
+            torch.from_numpy(is_held_out(day, self.test_fraction).to_numpy(bool, copy=True)),
             _reading(columns, named),
         )
 
@@ -136,6 +130,25 @@ class Flights(PartySource):
         import pandas as pd
 
         return pd.read_csv(path, low_memory=False)
+
+
+def check_sample(test_fraction: float, sample: int) -> None:
+    """Raises ConfigError for settings that cannot be."""
+    check_fraction(test_fraction, "data.test_fraction")
+    if sample < 1:
+        raise ConfigError(f"data.sample={sample}: must be at least 1")
+
+
+def days_of(flights: "pd.DataFrame") -> "pd.Series":
+    import pandas as pd
+
+    return pd.to_datetime(flights[["year", "month", "day"]])
+
+
+def is_held_out(day: "pd.Series", test_fraction: float) -> "pd.Series":
+    """Whether each flight's day is among the last ones of the year, this share of all days."""
+    days = np.sort(day.unique())
+    return day >= days[int(len(days) * (1 - test_fraction))]
 
 
 def _reading(columns: Iterable[str], keys: Mapping[str, tuple[str, ...]]) -> PartyReading:

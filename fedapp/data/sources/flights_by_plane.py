@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fedapp.common.errors import ConfigError
-from fedapp.data.checks import check_fraction
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
-from fedapp.data.sources.flights import LATE, Flights
+from fedapp.data.sources.flights import LATE, Flights, check_sample, days_of, is_held_out, minutes
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -41,9 +39,7 @@ class FlightsByPlane(DataSource):
     sample: int = 1
 
     def __post_init__(self) -> None:
-        check_fraction(self.test_fraction, "data.test_fraction")
-        if self.sample < 1:
-            raise ConfigError(f"data.sample={self.sample}: must be at least 1")
+        check_sample(self.test_fraction, self.sample)
 
     def schema(self) -> Schema:
         names = (*MEASURED, *(f"hour={hour}" for hour in HOURS), *(f"weekday={day}" for day in range(7)))
@@ -53,14 +49,12 @@ class FlightsByPlane(DataSource):
         return Schema((len(names),), ("on time", "late"), names, Scaling("fixed", offset, scale))
 
     def pooled(self) -> Pooled:
-        import pandas as pd
-
         given = Flights(self.test_fraction, self.sample)
         flights = given.flights
         flights = flights[flights["tailnum"].notna()].reset_index(drop=True)
         weather = given.weather.set_index(["origin", "time_hour"])
         there = flights.join(weather[[name for name in MEASURED if name in weather]], on=["origin", "time_hour"])
-        day = pd.to_datetime(flights[["year", "month", "day"]])
+        day = days_of(flights)
         columns = {"distance": flights["distance"], "duration": _duration(flights)}
         columns |= {name: there[name].fillna(MEASURED[name][0]) for name in MEASURED if name not in columns}
         columns |= {f"hour={hour}": (flights["sched_dep_time"] // 100).clip(HOURS[0]) == hour for hour in HOURS}
@@ -71,8 +65,7 @@ class FlightsByPlane(DataSource):
         examples = Examples(
             torch.from_numpy(inputs), torch.from_numpy((flights["arr_delay"] > LATE).to_numpy(np.int64))
         )
-        days = np.sort(day.unique())
-        held_out = (day >= days[int(len(days) * (1 - self.test_fraction))]).to_numpy()
+        held_out = is_held_out(day, self.test_fraction).to_numpy()
         train = np.flatnonzero(~held_out)
         planes = [str(name) for name in flights["tailnum"].iloc[train]]
         test = torch.from_numpy(np.flatnonzero(held_out))
@@ -81,5 +74,4 @@ class FlightsByPlane(DataSource):
 
 def _duration(flights: "pd.DataFrame") -> "pd.Series":
     """Scheduled minutes from departure to arrival, by New York's clock and that of where it lands."""
-    start, end = (flights[name] // 100 * 60 + flights[name] % 100 for name in ("sched_dep_time", "sched_arr_time"))
-    return (end - start) % (24 * 60)
+    return (minutes(flights["sched_arr_time"]) - minutes(flights["sched_dep_time"])) % (24 * 60)
