@@ -4,50 +4,41 @@ import json
 import os
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedapp.report.canvas import COLORS, DARK, to_png, to_svg
+from fedapp.report.canvas import to_png, to_svg
 from fedapp.report.comparison_plot import comparison_plot
 from fedapp.report.comparison_tables import cost_rows, gain_rows, remarks, site_rows
 from fedapp.report.tables import Table
-from fedapp.report.template import CSS, TABLE
+from fedapp.report.template import opened, render
 
 __all__ = ["write_comparison"]
 
-PAGE = f"""{TABLE}<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>Should these sites federate?</title>
-<link rel="icon" href="data:,">
-<style>{CSS}</style>
-</head>
-<body>
-<header><div>
+PAGE = (
+    opened("Should these sites federate?")
+    + """<header><div>
 <div class="title"><h1>Should these sites federate?</h1></div>
-<p>{{{{ verdict }}}}</p>
-<p class="muted">{{{{ overrides }}}}</p>
+<p>{{ verdict }}</p>
+<p class="muted">{{ overrides }}</p>
 </div></header>
 <main>
 <section id="comparison">
 <h2>By site</h2>
 <div class="plots"><figure class="wide">
-<figcaption><h3>{{{{ metric }}}}, {{{{ direction }}}}</h3><p>{{{{ caption }}}}</p></figcaption>
-<div class="scroll">{{{{ svg }}}}</div>
+<figcaption><h3>{{ metric }}, {{ direction }}</h3><p>{{ caption }}</p></figcaption>
+<div class="scroll">{{ svg }}</div>
 </figure></div>
-{{{{ show("Figures", sites) }}}}
-{{{{ show("Gains", gains) }}}}
-{{{{ show("Costs", costs) }}}}
-{{{{ show("Remarks", remarks, "words") }}}}
+{{ show("Figures", sites) }}
+{{ show("Gains", gains) }}
+{{ show("Costs", costs) }}
+{{ show("Remarks", remarks, "words") }}
 </section>
 </main>
 <footer class="muted">Drawn from comparison.json beside this page.</footer>
 </body>
 </html>
 """
+)
 
 
 def write_comparison(directory: Path) -> Path:
@@ -60,9 +51,9 @@ def write_comparison(directory: Path) -> Path:
         f" replacement of whole units ({_unit(result)}). Seeds: {', '.join(map(str, result['seeds']))}."
     )
     svg = to_svg(figure, name="comparison", alt=f"{result['metric']} by site and arm. {caption}")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     said = remarks(result)
-    text = environment.from_string(PAGE).render(
+    text = render(
+        PAGE,
         verdict=result["verdict"],
         overrides=" ".join(result["overrides"]),
         metric=result["metric"],
@@ -73,8 +64,6 @@ def write_comparison(directory: Path) -> Path:
         gains=_table(*gain_rows(result), note="* beyond chance: p < 0.05 after Holm's correction over the sites."),
         costs=_table(*cost_rows(result), note="Per seed; of alone, all sites together."),
         remarks=_table(["", "said"], [[str(number), text] for number, text in enumerate(said, 1)]),
-        light=COLORS,
-        dark=DARK,
     )
     page = directory / "comparison.html"
     draft = page.with_suffix(".html.tmp")

@@ -4,16 +4,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fedapp.report.by_label import labels_table
-from fedapp.report.canvas import COLORS, DARK, to_png, to_svg
+from fedapp.report.canvas import to_png, to_svg
 from fedapp.report.gallery import PLOT_NAMES, Plot, draw_plots
 from fedapp.report.party_plot import parties_table
 from fedapp.report.read import Record, RunData, read_run
 from fedapp.report.tables import cards, clients_table, privacy_table, rejections_table, rounds_table, warnings_table
-from fedapp.report.template import PAGE
+from fedapp.report.template import PAGE, render
 
 __all__ = ["write_report"]
 
@@ -53,9 +52,9 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _render(run: RunData, plots: tuple[Plot, ...]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     status, mood, reason = _status(run)
-    return environment.from_string(PAGE).render(
+    return render(
+        PAGE,
         title=_title(run),
         run=run.path.name,
         status=status,
@@ -72,8 +71,6 @@ def _render(run: RunData, plots: tuple[Plot, ...]) -> str:
         clients=clients_table(run),
         config=run.config_text,
         facts=_facts(run),
-        light=COLORS,
-        dark=DARK,
     )
 
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedapp.report.canvas import COLORS, DARK, legend, new_axes, round_axis, to_svg
+from fedapp.report.canvas import COLORS, legend, new_axes, round_axis, to_svg
 from fedapp.report.runs import COLUMNS, FoundRun
 from fedapp.report.series import Series, by_round, headline_metric
 from fedapp.report.tables import Table
-from fedapp.report.template import CSS, TABLE
+from fedapp.report.template import opened, render
 from fedapp.report.units import title_of
 
 __all__ = ["runs_page"]
@@ -19,37 +18,28 @@ LINES = ("blue", "vermillion", "green", "purple", "orange", "sky")
 STYLES = ("-", "--", ":")
 MOST = len(LINES) * len(STYLES)  # lines that can be told apart
 
-PAGE = f"""{TABLE}<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{{{{ number }}}} runs</title>
-<link rel="icon" href="data:,">
-<style>{CSS}</style>
-</head>
-<body>
-<header><div class="title"><h1>{{{{ number }}}} runs</h1></div></header>
+PAGE = (
+    opened("{{ number }} runs")
+    + """<header><div class="title"><h1>{{ number }} runs</h1></div></header>
 <main>
-{{{{ show("Runs", table, "words") }}}}
+{{ show("Runs", table, "words") }}
 <h2>Plots</h2>
-{{% if note %}}<p class="note">{{{{ note }}}}</p>{{% endif %}}
+{% if note %}<p class="note">{{ note }}</p>{% endif %}
 <div class="plots">
-{{% for title, svg in plots %}}
-<figure><figcaption><h3>{{{{ title }}}}</h3></figcaption><div class="scroll">{{{{ svg }}}}</div></figure>
-{{% endfor %}}
+{% for title, svg in plots %}
+<figure><figcaption><h3>{{ title }}</h3></figcaption><div class="scroll">{{ svg }}</div></figure>
+{% endfor %}
 </div>
 </main>
 </body>
 </html>
 """
+)
 
 
 def runs_page(runs: Sequence[FoundRun]) -> str:
     """The page. Of more than `MOST` runs the newest are drawn; the table has all."""
     drawn = runs[-MOST:]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     metrics = [name for run in drawn if (name := headline_metric(run.data)) is not None]
     keys = [f"{side}_{name}" for name in dict.fromkeys((*metrics, "loss")) for side in ("test", "val")]
     keys += ["train_loss", "epsilon_max", "bytes_up", "seconds"]
@@ -61,9 +51,7 @@ def runs_page(runs: Sequence[FoundRun]) -> str:
     ]
     note = f"The newest {MOST} runs are drawn." if len(runs) > MOST else ""
     table = Table(COLUMNS, tuple(run.cells() for run in runs))
-    return environment.from_string(PAGE).render(
-        number=len(runs), table=table, plots=plots, note=note, light=COLORS, dark=DARK
-    )
+    return render(PAGE, number=len(runs), table=table, plots=plots, note=note)
 
 
 def _title(key: str) -> str:

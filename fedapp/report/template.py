@@ -1,6 +1,15 @@
-"""The page. A Python string, since the bundle that Flower sends around leaves .html files behind."""
+"""The pages' style and frame, and the report's page.
 
-__all__ = ["CSS", "PAGE", "TABLE"]
+Python strings, since the bundle that Flower sends around leaves .html files behind.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from fedapp.report.palette import COLORS, DARK
+
+__all__ = ["CSS", "PAGE", "opened", "render"]
 
 CSS = """
 :root { color-scheme: light dark; --page: #f5f7f9; --good: #1a7f4b; --bad: #b3261e; --fair: #8a5a00;
@@ -81,55 +90,70 @@ TABLE = """
 {% endmacro %}
 """
 
-# The policy makes the browser itself refuse anything from a network.
-PAGE = f"""{TABLE}<!doctype html>
+
+def opened(title: str) -> str:
+    """How every page begins, as a template, up to what its body shows."""
+    # The policy makes the browser itself refuse anything from a network.
+    return f"""{TABLE}<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{{{{ title }}}}: {{{{ status }}}}</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
 <style>{CSS}</style>
 </head>
 <body>
-<header><div>
-<div class="title"><h1>{{{{ title }}}}</h1> <span class="status {{{{ mood }}}}">{{{{ status }}}}</span></div>
-<p class="muted">{{% if reason %}}{{{{ reason }}}} · {{% endif %}}run <code>{{{{ run }}}}</code></p>
+"""
+
+
+def render(page: str, **values: Any) -> str:
+    """A page with its values, in which whatever is not marked as safe stays text."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(page).render(light=COLORS, dark=DARK, **values)
+
+
+PAGE = (
+    opened("{{ title }}: {{ status }}")
+    + """<header><div>
+<div class="title"><h1>{{ title }}</h1> <span class="status {{ mood }}">{{ status }}</span></div>
+<p class="muted">{% if reason %}{{ reason }} · {% endif %}run <code>{{ run }}</code></p>
 <dl class="cards">
-{{% for card in cards %}}
-<div><dt>{{{{ card.label }}}}</dt><dd>{{{{ card.value }}}}</dd>
-{{%- if card.note %}}<dd class="note">{{{{ card.note }}}}</dd>{{% endif %}}</div>
-{{% endfor %}}
+{% for card in cards %}
+<div><dt>{{ card.label }}</dt><dd>{{ card.value }}</dd>
+{%- if card.note %}<dd class="note">{{ card.note }}</dd>{% endif %}</div>
+{% endfor %}
 </dl>
 </div></header>
 <main>
-{{{{ show("Warnings", warnings, "words") }}}}
-{{% if plots %}}
+{{ show("Warnings", warnings, "words") }}
+{% if plots %}
 <h2>Plots</h2>
 <div class="plots">
-{{% for plot in plots %}}
-<figure id="{{{{ plot.name }}}}"{{% if plot.wide %}} class="wide"{{% endif %}}>
-<figcaption><h3>{{{{ plot.title }}}}</h3><p>{{{{ plot.caption }}}}</p></figcaption>
-<div class="scroll">{{{{ plot.svg }}}}</div>
+{% for plot in plots %}
+<figure id="{{ plot.name }}"{% if plot.wide %} class="wide"{% endif %}>
+<figcaption><h3>{{ plot.title }}</h3><p>{{ plot.caption }}</p></figcaption>
+<div class="scroll">{{ plot.svg }}</div>
 </figure>
-{{% endfor %}}
+{% endfor %}
 </div>
-{{% endif %}}
-{{{{ show("Parties", parties) }}}}
-{{{{ show("Labels", labels) }}}}
-{{{{ show("Privacy", privacy, "words") }}}}
-{{{{ show("Rounds", rounds) }}}}
-{{{{ show("Rejections", rejections, "words") }}}}
-{{{{ show("Clients", clients) }}}}
+{% endif %}
+{{ show("Parties", parties) }}
+{{ show("Labels", labels) }}
+{{ show("Privacy", privacy, "words") }}
+{{ show("Rounds", rounds) }}
+{{ show("Rejections", rejections, "words") }}
+{{ show("Clients", clients) }}
 <h2>Reproduce</h2>
-<details><summary>Config</summary><pre tabindex="0">{{{{ config }}}}</pre></details>
+<details><summary>Config</summary><pre tabindex="0">{{ config }}</pre></details>
 <details><summary>Versions and model</summary><dl class="facts">
-{{% for name, value in facts %}}<dt>{{{{ name }}}}</dt><dd><code>{{{{ value }}}}</code></dd>
-{{% endfor %}}</dl></details>
+{% for name, value in facts %}<dt>{{ name }}</dt><dd><code>{{ value }}</code></dd>
+{% endfor %}</dl></details>
 </main>
 <footer class="muted">Drawn from the files beside this page: config.yaml, metrics.jsonl, clients.jsonl, summary.json.
 </footer>
 </body>
 </html>
 """
+)
