@@ -1,11 +1,12 @@
 """Several run directories side by side: what each is, what came of it, and in what their configs differ."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedapp.common.errors import FedappError
+from fedapp.common.nested import leaves
 from fedapp.report.read import RunData, number, read_run
 from fedapp.report.series import by_round, headline_metric
 from fedapp.report.units import bytes_text, number_text, seconds_text, title_of
@@ -89,7 +90,7 @@ def chosen(runs: Sequence[FoundRun], names: Collection[str]) -> list[FoundRun]:
 
 def with_differences(runs: Sequence[FoundRun]) -> list[FoundRun]:
     """The same with what each has that others of them do not."""
-    flat = [dict(_leaves(run.data.config)) for run in runs]
+    flat = [dict(leaves(run.data.config)) for run in runs]
     keys = sorted(set().union(*flat)) if flat else []
     differing = [key for key in keys if key not in OF_THE_PLACE and len({str(one.get(key)) for one in flat}) > 1]
     return [
@@ -102,11 +103,3 @@ def _name(data: RunData, folder: Path) -> str:
     section = data.config.get("run")
     name = section.get("name") if isinstance(section, dict) else None
     return str(name or data.path.relative_to(folder) if data.path != folder else name or data.path.name)
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

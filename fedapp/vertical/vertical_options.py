@@ -1,11 +1,10 @@
 """The options of a vertical run, and what its config must not ask for."""
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.nested import leaves
 from fedapp.config import Config, compose, instantiate
 from fedapp.data.party_table import PartySource
 from fedapp.learning.build import build_source, build_task, check_optimizer
@@ -99,18 +98,10 @@ def _check_top(config: Config, fusion: Fusion, task: Task) -> None:
 
 def _check_unread(config: Config) -> None:
     """Raises ConfigError, naming the key, where a setting would have no effect."""
-    default = dict(_leaves(asdict(compose([f"task={config.task.name}"]))))
-    for key, value in _leaves(asdict(config)):
+    default = dict(leaves(asdict(compose([f"task={config.task.name}"]))))
+    for key, value in leaves(asdict(config)):
         read = any(key == name or key.startswith(f"{name}.") for name in READ)
         if not read and default.get(key) != value:
             raise ConfigError(
                 f"{key}={value}: has no effect in task={config.task.name}; leave it at {default.get(key)}"
             )
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

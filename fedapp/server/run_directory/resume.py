@@ -1,6 +1,6 @@
 """Going on with a run that ended early: which checkpoint, and whether it may go on under this config."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.logger import log
+from fedapp.common.nested import leaves
 from fedapp.config.same_maths import FREE
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
@@ -69,7 +70,7 @@ def _past_round_zero(directory: Path) -> bool:
 
 def check_same_maths(found: Checkpoint, config: Mapping[str, Any], free: frozenset[str]) -> None:
     """Raises ConfigError, naming the keys, if this config would compute something else than the checkpoint's."""
-    before, now = dict(_leaves(found.config)), dict(_leaves(config))
+    before, now = dict(leaves(found.config)), dict(leaves(config))
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
@@ -115,12 +116,3 @@ def check_same_data(found: Checkpoint, data: Mapping[str, str], *, refuse: bool)
             " run.initial_model=<this run's directory>"
         )
     return {"data changed": f"{said}; it goes on with what they have now"}
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested mapping, under its dotted key."""
-    if isinstance(node, Mapping) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, node
