@@ -52,7 +52,7 @@ class Budget:
 
     def spent(self, ledger: Ledger, num_examples: int) -> float:
         """Epsilon of all that is in the ledger."""
-        return self._epsilon([entry.spent for entry in ledger.entries()], num_examples)
+        return self.epsilon([entry.spent for entry in ledger.entries()], num_examples)
 
     def pay(self, ledger: Ledger, run: str, server_round: int, num_examples: int) -> float:
         """Write the next round into the ledger. Returns epsilon with it; raises Declined if that is too much.
@@ -64,11 +64,12 @@ class Budget:
             history = [entry.spent for entry in entries]
             if self.most_rounds is not None and sum(entry.run == run for entry in entries) >= self.most_rounds:
                 raise Declined
-            after = self._epsilon([*history, self.cost], num_examples)
+            after = self.epsilon([*history, self.cost], num_examples)
             if not after <= self.max_epsilon and not self.void:
                 raise Declined
             ledger.append(Entry(run, server_round, self.cost.voided() if self.void else self.cost))
         return after
 
-    def _epsilon(self, history: list[Spending | SkellamSpending], num_examples: int) -> float:
+    def epsilon(self, history: list[Spending | SkellamSpending], num_examples: int) -> float:
+        """Of all of `history`, by this budget's accountant and delta; infinite where the noise counts as none."""
         return math.inf if self.void else epsilon(history, self.delta_of(num_examples), self.accountant)

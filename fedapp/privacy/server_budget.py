@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.common.errors import FederationError
-from fedapp.privacy.accounting import SkellamSpending, Spending, epsilon
+from fedapp.privacy.accounting import SkellamSpending, Spending
 from fedapp.privacy.budget import Budget
 from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.protection import Declined
@@ -34,7 +34,7 @@ class ServerBudget:
 
     def exhausted(self) -> str | None:
         """Why no further round can be paid; None where it can."""
-        after = self._epsilon([*self._history(), self.budget.cost])
+        after = self.budget.epsilon([*self._history(), self.budget.cost], 1)
         if self.budget.void or after <= self.budget.max_epsilon:
             return None
         return f"privacy budget: one more round would cost epsilon {after:.4g}, of {self.budget.max_epsilon:g}"
@@ -42,13 +42,16 @@ class ServerBudget:
     def figures(self) -> dict[str, float | None]:
         """Epsilon of all that was ever spent, in metrics.jsonl's names: as against those who do not learn who was asked
         in which round; and as against those who do, whom sampling hides nothing from."""
-        history = self._history()
-        seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
-        return {"epsilon_max": self._epsilon(history), "epsilon_unamplified": self._epsilon(seen)}
+        return self._figures(self._history())
 
     def facts(self) -> dict[str, Any]:
         """What summary.json says of the ledger."""
-        return {**self.figures(), "delta": self.budget.delta, "rounds_in_ledger": len(self._ledger.entries())}
+        history = self._history()
+        return {**self._figures(history), "delta": self.budget.delta, "rounds_in_ledger": len(history)}
+
+    def _figures(self, history: History) -> dict[str, float | None]:
+        seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
+        return {"epsilon_max": self.budget.epsilon(history, 1), "epsilon_unamplified": self.budget.epsilon(seen, 1)}
 
     @property
     def _ledger(self) -> FileLedger:
@@ -56,8 +59,3 @@ class ServerBudget:
 
     def _history(self) -> History:
         return [entry.spent for entry in self._ledger.entries()]
-
-    def _epsilon(self, history: History) -> float:
-        if self.budget.void:
-            return float("inf")
-        return epsilon(history, self.budget.delta_of(1), self.budget.accountant)
