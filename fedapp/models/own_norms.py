@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from fedapp.common.errors import ConfigError
-from fedapp.models.personal import Personal
-from fedapp.models.shared_state import make_personal, shared_state
+from fedapp.models.personal import Personal, check_something_shared
+from fedapp.models.shared_state import make_personal
 
 __all__ = ["PersonalNorms"]
 
@@ -36,9 +36,8 @@ class PersonalNorms(Personal):
             make_personal(module)
 
     def conflicts(self, config: Any, parts: Any) -> None:
-        shared, parameters = shared_state(parts.model), parts.model.named_parameters()
-        if not any(name in shared for name, parameter in parameters if parameter.requires_grad):
-            raise ConfigError(
-                "federation.personal=norm: of this model nothing but normalisation is trained, so nothing is left to"
-                " federate"
-            )
+        check_something_shared(
+            parts.model,
+            "federation.personal=norm: of this model nothing but normalisation is trained, so nothing is left to"
+            " federate",
+        )

@@ -10,7 +10,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.models.shared_state import make_personal, shared_state
 from fedapp.models.transfer import last_linear
 
-__all__ = ["AllShared", "OwnModel", "Personal", "PersonalHead"]
+__all__ = ["AllShared", "OwnModel", "Personal", "PersonalHead", "check_something_shared"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,15 @@ class PersonalHead(Personal):
         make_personal(last_linear(model)[1])
 
     def conflicts(self, config: Any, parts: Any) -> None:
-        shared, parameters = shared_state(parts.model), parts.model.named_parameters()
-        if not any(name in shared for name, parameter in parameters if parameter.requires_grad):
-            raise ConfigError(
-                "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
-                " federate; take a larger model, or model.trainable=last_k, lora or full"
-            )
+        check_something_shared(
+            parts.model,
+            "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"
+            " federate; take a larger model, or model.trainable=last_k, lora or full",
+        )
+
+
+def check_something_shared(model: nn.Module, otherwise: str) -> None:
+    """Raises ConfigError, with that text, for a model of which nothing that is trained travels."""
+    shared, parameters = shared_state(model), model.named_parameters()
+    if not any(name in shared for name, parameter in parameters if parameter.requires_grad):
+        raise ConfigError(otherwise)
