@@ -1,6 +1,21 @@
-"""The order of tests: files that start processes come first, so that none of them is left when the rest is done."""
+"""The order of tests, and configs for hundreds of them in little time.
+
+Files that start processes come first, so that none of them is left when the rest is done.
+"""
+
+import importlib
+from collections.abc import Iterator
 
 import pytest
+from quick_compose import quick
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_compose() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        module = importlib.import_module("fedapp.config.compose")
+        patch.setattr(module, "hydra_compose", quick(module.hydra_compose))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
