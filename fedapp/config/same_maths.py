@@ -22,7 +22,7 @@ FREE = frozenset(
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
         *("federation.min_delta", "federation.result"),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
-        *("run.engine", "run.name", "run.tags", "run.objective", "run.direction", "run.live"),
+        *("run.engine", "run.name", "run.tags", "run.objective", "run.direction", "run.prune", "run.live"),
         "tracker",  # all of it
     }
 )

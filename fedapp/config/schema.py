@@ -106,6 +106,7 @@ class Run:
     tags: list[str] = MISSING
     objective: str | None = MISSING
     direction: str = choice("auto", "minimize", "maximize")
+    prune: int | None = bounded(ge=1)
     live: bool = MISSING
 
 

@@ -6,52 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, compose, instantiate
-from fedapp.config.options import options_of
+from fedapp.config import Config, compose
 from fedapp.config.typed_text import parsed
+from fedapp.server.objective_figure import direction_of
 
-__all__ = ["check_objective", "direction_of", "is_sweep", "objective_of", "sweeper_direction"]
+__all__ = ["check_objective", "is_sweep", "objective_of", "sweeper_direction"]
 
 SWEEPER, DIRECTION = "hydra/sweeper=optuna", "hydra.sweeper.direction="
-COSTS = {  # figures of a summary that are no metric: less is better
-    *("rounds_to_target", "seconds", "bytes_up", "bytes_down", "rejected", "unused", "excluded", "declined"),
-    *("epsilon_max", "epsilon_median", "rounds", "parameters_trained"),
-}
-PREFIXES = ("test_", "final_val_", "best_")
-SPREADS = ("_mean", "_worst_decile")
-
-
-def direction_of(config: Config) -> str:
-    """`minimize` or `maximize`. Raises ConfigError where nobody says which."""
-    run = config.run
-    if run.direction != "auto":
-        return run.direction
-    name = str(run.objective)
-    lower = _lower_is_better(name)
-    if lower is None:
-        raise ConfigError(
-            f"run.objective={name}: is no figure of which it is known whether less is better; set"
-            " run.direction=minimize or maximize"
-        )
-    return "minimize" if lower else "maximize"
-
-
-def _lower_is_better(name: str) -> bool | None:
-    """None where that is not known. Metrics say it themselves."""
-    if name in COSTS:
-        return True
-    prefix = next((one for one in PREFIXES if name.startswith(one)), None)
-    if prefix is None:
-        return None
-    metric = name.removeprefix(prefix)
-    for spread in SPREADS:
-        metric = metric.removesuffix(spread)
-    if metric == "loss":
-        return True
-    node = options_of("metric").get(metric)
-    if node is None:
-        return None
-    return bool(instantiate("metric", node, partial=True).func.lower_is_better)
 
 
 def is_sweep(argument: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def check_only(console: Console, overrides: Sequence[str], directory: Path) -> F
         config = compose(overrides)
         config = compose([*overrides, *absolute_paths(config)])
         found = output_directory(config, directory)
+        config = replace(config, run=replace(config.run, output_dir=str(found)))  # as a run has it
         check(config, found, show=lambda findings: show_findings(console, findings))
         console.print("checked: the run can start", highlight=False)
         return Finished(overrides, found, {}, None)

@@ -21,6 +21,7 @@ from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
 from fedapp.server.population.secret_cohort import SecretCohort
+from fedapp.server.pruning import pruning_of
 from fedapp.server.schedule import LearningRateSchedule
 from fedapp.server.server_optimizer import ServerOptimizer
 from fedapp.server.stopping import StopRules
@@ -173,7 +174,7 @@ def check_patience_metric(config: Config, task: Task) -> None:
 
 
 def rules_of(config: Config, task: Task, min_clients: int) -> StopRules:
-    """The rules of the config's section `federation`."""
+    """The rules of the config's section `federation`, and `run.prune`."""
     federation, metric = config.federation, config.federation.patience_metric
     return StopRules(
         num_rounds=federation.num_rounds,
@@ -185,6 +186,7 @@ def rules_of(config: Config, task: Task, min_clients: int) -> StopRules:
         max_seconds=federation.max_seconds,
         max_failed_rounds=federation.max_failed_rounds,
         min_clients=min_clients,
+        pruning=pruning_of(config),
     )
 
 

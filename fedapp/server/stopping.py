@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from fedapp.common.errors import FederationError
 
-__all__ = ["Progress", "StopRules"]
+__all__ = ["Progress", "Pruning", "StopRules"]
 
 
 @dataclass
@@ -25,6 +25,11 @@ class Progress:
     budget_spent: str | None = None
 
 
+class Pruning(Protocol):
+    def reason(self, server_round: int) -> str | None:
+        """Why a trial is not worth another round after `server_round`, or None."""
+
+
 @dataclass
 class StopRules:
     """`update` after each round, then `reason` to stop. `lower_is_better` tells how `patience_metric` is meant,
@@ -40,6 +45,7 @@ class StopRules:
     max_seconds: float | None = None
     max_failed_rounds: int = 3
     min_clients: int = 1
+    pruning: Pruning | None = None
     progress: Progress = field(default_factory=Progress)
 
     def update(
@@ -107,7 +113,9 @@ class StopRules:
             return f"no better {self.patience_metric} in {now.stale_rounds} rounds (patience){best}"
         if self.max_seconds is not None and now.seconds >= self.max_seconds:
             return f"{self.max_seconds:g} s are over (federation.max_seconds)"
-        return "all rounds done" if now.round >= self.num_rounds else None
+        if now.round >= self.num_rounds:
+            return "all rounds done"
+        return None if self.pruning is None else self.pruning.reason(now.round)
 
     def _on_target(self) -> bool:
         accuracy = self.progress.accuracy

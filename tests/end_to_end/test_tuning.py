@@ -31,5 +31,18 @@ def test_a_study_of_twelve_trials(tmp_path: Path) -> None:
     assert len(re.findall(r"^.*\brun_dir=", done.output, re.MULTILINE)) == 1
 
 
+def test_a_trial_of_a_sweep_is_pruned(tmp_path: Path) -> None:
+    rates = "optimizer.lr=0.1,0.11,0.12,0.13,0.14,1e-5"
+    more = "federation.num_rounds=4 run.objective=final_val_loss run.prune=1"
+    done = run_script("-m", *RUN.split(), *more.split(), rates, f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
+    assert done.code == 0, done.output
+    summaries = [yaml.safe_load((tmp_path / "sweep" / str(n) / "summary.json").read_text()) for n in range(6)]
+    assert [summary["rounds"] for summary in summaries[:5]] == [4] * 5
+    assert summaries[5]["rounds"] < 4
+    assert "the median of 5 trials" in summaries[5]["stop_reason"]
+    checked = run_script("--check", *RUN.split(), *more.split(), cwd=tmp_path)
+    assert checked.code == 0, checked.output
+
+
 def accuracy(directory: Path) -> float:
     return float(yaml.safe_load((directory / "summary.json").read_text())["test_accuracy"])

@@ -4,7 +4,8 @@ import pytest
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import compose
-from fedapp.launch.objective import direction_of, is_sweep, objective_of, sweeper_direction
+from fedapp.launch.objective import is_sweep, objective_of, sweeper_direction
+from fedapp.server.objective_figure import direction_of
 
 OPTUNA = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.01,1)"]
 
