@@ -6,6 +6,7 @@ python scripts/bench.py command       the whole default run and a sweep: seconds
 python scripts/bench.py scale         100 to 10,000 virtual clients, cohorts of 10 to 1,000: seconds, memory, bytes
 python scripts/bench.py aggregation   averaging of updates against Flower's own: speed and memory
 python scripts/bench.py deployment    a round with two SuperNodes on this machine against a stock Flower app
+python scripts/bench.py start         from the command to its first round, by tracker, sweeper and live page
 python scripts/bench.py dp-sgd        DP-SGD in each of Opacus's modes against plain SGD
 python scripts/bench.py ledger        what bookkeeping costs of a client's round under DP-SGD
 python scripts/bench.py features      a round of task=transfer, with features computed and kept

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.work import Trace, Work, read_trace
@@ -52,17 +53,25 @@ def workplace() -> Iterator[Path]:
         guard.end()
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Marks processes as belonging to `home`, a workplace or a folder in it."""
-    path = os.pathsep.join(filter(None, (str(SCRIPTS), str(STOCK_APP), os.environ.get("PYTHONPATH"))))
-    return {**flower_environment(home), "TMPDIR": str(home), "PYTHONPATH": path}
+def environment(home: Path, extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Marks processes as belonging to `home`, a workplace or a folder in it. `extra`: further variables; its PYTHONPATH
+    comes first."""
+    paths = (extra.get("PYTHONPATH"), str(SCRIPTS), str(STOCK_APP), os.environ.get("PYTHONPATH"))
+    path = os.pathsep.join(filter(None, paths))
+    return {**flower_environment(home), "TMPDIR": str(home), **extra, "PYTHONPATH": path}
 
 
-def command(arguments: Sequence[str], home: Path, log: Path, watch: Callable[[int], None] | None = None) -> float:
+def command(
+    arguments: Sequence[str],
+    home: Path,
+    log: Path,
+    watch: Callable[[int], None] | None = None,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> float:
     """Run a command to its end; when it began. Raises ArmError, with the end of its log, if it did not go well."""
     start = time.time()
     with log.open("wb") as file:
-        process = subprocess.Popen(arguments, env=environment(home), stdout=file, stderr=file, cwd=home)
+        process = subprocess.Popen(arguments, env=environment(home, extra), stdout=file, stderr=file, cwd=home)
         try:
             if watch is not None:
                 watch(process.pid)

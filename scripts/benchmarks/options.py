@@ -80,6 +80,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     _simulation(commands.add_parser("simulation", help="a simulated round"))
     _command(commands.add_parser("command", help="the whole default run, and a sweep"))
+    _start(commands.add_parser("start", help="from the command to its first round, by what is asked for"))
     _scale(commands.add_parser("scale", help="many virtual clients, large cohorts: seconds, memory, bytes"))
     _aggregation(commands.add_parser("aggregation", help="updates a second and peak memory of averaging"))
     _deployment(commands.add_parser("deployment", help="a round with two SuperNodes, against the stock app"))
@@ -135,6 +136,10 @@ def _command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="of each command, in turn [3]")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="[both]")
     parser.add_argument("--runs", type=int, default=12, help="of the sweep, 10 rounds each [12]")
+
+
+def _start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=5, help="of each command, in turn, after one to warm up [5]")
 
 
 def _scale(parser: argparse.ArgumentParser) -> None:
