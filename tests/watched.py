@@ -53,11 +53,17 @@ class Watched:
 
 @contextmanager
 def watched(
-    place: Path, overrides: str = ENDLESS, *, name: str = "run", environment: Mapping[str, str] | None = None
+    place: Path,
+    overrides: str = ENDLESS,
+    *,
+    name: str = "run",
+    resume: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Watched]:
-    """None of its processes is there afterwards, whatever happens."""
+    """None of its processes is there afterwards, whatever happens. `resume`: go on with the run of this name."""
     directory = place / name
-    command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides.split(), f"run.output_dir={directory}"]
+    where = ("--resume", str(directory)) if resume else (f"run.output_dir={directory}",)
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), *overrides.split(), *where]
     with subprocess.Popen(
         command,
         cwd=place,

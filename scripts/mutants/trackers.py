@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant(TOLD, "        if not self._about.private:\n", "        if True:\n", PRIVATE),
     Mutant(TOLD, "self._tracker.open(self._about, self._identity)", "self._tracker.open(self._about, None)", RESUMED),
     Mutant(
-        "fedapp/launch/live/growing.py",
+        "fedapp/launch/live/new_lines.py",
         "if file.read(len(self._tail)) != self._tail:",
         "if False:",
         f"{LIVE}::test_a_resumed_run_counts_no_round_twice",

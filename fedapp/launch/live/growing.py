@@ -1,14 +1,15 @@
-"""A run directory that grows, read as it does: new lines only, so that the last round costs what the first did."""
+"""A run directory that grows, and what a page of bounded size says of it."""
 
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fedapp.launch.live.new_lines import NewLines
 from fedapp.report.read import number
 from fedapp.report.units import client_order
 from fedapp.server.run_directory.lock import is_held
@@ -17,42 +18,7 @@ __all__ = ["GrowingRun"]
 
 MOST_REASONS, MOST_SITES, MOST_POINTS = 200, 200, 500  # that the page is sent; it says what it leaves out
 SERIES = ("test_", "val_", "train_loss", "epsilon_max", "seconds")
-TAIL = 256  # bytes before the place that was read to, by which a file is known again
 RECENT = 10  # rounds, by whose time the end is expected
-
-
-class Lines:
-    """The whole lines of a file that grows. A file that was cut back, by a run that is resumed, is read anew."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._at, self._tail = path, 0, b""
-        self.cut = False
-
-    def restart(self) -> None:
-        self._at, self._tail = 0, b""
-
-    def new(self) -> Iterator[dict[str, Any]]:
-        self.cut = False
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._at - len(self._tail))
-                if file.read(len(self._tail)) != self._tail:
-                    self.cut = True
-                    self.restart()
-                file.seek(self._at)
-                content = file.read()
-        except OSError:
-            return
-        whole, newline, _ = content.rpartition(b"\n")
-        self._at += len(whole) + len(newline)
-        self._tail = (self._tail + whole + newline)[-TAIL:]
-        for line in whole.split(b"\n") if whole else ():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and type(record.get("round")) is int:
-                yield record
 
 
 class GrowingRun:
@@ -60,7 +26,7 @@ class GrowingRun:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._metrics, self._clients = Lines(directory / "metrics.jsonl"), Lines(directory / "clients.jsonl")
+        self._metrics, self._clients = NewLines(directory / "metrics.jsonl"), NewLines(directory / "clients.jsonl")
         self._forget()
         self._rounds_wanted: int | None = None
 
@@ -76,9 +42,13 @@ class GrowingRun:
         self._times: deque[float] = deque(maxlen=RECENT)
         self._bytes = {"bytes_up": 0.0, "bytes_down": 0.0}
         self._seconds = 0.0
+        self._order: list[str] | None = None
 
-    def state(self) -> dict[str, Any]:
+    def state(self, first: int = 0, find: str = "") -> dict[str, Any]:
+        """`first`: how many sites to leave out, `find`: what their names hold, without regard to case."""
         self._read()
+        order = self._sites_in_order()
+        named = [site for site in order if find.casefold() in site.casefold()] if find else order
         summary = self._summary()
         last = self._rounds[max(self._rounds)] if self._rounds else {}
         status = self._status(summary)
@@ -95,8 +65,11 @@ class GrowingRun:
             **self._bytes,
             "warnings": [str(text) for text in self._warnings(summary, last)],
             "series": self._series(),
-            "sites": self._sites(),
-            "num_sites": len(self._last.keys() | self._rejected.keys()),
+            "sites": [self._site(name) for name in named[first : first + MOST_SITES]],
+            "first_site": first,
+            "page_size": MOST_SITES,
+            "num_found": len(named),
+            "num_sites": len(order),
             "rejections": [{"round": r, "site": s, "reason": why} for r, s, why in reversed(self._reasons)],
             "num_rejected": sum(self._rejected.values()),
         }
@@ -114,6 +87,7 @@ class GrowingRun:
                 self._seconds += seconds
             for name in self._bytes:
                 self._bytes[name] += number(line.get(name)) or 0.0
+        self._order = None if clients else self._order
         for line in clients:
             site = str(line.get("client") if line.get("client") is not None else "unknown")
             if line.get("rejected"):
@@ -158,27 +132,27 @@ class GrowingRun:
         }
         return {name: points for name, points in found.items() if points}
 
-    def _sites(self) -> list[dict[str, Any]]:
+    def _sites_in_order(self) -> list[str]:
         """Those that have spent most, or were rejected most often, first."""
-        known = self._last.keys() | self._rejected.keys()
-        first = sorted(
-            known,
-            key=lambda site: (
-                -self._spent.get(site, 0.0),
-                -self._rejected[site],
-                client_order(int(site) if site.isdecimal() else site),
-            ),
-        )
-        return [
-            {
-                "site": site,
-                "last": self._last.get(site),
-                "taken": self._taken[site],
-                "rejected": self._rejected[site],
-                "epsilon": self._spent.get(site),
-            }
-            for site in first[:MOST_SITES]
-        ]
+        if self._order is None:
+            self._order = sorted(
+                self._last.keys() | self._rejected.keys(),
+                key=lambda site: (
+                    -self._spent.get(site, 0.0),
+                    -self._rejected[site],
+                    client_order(int(site) if site.isdecimal() else site),
+                ),
+            )
+        return self._order
+
+    def _site(self, name: str) -> dict[str, Any]:
+        return {
+            "site": name,
+            "last": self._last.get(name),
+            "taken": self._taken[name],
+            "rejected": self._rejected[name],
+            "epsilon": self._spent.get(name),
+        }
 
     def _warnings(self, summary: Mapping[str, Any], last: Mapping[str, Any]) -> list[Any]:
         found = summary.get("warnings")

@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedapp.launch.live.growing import GrowingRun
-from fedapp.launch.live.live_page import HTML, SCRIPT, STYLE
+from fedapp.launch.live.live_page import HTML, STYLE
+from fedapp.launch.live.live_script import SCRIPT
 from fedapp.report.palette import COLORS, DARK
 
 __all__ = ["live_app", "main"]
@@ -43,13 +44,16 @@ def live_app(directory: Path) -> Starlette:
     has the browser ask here (DNS rebinding)."""
     run, lock = GrowingRun(directory), threading.Lock()
 
-    def read() -> dict[str, object]:
+    def read(first: int, find: str) -> dict[str, object]:
         with lock:
             app.state.asked = time.monotonic()
-            return run.state()
+            return run.state(first, find)
 
     async def state(request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(read), headers=HEADERS)
+        asked = request.query_params
+        first = asked.get("first", "0")
+        place = int(first) if first.isascii() and first.isdecimal() and len(first) < 10 else 0
+        return JSONResponse(await asyncio.to_thread(read, place, asked.get("find", "")[:100]), headers=HEADERS)
 
     def text(content: str, kind: str) -> Route:
         async def serve(request: Request) -> Response:

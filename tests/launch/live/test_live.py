@@ -1,46 +1,19 @@
 """The live page: what it says of a run that waits, runs, fails, is resumed and finishes; read-only and on loopback."""
 
 import asyncio
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 from browser import browser
+from growing_runs import HOSTILE, Growing
 
 from fedapp.launch.live.beside import live_page
-from fedapp.launch.live.growing import MOST_POINTS, MOST_SITES, GrowingRun
+from fedapp.launch.live.growing import GrowingRun
 from fedapp.launch.live.live_server import live_app
 from fedapp.server.run_directory.lock import only_writer
-
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-class Growing:
-    """A run directory, written as a run does."""
-
-    def __init__(self, directory: Path, name: str = "trial", num_rounds: int = 4) -> None:
-        directory.mkdir()
-        self.directory = directory
-        config = {"run": {"name": name}, "federation": {"num_rounds": num_rounds}}
-        (directory / "config.yaml").write_text(yaml.safe_dump(config))
-
-    def round(self, number: int, clients: list[dict[str, Any]] = [], **metrics: object) -> None:  # noqa: B006
-        line = {"round": number, "time": time.time(), "seconds": 2.0, "bytes_up": 1024, "bytes_down": 2048}
-        line |= {"cohort": 2, "replied": 1, "test_accuracy": 0.1 * (1 + number), **metrics}
-        self._add("clients.jsonl", [{"round": number, **client} for client in clients])
-        self._add("metrics.jsonl", [line])
-
-    def end(self, status: str, reason: str) -> None:
-        (self.directory / "summary.json").write_text(json.dumps({"status": status, "stop_reason": reason}))
-
-    def _add(self, name: str, rows: list[dict[str, Any]]) -> None:
-        with (self.directory / name).open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -81,23 +54,6 @@ def test_a_resumed_run_counts_no_round_twice(run: Growing) -> None:
     assert state["series"]["test_accuracy"][2] == [2, 0.9]
 
 
-def test_many_clients_and_rounds_stay_small(run: Growing) -> None:
-    clients = [{"client": number, "rejected": "late" if number % 3 == 0 else None} for number in range(10_000)]
-    run.round(0, clients)
-    for number in range(1, 1001):
-        run.round(number, clients[number : number + 10])
-    seen = GrowingRun(run.directory)
-    content = json.dumps(seen.state())
-    assert len(content) < 250_000
-    state = json.loads(content)
-    assert (state["num_sites"], len(state["sites"])) == (10_000, MOST_SITES)
-    assert len(state["series"]["test_accuracy"]) <= MOST_POINTS + 1
-    assert state["series"]["test_accuracy"][-1][0] == 1000
-    begin = time.perf_counter()
-    seen.state()
-    assert time.perf_counter() - begin < 5  # nothing is read again; the bound is a busy machine's
-
-
 def test_it_is_read_only_and_for_this_machine(run: Growing) -> None:
     app = httpx.ASGITransport(app=live_app(run.directory))
 
@@ -116,6 +72,8 @@ def test_it_is_read_only_and_for_this_machine(run: Growing) -> None:
         assert "https://" not in found.text
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert call(path, method).status_code == 405
+    for query in ("first=-1", "first=²", "first=1e3", "first=99999999999", "find=%00", "other=1"):
+        assert call(f"/state.json?{query}").json()["status"] == "waiting"
     assert call("/state.json", host="attacker.example").status_code == 400
     assert call("/../config.yaml").status_code == 404
 
