@@ -18,6 +18,9 @@ def server_of(text: Callable[[], str], port: int) -> HTTPServer:
         timeout = 10  # seconds for a caller to say what it wants
 
         def do_GET(self) -> None:
+            if self.headers.get("Host", "").partition(":")[0] not in ("127.0.0.1", "localhost"):
+                self.send_error(400)  # a web site has the browser ask here by a name of its own (DNS rebinding)
+                return
             if self.path != "/metrics":
                 self.send_error(404)
                 return

@@ -27,6 +27,36 @@ MUTANTS = [
         f"{LIVE}::test_it_is_read_only_and_for_this_machine",
     ),
     Mutant(
+        "fedapp/deploy/metrics_server.py",
+        'not in ("127.0.0.1", "localhost")',
+        'not in ("127.0.0.1", "localhost", "attacker.example")',
+        "tests/deploy/test_status.py::test_metrics_are_served_on_loopback",
+    ),
+    Mutant(
+        "fedapp/deploy/prometheus_text.py",
+        r'.replace("\n", "\\n")',
+        "",
+        "tests/deploy/test_status.py::test_the_text_is_prometheus",
+    ),
+    Mutant(
+        "fedapp/launch/simulate.py",
+        "        if not config.run.live:\n",
+        "        import uvicorn\n\n        if not config.run.live:\n",
+        "tests/test_imports.py::test_a_plain_run_imports_nothing_that_was_not_asked_for",
+    ),
+    Mutant(
+        "fedapp/server/pruning.py",
+        "over and _judges(trial.config) == _judges(own.config)",
+        "over",
+        "tests/server/test_pruning.py::test_only_comparable_trials_count",
+    ),
+    Mutant(
+        "fedapp/launch/live/live_script.py",
+        "node.textContent = text; return node;",
+        "node.innerHTML = text; return node;",
+        f"{LIVE}::test_nothing_becomes_markup",
+    ),
+    Mutant(
         "fedapp/launch/objective.py",
         "    if any(one != direction for one in given):\n",
         "    if False:\n",

@@ -1,9 +1,12 @@
 """scripts/deploy/status: exit codes as monitoring wants them, and Prometheus's text."""
 
 import json
+import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +14,12 @@ import httpx
 import pytest
 import yaml
 
-from fedapp.deploy import status as status_module
+from fedapp.deploy import federation_status
+from fedapp.deploy.federation_status import SiteStatus, Status, status_of
 from fedapp.deploy.folders import AUTHORITY, Operator
 from fedapp.deploy.metrics_server import server_of
-from fedapp.deploy.status import SiteStatus, Status, judge, main, prometheus, status_of
+from fedapp.deploy.prometheus_text import prometheus
+from fedapp.deploy.status import judge, main
 from fedapp.flower.control import RegisteredNode
 
 NOW = 1_800_000_000.0
@@ -46,14 +51,75 @@ def test_exit_codes(found: Status, level: int, said: str | None) -> None:
     assert (texts == []) if said is None else any(said in text for text in texts)
 
 
-def test_the_text_escapes_what_sites_are_called() -> None:
-    text = prometheus(well(HERE, AWAY), 1)
-    assert "fedapp_status 1.0\n" in text
-    assert 'fedapp_site_connected{site="ward A"} 1.0\n' in text
-    assert 'fedapp_site_connected{site="ward \\"B\\"\\n\\\\"} 0.0\n' in text
-    assert f'fedapp_site_connected_since_seconds{{site="ward A"}} {NOW - 60}\n' in text
-    assert text.count("# TYPE fedapp_site_connected gauge") == 1
-    assert "site_epsilon" not in text  # nobody named a run
+NAME, LABEL = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r"[a-zA-Z_][a-zA-Z0-9_]*"
+VALUE = r'"((?:[^"\\\n]|\\[\\"n])*)"'
+NUMBER = r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|Inf)"
+SAMPLE = re.compile(rf"({NAME})(?:\{{((?:{LABEL}={VALUE},?)*)\}})? ({NUMBER})(?: -?\d+)?")
+
+
+def parsed(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """By metric and labels, the values of a text in Prometheus's format 0.0.4, of whose rules each is checked: a line
+    ends with a line feed, HELP and TYPE come once and before a metric's samples, which are not interrupted, and no two
+    have the same labels."""
+    assert text.endswith("\n")
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    helped: set[str] = set()
+    for line in text[:-1].split("\n"):
+        if said := re.fullmatch(rf"# HELP ({NAME}) ((?:[^\\]|\\[\\n])*)", line):
+            assert said[1] not in helped
+            helped.add(said[1])
+        elif said := re.fullmatch(rf"# TYPE ({NAME}) (counter|gauge|histogram|summary|untyped)", line):
+            assert said[1] in helped
+            assert said[1] not in found
+            found[said[1]] = {}
+        else:
+            sample = SAMPLE.fullmatch(line)
+            assert sample is not None, line
+            assert sample[1] == ([*found] or [None])[-1]
+            pairs = re.findall(rf"({LABEL})={VALUE}", sample[2] or "")
+            labels = tuple(
+                (name, re.sub(r"\\(.)", lambda m: {"n": "\n"}.get(m[1], m[1]), value)) for name, value in pairs
+            )
+            assert len({name for name, _ in labels}) == len(labels)
+            assert labels not in found[sample[1]], "the same series twice"
+            found[sample[1]][labels] = float(sample[4])
+    assert all(found.values())
+    return found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "a 1\n",
+        "# TYPE a gauge\na 1\n",
+        "# HELP a b\n# TYPE a gauge\na 1",
+        '# HELP a b\n# TYPE a gauge\na{s="x\ny"} 1\n',
+        '# HELP a b\n# TYPE a gauge\na{s="x"} 1\na{s="x"} 2\n',
+        "# HELP a b\n# TYPE a gauge\na inf\n",
+    ],
+    ids=["no type", "no help", "no end", "unescaped", "twice", "no number"],
+)
+def test_the_parser_of_this_test_refuses(wrong: str) -> None:
+    with pytest.raises(AssertionError):
+        parsed(wrong)
+
+
+def test_the_text_is_prometheus() -> None:
+    twin = replace(AWAY, client=2, last_round=7, rejected=3, epsilon=float("inf"))
+    run = {"status": "running", "directory": "d", "reason": "", "round": 7}
+    found = parsed(prometheus(well(HERE, AWAY, twin, run=run), 1))
+    ward, away, other = ((("site", site.name), ("client", str(site.client))) for site in (HERE, AWAY, twin))
+    assert found["fedapp_status"] == {(): 1.0}
+    assert found["fedapp_superlink_up"] == {(): 1.0}
+    assert found["fedapp_certificate_end_seconds"] == {(): NOW + 90 * DAY}
+    assert found["fedapp_site_connected"] == {ward: 1.0, away: 0.0, other: 0.0}
+    assert found["fedapp_site_connected_since_seconds"] == {ward: NOW - 60}
+    assert found["fedapp_site_last_round"] == {other: 7.0}
+    assert found["fedapp_site_rejected"] == {other: 3.0}
+    assert found["fedapp_site_epsilon"] == {other: math.inf}
+    assert found["fedapp_run_round"] == {(): 7.0}
+    gone = Status("127.0.0.1:1", False, "refused", None, ())
+    assert parsed(prometheus(gone, 2)) == {"fedapp_status": {(): 2.0}, "fedapp_superlink_up": {(): 0.0}}
 
 
 @pytest.fixture
@@ -91,8 +157,8 @@ def test_sites_with_what_the_run_says_of_them(
     def connected(address: str, authority: bytes) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(nodes=lambda: nodes)
 
-    monkeypatch.setattr(status_module, "connect", connected)
-    monkeypatch.setattr(status_module, "_certificate_ends", lambda operator: 4e9)
+    monkeypatch.setattr(federation_status, "connect", connected)
+    monkeypatch.setattr(federation_status, "_certificate_ends", lambda operator: 4e9)
     found = status_of(operator, run_dir)
     (site,) = found.sites
     assert (site.name, site.last_round, site.rejected, site.epsilon) == ("ward A", 2, 1, 0.75)
@@ -131,6 +197,8 @@ def test_metrics_are_served_on_loopback() -> None:
             assert httpx.get(f"{address}/metrics", trust_env=False).status_code == 500  # nothing is left to say
             assert httpx.get(f"{address}/other", trust_env=False).status_code == 404
             assert httpx.post(f"{address}/metrics", trust_env=False).status_code == 501
+            other = {"Host": f"attacker.example:{server.server_port}"}
+            assert httpx.get(f"{address}/metrics", headers=other, trust_env=False).status_code == 400
         finally:
             server.shutdown()
             thread.join()

@@ -12,6 +12,7 @@ from growing_runs import HOSTILE, Growing
 
 from fedapp.launch.live.beside import live_page
 from fedapp.launch.live.growing import GrowingRun
+from fedapp.launch.live.live_script import SCRIPT
 from fedapp.launch.live.live_server import live_app
 from fedapp.server.run_directory.lock import only_writer
 
@@ -76,6 +77,12 @@ def test_it_is_read_only_and_for_this_machine(run: Growing) -> None:
         assert call(f"/state.json?{query}").json()["status"] == "waiting"
     assert call("/state.json", host="attacker.example").status_code == 400
     assert call("/../config.yaml").status_code == 404
+
+
+def test_nothing_becomes_markup() -> None:
+    """Where there is no browser to show it."""
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "setHTML", "eval(", "srcdoc"):
+        assert way not in SCRIPT
 
 
 def test_its_program_ends_with_the_run(tmp_path: Path) -> None:
