@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -240,7 +241,8 @@ def check_overrides(overrides: Sequence[str], place: Path, copy: Path) -> None:
     if any(name in config.data["_target_"] for name in FAR_OR_LARGE):
         return
     config = compose([*overrides, *absolute_paths(config)])
-    check(config, output_directory(config, place / "run"))
+    directory = output_directory(config, place / "run")
+    check(replace(config, run=replace(config.run, output_dir=str(directory))), directory)
 
 
 def compose_all(overrides: Sequence[str]) -> None:

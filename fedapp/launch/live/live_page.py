@@ -23,6 +23,7 @@ button:disabled { color: var(--muted); }
 main > .note { margin-bottom: 8px; }
 h1, td, th, li, code, #reason { overflow-wrap: anywhere; }
 #rejections td, #sites th { white-space: normal; text-align: left; } #sites th { min-width: 4rem; }
+#find { flex: 1 1 6rem; max-width: 14rem; } .words tbody th { text-align: left; }
 .words table { table-layout: fixed; } .words thead th:first-child { width: 4.5rem; }
 .words thead th:nth-child(2) { width: 34%; } thead th { overflow-wrap: normal; }
 #warnings ul { padding-left: 1.2rem; }

@@ -100,7 +100,7 @@ function show(state) {
   rows('sites', state.sites.map(one => [one.site, one.last === null ? '\\u2013' : String(one.last), String(one.taken),
     String(one.rejected), number(one.epsilon)]));
   const count = state.sites.length, begin = state.first_site, found = state.num_found;
-  const which = found < state.num_sites ? `${found} found of ${state.num_sites}` : `${state.num_sites}`;
+  const which = found < state.num_sites ? `${found} found among ${state.num_sites}` : `${state.num_sites}`;
   say(at('counted'), count < state.num_sites ? `${count ? `${begin + 1} to ${begin + count} of ` : ''}${which}; `
     + 'those first that spent most or were rejected most.' : `${state.num_sites} seen so far.`);
   at('pages').hidden = count === state.num_sites && !at('find').value;
