@@ -45,6 +45,18 @@ def test_dp_sgd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert row["auto_to_best"] >= 1.0  # type: ignore[operator]
 
 
+def test_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plain run imports exactly what it imports where no feature's package is installed."""
+    path = tmp_path / "figures.json"
+    asked = ["start", "--repetitions", "1", "--asked", "tracker=mlflow", "--json", str(path)]
+    assert command(monkeypatch).main(asked) == 0
+    away, plain, mlflow = json.loads(path.read_text())["rows"]
+    assert (away["packages"], plain["packages"]) == ([], [])
+    assert "mlflow" in mlflow["packages"]
+    assert away["modules"] == plain["modules"] < mlflow["modules"]
+    assert 0 < plain["imported"] < plain["first_round"]
+
+
 def test_helper_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every sum is checked; masks alone cost no bytes, and encryption what its arithmetic says."""
     path = tmp_path / "figures.json"

@@ -13,7 +13,8 @@ from fedapp.config import Config
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, build_parts
 from fedapp.privacy.option import PrivacyOption, privacy_of
-from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial, stop_rules
+from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial
+from fedapp.server.build_rules import stop_rules
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.run_directory.claim import claim
 from fedapp.server.run_directory.lock import LOCK, only_writer

@@ -15,6 +15,7 @@ Run = Callable[[argparse.Namespace], Result]
 MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "fedapp-flower", "stock", "pfl")
 USUAL = tuple(arm for arm in ARMS if arm != "fedapp-flower")
 ENGINES = ("local", "flower")
+ASKED = ("run.live=true", "tracker=mlflow", "tracker=wandb", "hydra/sweeper=optuna")
 LEAST = {
     "runs": 2,
     "repetitions": 1,
@@ -140,6 +141,7 @@ def _command(parser: argparse.ArgumentParser) -> None:
 
 def _start(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="of each command, in turn, after one to warm up [5]")
+    parser.add_argument("--asked", nargs="*", choices=ASKED, default=list(ASKED), help="features [all, if installed]")
 
 
 def _scale(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,9 @@ SECONDS = ("imported", "first_round", "cpu")
 def run(options: Namespace) -> Result:
     """All arms in turn, after one call of each to warm up."""
     arms: dict[str, tuple[str, ...]] = {AWAY: (), PLAIN: ()}
-    arms |= {name: more for name, (package, more) in ASKED.items() if importlib.util.find_spec(package) is not None}
+    for name in options.asked:
+        package, more = ASKED[name]
+        arms |= {name: more} if importlib.util.find_spec(package) is not None else {}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     with workplace() as home:
         (home / "watch").mkdir()

@@ -15,7 +15,8 @@ from fedapp.common.logger import log
 from fedapp.config import Config, maths_sha256, to_yaml
 from fedapp.data.party_table import PartySource
 from fedapp.learning.build import check_target
-from fedapp.server.build import check_patience_metric, learning_rates, rules_of
+from fedapp.server.build import learning_rates
+from fedapp.server.build_rules import check_patience_metric, rules_of
 from fedapp.server.ending import Ending, Result
 from fedapp.server.exchange import Exchange
 from fedapp.server.run_directory.claim import claim, writing
