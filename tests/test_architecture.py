@@ -211,6 +211,8 @@ OTHER_MEANING = {
     ("fedapp/models/transfer.py", "head"),  # model.trainable
     ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
     ("fedapp/privacy/plan.py", "norm"),  # model.norm
+    ("fedapp/server/build.py", "uniform"),  # strategy.weighting
+    ("fedapp/aggregation/selection/selection.py", "uniform"),  # strategy.weighting
     # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
     ("fedapp/learning/build.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),
@@ -252,7 +254,17 @@ def test_one_name_for_one_thing() -> None:
 def test_conf_reads_what_the_code_has() -> None:
     groups = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
     expected = {
-        *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
+        *(
+            "cohort",
+            "compression",
+            "data",
+            "experiment",
+            "federation",
+            "federation/personal",
+            "lr_schedule",
+            "metric",
+            "model",
+        ),
         *(
             "optimizer",
             "partition",

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from fedapp.aggregation.protocol import AggregationProtocol
+from fedapp.aggregation.selection.selection import selection_of
 from fedapp.config import Config
 from fedapp.learning.build import Parts
 from fedapp.privacy.option import PrivacyOption
@@ -21,6 +22,6 @@ def check_options(
     config: Config, parts: Parts, protocol: AggregationProtocol, privacy: PrivacyOption, steps: UpdateSteps
 ) -> None:
     """Raises ConfigError for the first conflict that an option names."""
-    options: tuple[Option, ...] = (parts.personal, privacy, protocol, *steps.steps)
+    options: tuple[Option, ...] = (parts.personal, privacy, protocol, selection_of(config), *steps.steps)
     for option in options:
         option.conflicts(config, parts)

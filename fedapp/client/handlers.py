@@ -132,6 +132,8 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     run = open_run(context)
     model = run.half.opened(instruction, model, context.state)
     storage = open_storage(context, run.config, run.site, instruction.run)
+    if instruction.candidate and run.protocol.individual_updates:  # else no client's own figures leave it
+        return pack_reply(run.site.judge(instruction, model, storage))
     if run.site.will_train(instruction, storage):  # a training like any other: the operator's limits hold
         begin_training(replace(instruction, server_round=instruction.server_round + 1), context)
     reply = run.site.evaluate(instruction, model, storage)

@@ -1,5 +1,6 @@
 """A SuperNode's side of a round: it hosts clients, and trains and evaluates each."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,9 @@ from fedapp.common.errors import FedappError, told
 from fedapp.common.state_digest import State
 from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
+from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
+from fedapp.learning.task import outputs_of
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.privacy.protection import Declined, Protection
 from fedapp.updates.step import UpdateRejected
@@ -120,10 +123,11 @@ class Site:
         template = {key: value for key, value in model.items() if value.is_floating_point()}
         try:
             seed, examples = (self.seed, server_round, client), self.data(client).train
+            loss = self._loss(examples) if self.steps.judges else math.nan
             result = self.protection.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
             local = torch._foreach_sub([self._shared[key].cpu() for key in template], list(template.values()))
             update = dict(zip(template, local, strict=True))
-            sent, fault = self._finished(client, update, template, instruction, storage)
+            sent, fault = self._finished(client, update, template, instruction, storage, loss)
             if storage.heads is not None and fault is None:
                 if self.own is None:
                     storage.heads(client).keep(server_round, self._head)
@@ -142,9 +146,16 @@ class Site:
         return self.protection.disclosed(report), sent
 
     def _finished(
-        self, client: int, update: dict[str, Tensor], template: State, instruction: Instruction, storage: ClientStorage
+        self,
+        client: int,
+        update: dict[str, Tensor],
+        template: State,
+        instruction: Instruction,
+        storage: ClientStorage,
+        loss: float,
     ) -> tuple[State, str | None]:
-        """An update after its steps, and why it must not be sent, None if it may."""
+        """An update after its steps, and why it must not be sent, None if it may. `loss`: what `UpdateSteps.judged`
+        takes."""
         fault = examine(update, template).fault or examine(self._head, self._first_head).fault
         if fault is not None:
             return {}, fault
@@ -152,7 +163,8 @@ class Site:
         states = storage.step_states.of(client) if storage.step_states is not None else {}
         weight = instruction.weights[instruction.clients.index(client)]
         try:
-            sent = self.steps.on_client(update, template, weight, instruction.plan, states)
+            steps = self.steps.judged(loss, instruction.lr_factor)
+            sent = steps.on_client(update, template, weight, instruction.plan, states)
         except UpdateRejected as error:
             return {}, str(error)
         form = self.steps.template(template)
@@ -161,6 +173,23 @@ class Site:
         if storage.step_states is not None:
             storage.step_states.keep(client, states)
         return sent, None
+
+    def _loss(self, examples: Examples) -> float:
+        """The mean loss of the model as it is."""
+        return float(self.task.loss(outputs_of(self.model, examples), examples.targets.cpu()))
+
+    def judge(self, instruction: Instruction, model: State, storage: ClientStorage) -> Reply:
+        """The global model's loss on the training examples of every client asked for, where that may be told."""
+        return Reply(tuple(self._judged(client, instruction, model, storage) for client in instruction.clients))
+
+    def _judged(self, client: int, instruction: Instruction, model: State, storage: ClientStorage) -> ClientReport:
+        try:
+            self.load(client, model, storage, instruction.server_round - 1)
+            if not self.protection.discloses_metrics:
+                return ClientReport(client)
+            return ClientReport(client, train_loss=self._loss(self.data(client).train))
+        except Exception as error:
+            return self.protection.failure(client, error)
 
     def evaluate(self, instruction: Instruction, model: State, storage: ClientStorage = NOTHING) -> Reply:
         """Judge the global model on the validation split of every client asked for."""

@@ -181,7 +181,9 @@ def from_hydra(node: DictConfig) -> Config:
         config = _with_decoded_keys(cast(Config, OmegaConf.to_object(node)))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression", "tracker"):
+    for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
+        _check_node(getattr(config, name), name)
+    for name in ("cohort", "tracker"):
         _check_node(getattr(config, name), name)
     _check_node(config.federation.personal, "federation.personal")
     for name in ("fusion", "label_privacy"):
@@ -190,7 +192,7 @@ def from_hydra(node: DictConfig) -> Config:
         _check_node(getattr(config, name), name, "lr_schedule")
     for name in ("kind", "loss"):
         _check_node(getattr(config.task, name), f"task.{name}")
-    for name in ("aggregation", "server_optimizer"):
+    for name in ("aggregation", "server_optimizer", *(["fairness"] if config.strategy.fairness is not None else [])):
         _check_node(getattr(config.strategy, name), f"strategy.{name}")
     check_ranges(config)
     return config

@@ -73,6 +73,7 @@ class Strategy:
     weight_cap: float | None = bounded(gt=0)
     weight_bound: int | float | str | None = bounded(ge=1, le=1e6, word="auto")
     max_update_norm: float | None = bounded(gt=0)
+    fairness: Any = MISSING
     aggregation: Any = MISSING
     server_optimizer: Any = MISSING
 
@@ -125,6 +126,7 @@ class Config:
     privacy: Any = MISSING
     secure_aggregation: Any = MISSING
     compression: Any = MISSING
+    cohort: Any = MISSING
     tracker: Any = MISSING
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)

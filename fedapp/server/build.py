@@ -7,6 +7,7 @@ from typing import cast
 
 from fedapp.aggregation.protocol import AggregationProtocol, protocol_of
 from fedapp.aggregation.rules import AggregationRule
+from fedapp.aggregation.selection.selection import selection_of
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.run_paths import run_directory
 from fedapp.common.state_digest import State
@@ -49,6 +50,11 @@ def check_strategy(config: Config) -> int:
             f"strategy.weighting={strategy.weighting}, strategy.weight_cap={strategy.weight_cap}:"
             f" {strategy.aggregation['_target_']} counts every client alike; use weighting=uniform and no cap"
         )
+    if rule.each and strategy.fairness is not None:
+        raise ConfigError(
+            f"strategy.fairness: needs the sum of all updates, and {strategy.aggregation['_target_']} gives none; use"
+            " strategy=qfedavg with its own aggregation"
+        )
     for name in ("client_lr", "server_lr"):
         _schedule(config, name)
     return rule.fewest
@@ -72,6 +78,7 @@ def cohort_rule(config: Config, clients: Collection[int] = ()) -> CohortRule:
         weighting=strategy.weighting,
         weight_cap=strategy.weight_cap,
         groups=protocol_of(config).groups,
+        selection=selection_of(config),
     )
 
 

@@ -54,10 +54,11 @@ class SynchronousRounds:
 
         late = self.attendance.update()
         left_out = len(roster.left_out(server_round))
-        cohort = strategy.choose(server_round, run)
+        cohort = strategy.choose(server_round, run, self.model, self._asking(clock))
         changed, aggregate = strategy.train(cohort, self.model, self._asking(clock))
         replies = aggregate.replies
         _add_late(replies, late)
+        _add_candidates(replies, strategy.candidates)
         excluded = roster.note(server_round, replies.reports)
         _log_faults(replies, excluded)
         clock.lap("aggregate")
@@ -140,6 +141,18 @@ def _add_late(replies: ReplyLog, late: Iterable[Late]) -> None:
         replies.bytes_up += reply.tensor_bytes
         if reply.overdue:
             replies.strays.append(f"SuperNode {reply.node} replied too late: to round {text(reply.group)}")
+
+
+def _add_candidates(replies: ReplyLog, candidates: ReplyLog | None) -> None:
+    """Book what it took to choose the cohort; whoever failed then was chosen last, and that is all."""
+    if candidates is None:
+        return
+    replies.bytes_up += candidates.bytes_up
+    replies.bytes_down += candidates.bytes_down
+    replies.strays += candidates.strays
+    for client, report in sorted(candidates.reports.items()):
+        if report.rejected:
+            log(WARNING, "round %d: candidate %d told no loss: %s", replies.server_round, client, report.rejected)
 
 
 def _log_faults(replies: ReplyLog, excluded: Mapping[int, int]) -> None:

@@ -5,7 +5,7 @@ the sum, and steps the model by it. Weights come from the preflight's counts, ne
 strategy, too: Flower's own `start` can drive it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 
@@ -20,7 +20,7 @@ from fedapp.common.logger import log
 from fedapp.learning.task import Task
 from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.outcome import federated_metrics, mean_train_loss
-from fedapp.server.population.cohort import CohortRule
+from fedapp.server.population.cohort import CohortRule, unasked
 from fedapp.server.population.roster import Roster
 from fedapp.server.repeated import RepeatedRound
 from fedapp.server.server_optimizer import ServerOptimizer
@@ -60,6 +60,7 @@ class WeightedFedAvg(Strategy):
         self.client_lr, self.server_lr = client_lr, server_lr
         self.message_ttl, self.task = message_ttl, task
         self.repeated = RepeatedRound()
+        self.candidates: ReplyLog | None = None  # what became of those whom the last round asked for their losses
         self.budget = budget
 
     @property
@@ -79,14 +80,24 @@ class WeightedFedAvg(Strategy):
             log(WARNING, "%s is bounded: %s", name, why)
         self.protocol.describe(size)
 
-    def choose(self, server_round: int, run: str) -> Cohort:
-        """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name."""
+    def choose(self, server_round: int, run: str, model: GlobalModel | None = None, ask: Ask | None = None) -> Cohort:
+        """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name. For an
+        option of `cohort` that asks candidates first, `model` is what they judge."""
+        self.candidates = None
         if (again := self.repeated.ask(server_round, self.roster.reachable())) is not None:
             hosts = self.roster.hosts(again.clients)
             return Cohort(again, hosts, len(hosts), self.min_clients, self.message_ttl, self.roster.helpers)
         if self.budget is not None:
             self.budget.pay(run, server_round)
-        clients, needed = self.cohorts.draw(self.roster, server_round)
+
+        def losses(candidates: Sequence[int]) -> Mapping[int, float]:
+            if model is None or ask is None:
+                return unasked(candidates)
+            instruction = Instruction(server_round, (), run=run, candidate=True)
+            self.candidates = found = self._judged(instruction, candidates, model, ask)
+            return {report.client: report.train_loss for report in found.good if report.train_loss is not None}
+
+        clients, needed = self.cohorts.draw(self.roster, server_round, losses)
         weights = self._weights(clients)
         instruction = Instruction(
             server_round,
@@ -126,15 +137,19 @@ class WeightedFedAvg(Strategy):
     def evaluate(self, server_round: int, run: str, model: GlobalModel, ask: Ask, *, deliver: bool = False) -> ReplyLog:
         """Every client that is there, sampled or not, judges the model on its validation split. With `deliver` devices
         store it as the run's result."""
-        weights = self._weights(self.roster.reachable())
+        instruction = Instruction(server_round, (), run=run, deliver=deliver)
+        return self._judged(instruction, self.roster.reachable(), model, ask)
+
+    def _judged(self, instruction: Instruction, clients: Iterable[int], model: GlobalModel, ask: Ask) -> ReplyLog:
+        """Ask these clients to judge the model, as the instruction says."""
+        weights, group = self._weights(clients), str(instruction.server_round)
         hosts = self.roster.hosts(weights)
-        replies, messages = ReplyLog(server_round, hosts), []
-        for node, clients in by_supernode(weights, hosts).items():
-            own = tuple(weights[client] for client in clients)
-            content = pack_instruction(Instruction(server_round, tuple(clients), own, run=run, deliver=deliver), model)
+        replies, messages = ReplyLog(instruction.server_round, hosts), []
+        for node, hosted in by_supernode(weights, hosts).items():
+            own = replace(instruction, clients=tuple(hosted), weights=tuple(weights[client] for client in hosted))
+            content = pack_instruction(own, model)
             replies.sent(content)
-            message = Message(content, node, MessageType.EVALUATE, ttl=self.message_ttl, group_id=str(server_round))
-            messages.append(message)
+            messages.append(Message(content, node, MessageType.EVALUATE, ttl=self.message_ttl, group_id=group))
         for message in ask(messages, None):
             if reply := replies.unpack(message):
                 replies.add(reply.reports)
@@ -153,7 +168,7 @@ class WeightedFedAvg(Strategy):
         if self.cohorts.secret:
             raise FederationError("privacy=client_dp: Flower's own loop tells who was in a round; use run_federation")
         model, ask = GlobalModel.from_arrays(arrays), self._asking(grid)
-        self._cohort = self.choose(server_round, str(config.get("run", "")))
+        self._cohort = self.choose(server_round, str(config.get("run", "")), model, ask)
         self._trained = self.train(self._cohort, model, ask)
         self.roster.note(server_round, self._trained[1].replies.reports)
         return []

@@ -30,12 +30,13 @@ class UpdateStep:
     travels by itself, and `on_reply` must give back a float32 vector of the model's length.
     `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's work stays on its
     own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries of every vector,
-    and 0 in what `on_client` is given.
+    and 0 in what `on_client` is given. `judges`: on the client it works as `judged` made it.
     """
 
     summable: ClassVar[bool] = True
     idle: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
+    judges: ClassVar[bool] = False
     scalars: tuple[str, ...] = ()
 
     @property
@@ -46,6 +47,15 @@ class UpdateStep:
     def conflicts(self, config: Any, parts: Any) -> None:
         """Raise ConfigError for a config (`config.schema.Config`) or parts (`learning.build.Parts`) that do not go
         with this step. Called before anything starts."""
+
+    def in_run(self, config: Any) -> "UpdateStep":
+        """What it is in a run of this config. Raises ConfigError."""
+        return self
+
+    def judged(self, loss: float, lr_factor: float) -> "UpdateStep":
+        """The step for a client on whose training examples the global model has this mean loss, in a round with this
+        factor on the learning rate."""
+        return self
 
     def unseen(self) -> "UpdateStep":
         """The step for clients whose updates the server sees the sum of only. What they refuse to send there tells of

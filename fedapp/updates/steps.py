@@ -36,6 +36,14 @@ class UpdateSteps:
     def keeps_state(self) -> bool:
         return any(step.keeps_state for step in self.steps)
 
+    @property
+    def judges(self) -> bool:
+        return any(step.judges for step in self.steps)
+
+    def judged(self, loss: float, lr_factor: float) -> "UpdateSteps":
+        """For a client on whose training examples the global model has this loss."""
+        return UpdateSteps(tuple(step.judged(loss, lr_factor) for step in self.steps))
+
     def unseen(self) -> "UpdateSteps":
         """For clients whose updates the server sees the sum of only."""
         return UpdateSteps(tuple(step.unseen() for step in self.steps))
@@ -95,6 +103,14 @@ def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:
     compression = instantiate("compression", config.compression)
     if not isinstance(compression, UpdateStep):
         raise ConfigError(f"compression._target_={config.compression['_target_']}: is not a fedapp.updates.UpdateStep")
-    largest = config.strategy.max_update_norm
+    largest, fairness = config.strategy.max_update_norm, config.strategy.fairness
     limit = [NormLimit(largest)] if largest is not None else []
-    return UpdateSteps(tuple(step for step in (*limit, *private, compression) if not step.idle))
+    fair = [_fairness(config)] if fairness is not None else []
+    return UpdateSteps(tuple(step for step in (*limit, *private, *fair, compression) if not step.idle))
+
+
+def _fairness(config: Config) -> UpdateStep:
+    made = instantiate("strategy.fairness", config.strategy.fairness)
+    if not isinstance(made, UpdateStep):
+        raise ConfigError(f"strategy.fairness._target_={config.strategy.fairness['_target_']}: is not an UpdateStep")
+    return made.in_run(config)

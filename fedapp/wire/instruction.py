@@ -24,7 +24,8 @@ class Instruction:
 
     `lr_factor` scales the clients' learning rate in this round. With `each`, updates are wanted one by one, not summed.
     `run` names the run, the same one after it was resumed: 16 hexadecimal digits. `deliver`: this model is the run's
-    result, for the clients to store. `plan`: by update step, its public values in this round.
+    result, for the clients to store. `candidate`: to judge the model on training examples, before the server chooses
+    whom it asks to train. `plan`: by update step, its public values in this round.
     """
 
     server_round: int
@@ -34,6 +35,7 @@ class Instruction:
     each: bool = False
     run: str = ""
     deliver: bool = False
+    candidate: bool = False
     plan: Mapping[str, Params] = field(default_factory=dict)
 
 
@@ -48,6 +50,7 @@ def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict
             "each": instruction.each,
             "run": instruction.run,
             "deliver": instruction.deliver,
+            "candidate": instruction.candidate,
             PLAN: json.dumps({name: dict(params) for name, params in instruction.plan.items()}),
         }
     )
@@ -70,6 +73,7 @@ def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
         each=bool(config["each"]),
         run=run,
         deliver=bool(config["deliver"]),
+        candidate=bool(config["candidate"]),
         plan=_plan(str(config[PLAN])),
     )
     if len(instruction.weights) != len(instruction.clients):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -98,3 +99,11 @@ class ScaledError(UnboundedError):
         if not len(naive) or not naive.any():
             return float("nan")
         return float((outputs.squeeze(1) - targets).abs().double().mean() / naive.mean())
+
+    def on_draws(self, outputs: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """A row that is drawn keeps its own naive error: rows of a draw are in no order of time."""
+        naive = (targets[self.season :] - targets[: -self.season]).abs().double()
+        weights, error = counts.double(), (outputs.squeeze(1) - targets).abs().double()
+        late = weights[:, self.season :]
+        scale = late @ naive / late.sum(1)
+        return torch.where(scale > 0, (weights @ error / weights.sum(1)) / scale, math.nan)

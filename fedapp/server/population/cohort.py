@@ -2,12 +2,16 @@
 
 import math
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.groups import Groups, alone
+from fedapp.aggregation.selection.selection import Losses, Selection
+from fedapp.aggregation.selection.uniform import Uniform
+from fedapp.common.errors import FederationError
 from fedapp.server.population.count_bound import CountBound
 from fedapp.server.population.roster import Roster
 
@@ -15,12 +19,19 @@ __all__ = ["CohortRule"]
 
 WEIGHTINGS = {"num_examples": float, "uniform": lambda _: 1.0, "sqrt": math.sqrt}
 
+UNIFORM = Uniform()
+
+
+def unasked(clients: Sequence[int]) -> Mapping[int, float]:
+    """Where nobody can be asked before the cohort is chosen."""
+    raise FederationError("cohort: this option asks clients for their losses first, which only a round can do")
+
 
 @dataclass(frozen=True)
 class CohortRule:
     """`fraction` of the clients that are there are needed, at least `minimum`; `over_selection` is the share that is
     asked beyond those needed. No client weighs more than `weight_cap`, in the unit of `weighting`. `groups`: who
-    is asked together or not at all."""
+    is asked together or not at all. `selection`: how the cohort is chosen of who can be asked."""
 
     seed: int
     fraction: float = 1.0
@@ -29,6 +40,7 @@ class CohortRule:
     weighting: str = "num_examples"
     weight_cap: float | None = None
     groups: Groups = alone
+    selection: Selection = UNIFORM
     secret: ClassVar[bool] = False  # nothing may tell who was in a round, and the server pays for each
 
     def needed(self, num_clients: int) -> int:
@@ -40,27 +52,40 @@ class CohortRule:
         """How many clients are asked for `needed` updates, of `num_clients` that can be."""
         return min(num_clients, math.ceil(round(needed * (1 + self.over_selection), 9)))
 
-    def sample(self, clients: Collection[int], size: int, server_round: int) -> list[int]:
-        """`size` clients, sorted, rounded up to whole groups: a uniform sample of these without replacement, fixed by
-        (seed, round, the set of clients)."""
+    def sample(
+        self,
+        clients: Collection[int],
+        size: int,
+        server_round: int,
+        num_examples: Mapping[int, int] = MappingProxyType({}),
+        losses: Losses = unasked,
+    ) -> list[int]:
+        """`size` of these clients, sorted, rounded up to whole groups, without replacement: as `selection` chooses by
+        (seed, round, the set of clients), `num_examples` and `losses`."""
         groups = self.groups(clients)
-        count = min(len(groups), math.ceil(size / len(groups[0]))) if groups else 0
         # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
-        drawn = random.Random(f"cohort/{self.seed}/{server_round}").sample(groups, count)
+        seeded = random.Random(f"cohort/{self.seed}/{server_round}")
+        drawn = self.selection.chosen(groups, self._count(groups, size), seeded, num_examples, losses)
         return sorted(client for group in drawn for client in group)
 
-    def draw(self, roster: Roster, server_round: int) -> tuple[list[int], int]:
+    @staticmethod
+    def _count(groups: Sequence[tuple[int, ...]], size: int) -> int:
+        """Of how many groups `size` clients are."""
+        return min(len(groups), math.ceil(size / len(groups[0]))) if groups else 0
+
+    def draw(self, roster: Roster, server_round: int, losses: Losses = unasked) -> tuple[list[int], int]:
         """Whom a round asks, of those who are there, and how many updates it needs."""
         there = self.whole(roster.reachable())
         free = self.whole(roster.available(server_round, self.minimum))
         if len(free) < self.minimum:  # groups of which some are excluded, or busy
             free = there
-        needed = len(self.sample(free, self.needed(len(there)), server_round))
-        return self.sample(free, self.asked(needed, len(free)), server_round), needed
+        groups = self.groups(free)
+        needed = sum(map(len, groups[: self._count(groups, self.needed(len(there)))]))
+        return self.sample(free, self.asked(needed, len(free)), server_round, roster.counted, losses), needed
 
     def said(self, size: int, clients: int) -> str:
         """What the log says before the run, of rounds of `size` of so many clients."""
-        return f"{size} of {clients} clients a round, weighted by {self.weighting}"
+        return f"{size} of {clients} clients a round{self.selection.words}, weighted by {self.weighting}"
 
     def divisor(self, weight: float) -> float:
         """What a round's sum over clients of this `weight` is divided by."""

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from fedapp.aggregation.selection.selection import Losses
 from fedapp.common.errors import FederationError
 from fedapp.privacy.sampling import Sampling
-from fedapp.server.population.cohort import CohortRule
+from fedapp.server.population.cohort import CohortRule, unasked
 from fedapp.server.population.count_bound import CountBound
 from fedapp.server.population.roster import Roster
 
@@ -31,7 +32,7 @@ class SecretCohort(CohortRule):
             )
         return replace(self, registry=tuple(sorted(clients)))
 
-    def draw(self, roster: Roster, server_round: int) -> tuple[list[int], int]:
+    def draw(self, roster: Roster, server_round: int, losses: Losses = unasked) -> tuple[list[int], int]:
         """Those of the sample who are there. Who is not, was excluded, or failed before, is as likely to be drawn as
         anybody, and adds nothing."""
         there = set(roster.reachable())

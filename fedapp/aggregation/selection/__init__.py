@@ -1,0 +1,1 @@
+"""Whom a round asks: the options of the group `cohort`."""
