@@ -57,6 +57,17 @@ def test_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert 0 < plain["imported"] < plain["first_round"]
 
 
+def test_compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every arm has its row, and alone takes as many steps as federated."""
+    path = tmp_path / "figures.json"
+    assert command(monkeypatch).main(["compare", "--repetitions", "1", "--json", str(path)]) == 0
+    rows = {row["arm"]: row for row in json.loads(path.read_text())["rows"]}
+    assert rows.keys() == {"alone", "pooled", "federated", "all else"}
+    assert rows["alone"]["steps"] == rows["federated"]["steps"] > 0
+    assert rows["pooled"]["to_pooled"] == 1.0
+    assert all(row["seconds"] > 0 for row in rows.values())
+
+
 def test_helper_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every sum is checked; masks alone cost no bytes, and encryption what its arithmetic says."""
     path = tmp_path / "figures.json"

@@ -93,6 +93,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _secure_aggregation(commands.add_parser("helper-sums", help="what helper masks and encryption cost"))
     _in_process(commands.add_parser("client-dp", help="what client-level DP adds to a round, and to a secure one"))
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
+    _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -121,6 +122,11 @@ def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
 def _client_dp_accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="seeds of each arm [3]")
     parser.add_argument("--sample", type=int, default=1, help="every n-th day alone, for a shorter run [1]")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=3, help="of each comparison [3]")
+    parser.add_argument("--experiments", nargs="+", default=["hospitals"], help="of docs/experiments.md [hospitals]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

@@ -100,6 +100,17 @@ def test_metrics_of_all_draws_at_once_are_those_of_each(name: str) -> None:
     assert found.nan_to_num(-1).unique().numel() > 5
 
 
+def test_a_scaled_error_of_a_draw_is_not_that_of_its_order() -> None:
+    """Every row has the naive error of its own time: rows 1 and 2 have errors 2 and 4, and naive errors 10 and 20."""
+    metric = choose(["mase"], "regression", {}, NUMBER)["mase"]
+    targets, outputs = torch.tensor([0.0, 10.0, 30.0]), torch.tensor([[1.0], [12.0], [34.0]])
+    counts = torch.tensor([[1, 1, 1], [0, 3, 0], [0, 1, 2], [3, 0, 0]])
+    found = metric.on_draws(outputs, targets, counts)
+    assert found[0].item() == pytest.approx(metric(outputs, targets))
+    assert found[1:3].tolist() == pytest.approx([2 / 10, (2 + 4 + 4) / (10 + 20 + 20)])
+    assert found[3].isnan()  # the first row has none before it
+
+
 def test_a_draw_without_a_class_has_no_auc() -> None:
     counts = torch.tensor([[1, 1, 1, 1], [2, 2, 0, 0]])
     outputs, targets = torch.tensor([[0.0, 1], [0, 2], [0, 3], [0, 4]]), torch.tensor([0, 0, 1, 1])

@@ -67,6 +67,7 @@ EXTRA = {
     "experiment/airlines": "data.sample=60",
     "data/heart_disease": "model=mlp",
     "data/watch": "model=cnn1d",
+    "data/stock_prices": "model=mlp partition=iid",
     **{f"data/synthetic_{name}": "data.num_examples=800 model=mlp" for name in ("machines", "payments")},
     **{f"experiment/{name}": "data.num_examples=800" for name in ("factories", "banks")},
     **{f"federation/personal/{name}": "federation.final_evaluation=true" for name in ("finetune", "ditto")},

