@@ -54,7 +54,10 @@ LAYERS = {
         "vertical",
     },
     "audit": {"common", "config", "data", "learning", "models", "privacy", "updates", "vertical"},
-    "compare": {"client", "common", "config", "data", "launch", "learning", "models", "report", "server"},
+    "compare": {
+        *("client", "common", "config", "data", "inference", "launch", "learning", "models", "report", "server"),
+        "vertical",
+    },
 }
 # Packages that belong to some parts only.
 ONLY_IN = {

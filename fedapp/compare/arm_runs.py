@@ -16,14 +16,14 @@ from fedapp.compare.compared_arms import ComparedArm, run_overrides
 from fedapp.compare.held_out_rows import Judged, Sites
 from fedapp.config import compose
 from fedapp.data.shards import Split
-from fedapp.launch.check import check
+from fedapp.launch.check import Ready, check
 from fedapp.launch.local.engine import LocalEngine
 from fedapp.learning.build import Parts
 from fedapp.learning.task import outputs_of
 from fedapp.models.shared_state import load_tensors
 from fedapp.server.check_config import Checked
 
-__all__ = ["ArmRuns", "run_arm"]
+__all__ = ["ArmRunner", "ArmRuns", "facts_of", "run_arm", "run_to_end"]
 
 Tell = Callable[[str], None]
 
@@ -52,6 +52,9 @@ class ArmRuns:
             said.append(text)
 
 
+ArmRunner = Callable[[LocalEngine, ComparedArm, Sites, Sequence[int], Path, Tell], ArmRuns]
+
+
 def run_arm(
     engine: LocalEngine, arm: ComparedArm, sites: Sites, seeds: Sequence[int], directory: Path, tell: Tell
 ) -> ArmRuns:
@@ -74,6 +77,22 @@ def run_arm(
     return found
 
 
+def run_to_end(
+    engine: LocalEngine, overrides: Sequence[str], directory: Path, split: Split | None = None
+) -> tuple[Ready | None, str]:
+    """A run of the local engine, with the clients' examples where they are given; or None, and why it has not ended."""
+    config = compose([*overrides, f"run.output_dir={quoted(directory)}"])
+    run = engine.prepare(config, overrides, directory, report=False)
+    try:
+        ready = check(config, directory, given=split)
+        status = run.follow(ready, lambda _: None)
+    except FedappError as error:
+        return None, str(error)
+    finally:
+        run.end()
+    return (ready, "") if status.completed else (None, f"the run {status.words} ({run.log})")
+
+
 @dataclass(frozen=True)
 class _Finished:
     parts: Parts
@@ -89,27 +108,15 @@ def _run(
     clients: Mapping[str, int],
     found: ArmRuns,
 ) -> _Finished | None:
-    config = compose([*overrides, f"run.output_dir={quoted(directory)}"])
-    run = engine.prepare(config, overrides, directory, report=False)
-    try:
-        ready = check(config, directory, given=split)
-        status = run.follow(ready, lambda _: None)
-    except FedappError as error:
-        status = None
+    ready, fault = run_to_end(engine, overrides, directory, split)
+    if ready is None:
         for name in clients:
-            found.note(name, str(error))
-    finally:
-        run.end()
-    if status is None:
-        return None
-    if not status.completed:
-        for name in clients:
-            found.note(name, f"the run {status.words} ({run.log})")
+            found.note(name, fault)
         return None
     _note_rejections(directory, clients, found)
-    found.runs.append(_facts(directory))
-    assert isinstance(ready.checked, Checked)  # parties are refused before
-    parts = ready.checked.parts
+    found.runs.append(facts_of(directory))
+    assert isinstance(ready.checked, Checked)
+    parts, config = ready.checked.parts, ready.checked.config
     kept = None
     if (own := parts.personal.own) is not None and not found.notes:
         when = "in each round" if own.every_round else "at the end"
@@ -166,12 +173,12 @@ def _note_rejections(directory: Path, clients: Mapping[str, int], found: ArmRuns
                     found.note(name, f"took no part: {why}")
 
 
-def _facts(directory: Path) -> dict[str, Any]:
+def facts_of(directory: Path) -> dict[str, Any]:
     summary = json.loads((directory / "summary.json").read_text("utf-8"))
     rows = [json.loads(line) for line in (directory / "clients.jsonl").read_text("utf-8").splitlines()]
     keys = ("model_sha256", "seed", "seconds", "bytes_up", "bytes_down", "epsilon_max", "rounds")
     return {
         "directory": str(directory),
-        **{key: summary[key] for key in keys},
+        **{key: summary.get(key) for key in keys},
         "steps": sum(int(row.get("steps") or 0) for row in rows if row.get("phase") != "final"),
     }

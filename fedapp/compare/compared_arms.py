@@ -10,7 +10,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.config import Config, by_group, compose, split_overrides
 from fedapp.server.build import cohort_rule
 
-__all__ = ["ComparedArm", "arms_of", "base_overrides", "check_base", "rounds_alone", "variants"]
+__all__ = ["ComparedArm", "arms_of", "base_overrides", "check_base", "check_choices", "rounds_alone", "variants"]
 
 UNSEEN = "train.val_fraction=0"  # no run has the held-out rows, nor a validation split of its training rows
 HELD_OUT = 0.3  # of each site's rows, unless train.val_fraction says so
@@ -51,13 +51,8 @@ def base_overrides(given: Sequence[str]) -> list[str]:
     return found if held_out != default else [*found, f"train.val_fraction={HELD_OUT}"]
 
 
-def check_base(config: Config) -> None:
-    """Raises ConfigError for what cannot be compared fairly, or at all."""
-    if config.task.by_columns:
-        raise ConfigError(
-            "task=vertical: parties hold different columns of the same people, so no site alone could train; compare"
-            " the label party's own table with data=csv, or see docs/vertical.md for what each party adds"
-        )
+def check_choices(config: Config) -> None:
+    """Raises ConfigError for what would choose by the rows that are judged on, or give arms unlike work."""
     for key, needed in CHOOSES:
         section, _, name = key.partition(".")
         if (found := getattr(getattr(config, section), name)) != needed:
@@ -65,10 +60,15 @@ def check_base(config: Config) -> None:
                 f"{key}={found}: all arms of a comparison take the same number of steps, and nothing may be chosen by"
                 f" the rows that they are judged on; set {key}={'null' if needed is None else needed}"
             )
-    if not config.train.val_fraction:
-        raise ConfigError("train.val_fraction=0: leaves no rows to judge on; set it to 0.3, say")
     if config.run.engine != compose([]).run.engine:
         raise ConfigError(f"run.engine={config.run.engine}: a comparison runs on the local engine; leave it out")
+
+
+def check_base(config: Config) -> None:
+    """Raises ConfigError for what cannot be compared fairly, or at all."""
+    check_choices(config)
+    if not config.train.val_fraction:
+        raise ConfigError("train.val_fraction=0: leaves no rows to judge on; set it to 0.3, say")
     if config.federation.num_clients < 2:
         raise ConfigError("federation.num_clients=1: a comparison needs two sites or more")
 

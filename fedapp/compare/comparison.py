@@ -1,30 +1,34 @@
 """From the overrides of a federation to a comparison: runs, figures with intervals, and what follows."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from fedapp.common.errors import ConfigError
-from fedapp.common.seeding import derive_seed
-from fedapp.compare.arm_runs import ArmRuns, run_arm
-from fedapp.compare.bootstrap import Drawn, holm, interval, p_value, resamples
-from fedapp.compare.compared_arms import ComparedArm, arms_of, base_overrides, check_base, rounds_alone, run_overrides
+from fedapp.compare.arm_runs import ArmRunner, ArmRuns, run_arm
+from fedapp.compare.arms_by_columns import arms_by_columns, run_arm_by_columns, sites_by_columns
+from fedapp.compare.compared_arms import (
+    ComparedArm,
+    arms_of,
+    base_overrides,
+    check_base,
+    check_choices,
+    rounds_alone,
+    run_overrides,
+)
+from fedapp.compare.comparison_figures import figures_of_arms
 from fedapp.compare.held_out_rows import Judged, Sites, sites_of
 from fedapp.compare.verdict import verdict
-from fedapp.config import Config, compose
+from fedapp.config import Config, by_group, compose
 from fedapp.launch.check import absolute_paths
 from fedapp.launch.local.engine import LocalEngine
 from fedapp.learning.task import Task
 from fedapp.server.check_config import check_cohort, check_config, check_num_clients
+from fedapp.server.vertical.vertical_run import check_parties
+from fedapp.vertical.vertical_options import vertical_options
 
 __all__ = ["Asked", "Compared", "compare", "prepare"]
-
-BASELINE = "alone"  # whom gains are over
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,17 @@ class Compared:
     sites: Sites
     task: Task
     metric: str
+    same_work: str
+    held_out: float
+    run_arm: ArmRunner = run_arm
 
 
 def prepare(asked: Asked, directory: Path) -> Compared:
     """Raises FedappError, before anything starts, for what cannot be compared."""
     if any(item.startswith("run.seed=") for item in asked.overrides):
         raise ConfigError("run.seed: give the seeds of a comparison by --seeds, such as --seeds 0,1,2")
+    if compose(asked.overrides).task.by_columns:
+        return prepare_columns(asked)
     base = base_overrides(asked.overrides)
     base += absolute_paths(compose(base))
     config = compose([*base, f"run.seed={asked.seeds[0]}"])
@@ -65,13 +74,45 @@ def prepare(asked: Asked, directory: Path) -> Compared:
         check_base_of(arm, own, config)
         check_num_clients(own)
         check_cohort(check_config(own), range(own.federation.num_clients))
-    metrics = checked.parts.task.metrics
-    listed = [next(iter(item)) if isinstance(item, dict) else item for item in _list(config.task.metrics)]
-    metric = asked.metric or str(next(iter(listed), checked.parts.task.main_metric))
-    if metric not in metrics:
-        raise ConfigError(f"--metric {metric}: the task has {', '.join(metrics)}; name another in task.metrics")
+    task = checked.parts.task
+    metric = chosen_metric(asked, config, task)
     sites = sites_of(config, checked.parts, checked.test)
-    return Compared(asked, config, tuple(arms), sites, checked.parts.task, metric)
+    return Compared(asked, config, tuple(arms), sites, task, metric, _same_work(config), config.train.val_fraction)
+
+
+def prepare_columns(asked: Asked) -> Compared:
+    """The same where parties hold different columns of the same entities."""
+    base = [*by_group(asked.overrides)]
+    base += absolute_paths(compose(base))
+    config = compose([*base, f"run.seed={asked.seeds[0]}"])
+    check_choices(config)
+    arms = arms_by_columns(base, asked.variants)
+    options = vertical_options(config)
+    for arm in arms:
+        own = compose(run_overrides(arm, asked.seeds[0], Path())[0])
+        check_choices(own)
+        check_parties(own)
+        if any(getattr(own, name) != getattr(config, name) for name in ("data", "partition", "task")):
+            raise ConfigError(f"--with {arm.name}: changes data, partition or task, which all arms have alike")
+        if (own.vertical.unmatched, own.vertical.label_party) != (
+            config.vertical.unmatched,
+            config.vertical.label_party,
+        ):
+            raise ConfigError(f"--with {arm.name}: would be judged on other entities than the federated arm")
+    metric = chosen_metric(asked, config, options.task)
+    sites, share = sites_by_columns(config, options)
+    passes = config.federation.num_rounds * config.train.local_epochs
+    work = f"every arm passes {passes} times over its training entities, in batches of {config.train.batch_size}"
+    return Compared(asked, config, tuple(arms), sites, options.task, metric, work, share, run_arm_by_columns)
+
+
+def chosen_metric(asked: Asked, config: Config, task: Task) -> str:
+    """Raises ConfigError for one that the task does not have."""
+    listed = [next(iter(item)) if isinstance(item, dict) else item for item in _list(config.task.metrics)]
+    metric = asked.metric or str(next(iter(listed), task.main_metric))
+    if metric not in task.metrics:
+        raise ConfigError(f"--metric {metric}: the task has {', '.join(task.metrics)}; name another in task.metrics")
+    return metric
 
 
 def _list(metrics: object) -> list[Any]:
@@ -94,32 +135,33 @@ def compare(
     engine: LocalEngine, made: Compared, directory: Path, tell: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Run every arm below `directory`. Returns what comparison.json holds; `tell` hears of progress."""
-    found = [run_arm(engine, arm, made.sites, made.asked.seeds, directory, tell) for arm in made.arms]
+    found = [made.run_arm(engine, arm, made.sites, made.asked.seeds, directory, tell) for arm in made.arms]
     for run in (run for one in found for run in one.runs):
         run["directory"] = str(Path(run["directory"]).relative_to(directory))
     tell("intervals")
-    result = {**_about(made), "arms": [_arm(made, one) for one in found], **_figures(made, found)}
+    result = {**_about(made), "arms": [_arm(made, one) for one in found], **figures_of_arms(made, found)}
     return {**result, "verdict": verdict(result)}
 
 
-def _about(made: Compared) -> dict[str, Any]:
-    config, metric = made.config, made.task.metrics[made.metric]
-    federation = config.federation
-    alone = rounds_alone(config)
+def _same_work(config: Config) -> str:
+    alone, federation = rounds_alone(config), config.federation
     work = (
         f"every arm passes {alone * config.train.local_epochs} times over each site's training rows, in batches of"
         f" {config.train.batch_size}: federated in {federation.num_rounds} rounds of {config.train.local_epochs}"
     )
     work += f" epoch{'s' if config.train.local_epochs > 1 else ''}"
-    work += "" if alone == federation.num_rounds else f", in which a site takes part {alone} times on average"
+    return work + ("" if alone == federation.num_rounds else f", in which a site takes part {alone} times on average")
+
+
+def _about(made: Compared) -> dict[str, Any]:
     return {
         "overrides": list(made.asked.overrides),
         "metric": made.metric,
-        "lower_is_better": metric.lower_is_better,
+        "lower_is_better": made.task.metrics[made.metric].lower_is_better,
         "seeds": list(made.asked.seeds),
         "draws": made.asked.draws,
-        "same_work": work,
-        "held_out": config.train.val_fraction,
+        "same_work": made.same_work,
+        "held_out": made.held_out,
         "sites": [_site(one) for one in made.sites.judged],
         "test": None if made.sites.test is None else _site(made.sites.test),
     }
@@ -158,122 +200,3 @@ def _arm(made: Compared, found: ArmRuns) -> dict[str, Any]:
         "remarks": found.faults,
         "notes": found.notes,
     }
-
-
-def _figures(made: Compared, found: Sequence[ArmRuns]) -> dict[str, Any]:
-    """By arm and site the metric, by arm its mean and worst over sites, and gains over being alone and over pooled."""
-    judged = [*made.sites.judged, *([made.sites.test] if made.sites.test is not None else [])]
-    by_arm: dict[str, dict[str, Drawn]] = {one.arm.name: {} for one in found}
-    table: dict[str, dict[str, Any]] = {one.arm.name: {} for one in found}
-    for number, one in enumerate(judged):
-        seed = derive_seed(made.asked.seeds[0], "bootstrap", number)
-        counts = resamples(one.units, made.asked.draws, seed)
-        for arm in found:
-            figure = _draw(made, arm, one, counts)
-            if figure is not None:
-                by_arm[arm.arm.name][one.name] = figure
-            table[arm.arm.name][one.name] = _cell(made, arm, one, figure)
-    names = [one.name for one in made.sites.judged]
-    return {
-        "figures": table,
-        "summary": {arm: _summary(made, figures, names) for arm, figures in by_arm.items()},
-        "gains": _gains(made, by_arm, names, BASELINE),
-        "to_pooled": _gains(made, by_arm, names, "pooled"),
-    }
-
-
-def _draw(made: Compared, arm: ArmRuns, one: Judged, counts: Tensor) -> Drawn | None:
-    """The mean over seeds, and over the models that are judged on these rows."""
-    models = [output for by_seed in arm.outputs.get(one.name, []) for output in by_seed]
-    if not models or not len(one.examples):
-        return None
-    metric, targets = made.task.metrics[made.metric], one.examples.targets
-    draws = [metric.on_draws(output, targets, counts).numpy() for output in models]
-    return Drawn(math.fsum(metric(output, targets) for output in models) / len(models), np.mean(draws, axis=0))
-
-
-def _cell(made: Compared, arm: ArmRuns, one: Judged, figure: Drawn | None) -> dict[str, Any]:
-    said = list(arm.faults.get(one.name, []))
-    if figure is None:
-        said = said or [*one.remarks] or ["no model to judge"]
-        return {"value": None, "low": None, "high": None, "seeds": [], "others": {}, "said": said}
-    if math.isnan(figure.value):
-        said.append(f"{made.metric} is not defined: {made.task.undefined(made.metric, one.examples.targets)}")
-    by_seed = [_mean_of(made.task, made.metric, outputs, one) for outputs in arm.outputs[one.name] if outputs]
-    every = [output for outputs in arm.outputs[one.name] for output in outputs]
-    others = {name: _mean_of(made.task, name, every, one) for name in made.task.metrics}
-    found = interval(figure)
-    if not math.isnan(figure.value) and found.undefined:
-        share = f"{found.undefined:.0%}" if found.undefined >= 0.005 else "fewer than 1%"
-        said.append(f"{made.metric} is not defined on {share} of the draws")
-    return {
-        **_as_json(figure),
-        "seeds": [_known(value) for value in by_seed],
-        "others": _all_known(others),
-        "said": said,
-    }
-
-
-def _mean_of(task: Task, name: str, outputs: Sequence[Tensor], one: Judged) -> float:
-    return math.fsum(task.metrics[name](output, one.examples.targets) for output in outputs) / len(outputs)
-
-
-def _summary(made: Compared, figures: dict[str, Drawn], names: Sequence[str]) -> dict[str, Any]:
-    """Over the sites on which the metric is defined, each counting alike."""
-    known = {name: figures[name] for name in names if name in figures and not math.isnan(figures[name].value)}
-    if not known:
-        return {"mean": None, "worst": None, "variance": None, "sites": 0}
-    lower = made.task.metrics[made.metric].lower_is_better
-    worst = (max if lower else min)(known, key=lambda name: known[name].value)
-    values = [figure.value for figure in known.values()]
-    mean = _mean(list(known.values()))
-    return {
-        "mean": _as_json(mean),
-        "worst": {"site": worst, **_as_json(known[worst])},
-        "variance": math.fsum((value - mean.value) ** 2 for value in values) / len(values),
-        "sites": len(known),
-    }
-
-
-def _gains(
-    made: Compared, by_arm: dict[str, dict[str, Drawn]], names: Sequence[str], over: str
-) -> dict[str, dict[str, Any]]:
-    """By arm and site, by how much it is better than arm `over`, on the same draws; and the mean over sites."""
-    found = {}
-    sign = -1.0 if made.task.metrics[made.metric].lower_is_better else 1.0
-    for arm, figures in by_arm.items():
-        both = [name for name in names if name in figures and name in by_arm[over]]
-        gains = {name: _times(figures[name].minus(by_arm[over][name]), sign) for name in both}
-        gains = {name: gain for name, gain in gains.items() if not math.isnan(gain.value)}
-        if arm == over or not gains:
-            continue
-        corrected = holm([p_value(gain) for gain in gains.values()])
-        rows = {
-            name: {**_as_json(gain), "p_holm": _known(p)}
-            for (name, gain), p in zip(gains.items(), corrected, strict=True)
-        }
-        found[arm] = {"sites": rows, "mean": _as_json(_mean(list(gains.values())))}
-    return found
-
-
-def _mean(figures: Sequence[Drawn]) -> Drawn:
-    """Of sites, which are drawn independently; draws on which one is not defined are left out."""
-    draws = np.mean([figure.draws for figure in figures], axis=0)
-    return Drawn(math.fsum(figure.value for figure in figures) / len(figures), draws)
-
-
-def _times(figure: Drawn, sign: float) -> Drawn:
-    return Drawn(sign * figure.value, sign * figure.draws)
-
-
-def _as_json(figure: Drawn) -> dict[str, Any]:
-    found = interval(figure)
-    return {"value": _known(found.value), "low": _known(found.low), "high": _known(found.high)}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
-
-
-def _all_known(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: _known(value) for name, value in values.items()}

@@ -30,9 +30,13 @@ class SavedParties:
         """The label party's."""
         return next(part for part in self.parts.values() if part.about.labels)
 
-    @torch.no_grad()
     def predict(self, tables: Mapping[str, PartyTable], rows: Mapping[str, Tensor]) -> Tensor:
         """The task's predictions (n, ...). `rows`: by party, its row of each entity, (n,) int64, -1 for none."""
+        return self.labelled.task.predictions(self.outputs(tables, rows))
+
+    @torch.no_grad()
+    def outputs(self, tables: Mapping[str, PartyTable], rows: Mapping[str, Tensor]) -> Tensor:
+        """What the model gives of the same, (n, *output_shape)."""
         own = self.labelled
         embeddings = {
             name: Bottom(part.bottom, tables[name].inputs, part.about.embedding).judge(rows[name])
@@ -40,7 +44,7 @@ class SavedParties:
             if part.bottom is not None
         }
         assert own.top is not None
-        return own.task.predictions(LabelHead(own.top, own.fusion, own.task.loss).outputs(embeddings))
+        return LabelHead(own.top, own.fusion, own.task.loss).outputs(embeddings)
 
 
 def load_parties(directory: Path) -> SavedParties:

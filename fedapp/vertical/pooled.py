@@ -10,17 +10,42 @@ from torch import Tensor
 
 from fedapp.common.seeding import derive_seed, generator
 from fedapp.config import Config
-from fedapp.data.party_table import PartyTable
+from fedapp.data.party_table import PartySource, PartyTable
+from fedapp.data.source import Pooled, Schema
 from fedapp.learning.build import optimizer_factory
 from fedapp.learning.training import minibatches
 from fedapp.vertical.clear_matching import rows_by_party
 from fedapp.vertical.parts import Learner, build_part
 from fedapp.vertical.vertical_options import VerticalOptions
 
-__all__ = ["PooledTraining", "Seen"]
+__all__ = ["OneParty", "PooledTraining", "Seen"]
 
 # By epoch, the gradient (B, embedding) that parties would get in a batch, and the true targets of the batch.
 Seen = Callable[[int, Tensor, Tensor], None]
+
+
+class OneParty(PartySource):
+    """The label party of a data set, by itself."""
+
+    def __init__(self, options: VerticalOptions) -> None:
+        self._options = options
+
+    @property
+    def party_names(self) -> tuple[str, ...]:
+        return (self._options.label_party,)
+
+    @property
+    def labelled(self) -> str:
+        return self._options.label_party
+
+    def schema(self) -> Schema:
+        return self._options.source.schema()
+
+    def pooled(self) -> Pooled:
+        return self._options.source.pooled()
+
+    def table(self, party: str, label_party: str) -> PartyTable:
+        return self._options.source.table(party, label_party)
 
 
 @dataclass
@@ -107,14 +132,17 @@ class PooledTraining:
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
         """The task's metrics on the held-out entities."""
+        scores = self.outputs(self.test_rows)
+        return {name: metric(scores, self.test_targets) for name, metric in self.options.task.metrics.items()}
+
+    @torch.no_grad()
+    def outputs(self, rows: dict[str, Tensor]) -> Tensor:
+        """(n, *output_shape) of entities, by party its row of each."""
         for learner in self.learners.values():
             learner.part.net.eval()
-        head, labelled = self.learners[self.table.name].head, self.table.name
+        head = self.learners[self.table.name].head
         assert head is not None
-        assert self.table.targets is not None
-        scores = head.outputs(self.embeddings(self.test_rows))
-        targets = self.table.targets[self.test_rows[labelled]]
-        return {name: metric(scores, targets) for name, metric in self.options.task.metrics.items()}
+        return head.outputs(self.embeddings(rows))
 
     @property
     def test_targets(self) -> Tensor:

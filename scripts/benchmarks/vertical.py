@@ -26,35 +26,9 @@ import torch
 
 from benchmarks.vertical_measures import measure_epochs, measure_matching
 from fedapp.config import compose
-from fedapp.data.party_table import PartySource, PartyTable
-from fedapp.data.source import Pooled, Schema
 from fedapp.vertical.fusion import Sum
-from fedapp.vertical.pooled import PooledTraining
-from fedapp.vertical.vertical_options import VerticalOptions, vertical_options
-
-
-class OneParty(PartySource):
-    """The label party of a data set, by itself."""
-
-    def __init__(self, options: VerticalOptions) -> None:
-        self._options = options
-
-    @property
-    def party_names(self) -> tuple[str, ...]:
-        return (self._options.label_party,)
-
-    @property
-    def labelled(self) -> str:
-        return self._options.label_party
-
-    def schema(self) -> Schema:
-        return self._options.source.schema()
-
-    def pooled(self) -> Pooled:
-        return self._options.source.pooled()
-
-    def table(self, party: str, label_party: str) -> PartyTable:
-        return self._options.source.table(party, label_party)
+from fedapp.vertical.pooled import OneParty, PooledTraining
+from fedapp.vertical.vertical_options import vertical_options
 
 
 def hanley_mcneil(auc: float, positive: int, negative: int) -> float:

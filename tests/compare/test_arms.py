@@ -65,7 +65,6 @@ def test_a_client_alone_has_as_many_rounds_as_one_of_the_cohorts(fraction: float
         ("train.val_fraction=0", "train.val_fraction=0: leaves no rows to judge on"),
         ("federation.num_clients=1", "federation.num_clients=1: a comparison needs two sites or more"),
         ("run.engine=flower", "run.engine=flower: a comparison runs on the local engine"),
-        ("task=vertical", "task=vertical: parties hold different columns"),
     ],
 )
 def test_what_would_not_be_fair_is_refused(override: str, said: str) -> None:
