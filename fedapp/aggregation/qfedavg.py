@@ -116,7 +116,7 @@ class QFedAvg(UpdateStep):
             raise UpdateRejected(f"the clients' divisors of q-FedAvg add up to {divisor:g}")
         if loss > 0:
             self._reference = loss / weight
-        return vector * (weight / divisor)  # the strategy divides by the weight
+        return vector.mul(weight / divisor)  # the strategy divides by the weight
 
     def figures(self) -> dict[str, float | None]:
         return {"reference_loss": self._reference}

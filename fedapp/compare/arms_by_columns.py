@@ -33,7 +33,7 @@ NO_LABEL_PRIVACY = "vertical/label_privacy=none"  # whoever has all columns hide
 
 def arms_by_columns(base: Sequence[str], extra: Sequence[tuple[str, ...]]) -> list[ComparedArm]:
     """Alone, pooled, federated, then the variants."""
-    single = (*_without(base, ["vertical.label_privacy", "vertical/label_privacy"]), NO_LABEL_PRIVACY)
+    single = (*_without(base, ["vertical.label_privacy"]), NO_LABEL_PRIVACY)
     arms = [ComparedArm("alone", "alone", single), ComparedArm("pooled", "all", single)]
     arms.append(ComparedArm("federated", "federated", tuple(base)))
     for variant in extra:
@@ -45,8 +45,10 @@ def arms_by_columns(base: Sequence[str], extra: Sequence[tuple[str, ...]]) -> li
 
 
 def _without(base: Sequence[str], keys: Sequence[str]) -> list[str]:
-    names = [(item, item.partition("=")[0].lstrip("+~")) for item in base]
-    return [item for item, name in names if not any(name == key or name.startswith(f"{key}.") for key in keys)]
+    """An option that is chosen anew goes with its keys."""
+    names = [(item, item.partition("=")[0].lstrip("+~").replace("/", ".")) for item in base]
+    gone = [key.replace("/", ".") for key in keys]
+    return [item for item, name in names if not any(name == key or name.startswith(f"{key}.") for key in gone)]
 
 
 @dataclass(frozen=True)

