@@ -10,6 +10,9 @@ ARMS = "tests/compare/test_arms.py"
 DATA = "tests/data/sources/test_experiment_sources.py"
 OWN = "tests/client/test_own_models.py"
 LIMITS = "tests/client/test_device_limits.py"
+FAIR = "tests/aggregation/test_qfedavg.py"
+CHOICE = "tests/aggregation/test_selection.py"
+COLUMNS = "tests/compare/test_by_columns.py"
 
 MUTANTS = [
     Mutant(
@@ -53,5 +56,54 @@ MUTANTS = [
         "    if run.site.will_train(instruction, storage):",
         "    if not run.site:",
         f"{LIMITS}::test_fine_tuning_is_a_training_like_any_other",
+    ),
+    Mutant(
+        "fedapp/learning/metrics/regression.py",
+        "        late = weights[:, self.season :]\n",
+        "        late = weights[:, : -self.season]\n",
+        f"{INTERVALS}::test_a_scaled_error_of_a_draw_is_not_that_of_its_order",
+    ),
+    Mutant(
+        "fedapp/data/sources/stock_prices.py",
+        'targets.append((own if self.target == "own" else market)[0][self.window :])',
+        'targets.append((own if self.target == "own" else market)[0][self.window - 1 : -1])',
+        f"{DATA}::test_a_week_of_shares_is_predicted_from_those_before",
+    ),
+    Mutant(
+        "fedapp/aggregation/qfedavg.py",
+        "factor * (1 + self.q * steepness",
+        "factor * (1 + steepness",
+        f"{FAIR}::test_another_power",
+    ),
+    Mutant(
+        "fedapp/aggregation/qfedavg.py",
+        "        if not privacy_of(config).discloses_metrics:\n",
+        "        if not config:\n",
+        f"{FAIR}::test_what_it_cannot_be_combined_with",
+    ),
+    Mutant(
+        "fedapp/aggregation/selection/power_of_choice.py",
+        "(-loss(group), group)",
+        "(loss(group), group)",
+        f"{CHOICE}::test_the_largest_losses_are_chosen",
+    ),
+    Mutant(
+        "fedapp/client/site.py",
+        "            if not self.protection.discloses_metrics:\n                return ClientReport(client)\n"
+        "            return ClientReport(client, train_loss",
+        "            return ClientReport(client, train_loss",
+        f"{CHOICE}::test_no_loss_is_told_where_none_may_leave",
+    ),
+    Mutant(
+        "fedapp/client/handlers.py",
+        "    if instruction.candidate and run.protocol.individual_updates:",
+        "    if instruction.candidate:",
+        f"{CHOICE}::test_no_loss_is_told_where_none_may_leave",
+    ),
+    Mutant(
+        "fedapp/compare/arms_by_columns.py",
+        "which = replace(options, source=OneParty(options), fusion=Sum(masked=False))",
+        "which = options",
+        f"{COLUMNS}::test_each_arm_has_the_columns_that_it_says",
     ),
 ]
