@@ -86,6 +86,8 @@ def prepare_columns(asked: Asked) -> Compared:
     base += absolute_paths(compose(base))
     config = compose([*base, f"run.seed={asked.seeds[0]}"])
     check_choices(config)
+    if config.vertical.predict is not None:
+        raise ConfigError(f"vertical.predict={config.vertical.predict}: a comparison trains; leave it null")
     arms = arms_by_columns(base, asked.variants)
     options = vertical_options(config)
     for arm in arms:

@@ -97,6 +97,7 @@ def test_whoever_has_all_columns_hides_no_labels() -> None:
     [
         ("federation.patience=2", "", "federation.patience=2: all arms of a comparison take the same number of steps"),
         ("federation.result=best", "", "federation.result=best"),
+        ("vertical.predict=0123456789abcdef", "", "a comparison trains; leave it null"),
         ("run.engine=flower", "", "a comparison runs on the local engine"),
         ("train.val_fraction=0.2", "", "train.val_fraction=0.2: has no effect in task=vertical"),
         ("data.test_fraction=0", "", "no entity is held out|data.test_fraction"),

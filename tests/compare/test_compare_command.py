@@ -17,7 +17,7 @@ from fedapp.data.partition import holdout
 
 pytestmark = pytest.mark.slow
 
-SITES = ("big", "one", "ten", "tiny")
+SITES = ("big", "one", "ten", "tiny", "zero")  # one: only positives; zero: none
 FORM = "data=csv data.label=y data.classes=[no,yes] data.numeric=[a,b] data.categorical={} data.test_fraction=0"
 FORM += " data.missing=mean model=mlp model.hidden=[4] partition=iid"
 WORK = "federation.num_rounds=2 federation.fraction_train=1.0 train.batch_size=16 task.metrics=[auc]"
@@ -25,11 +25,11 @@ WORK = "federation.num_rounds=2 federation.fraction_train=1.0 train.batch_size=1
 
 def rows_of(site: str) -> list[str]:
     source = random.Random(site)
-    count = {"big": 60, "one": 40, "ten": 10, "tiny": 1}[site]
+    count = {"big": 60, "one": 40, "ten": 10, "tiny": 1, "zero": 40}[site]
     rows = []
     for _ in range(count):
         a, b = source.gauss(0, 1), source.gauss(0, 1)
-        label = "yes" if site == "one" or a + b + source.gauss(0, 1) > 0 else "no"
+        label = "yes" if site == "one" or (site != "zero" and a + b + source.gauss(0, 1) > 0) else "no"
         rows.append(f"{a:.4f},{'' if site == 'ten' else f'{b:.4f}'},{label}")
     return rows
 
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def result(place: Path) -> dict[str, Any]:
     table = write(place / "all.csv", SITES)
     command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *FORM.split(), *WORK.split()]
-    command += [f"data.path={table}", "data.group=site", "partition=natural", "federation.num_clients=4"]
+    command += [f"data.path={table}", "data.group=site", "partition=natural", "federation.num_clients=5"]
     command += ["--with", "federation.personal=finetune", "--seeds", "0", "--output", str(place / "out")]
     done = subprocess.run(
         command,
@@ -92,7 +92,7 @@ def test_alone_is_the_model_of_a_run_on_that_sites_table(result: dict[str, Any],
 def test_the_same_steps_in_all_arms(result: dict[str, Any]) -> None:
     steps = {arm["name"]: arm["steps"] for arm in result["arms"]}
     assert steps["alone"] == steps["federated"] == steps["personal=finetune"]
-    assert steps["pooled"] == 2 * 5  # 42 + 28 + 7 + 1 rows in batches of 16
+    assert steps["pooled"] == 2 * 7  # 42 + 28 + 7 + 1 + 28 rows in batches of 16
     assert "passes 2 times over each site's training rows" in result["same_work"]
 
 
@@ -106,15 +106,17 @@ def test_fine_tuning_starts_from_the_federated_model(result: dict[str, Any]) -> 
 def test_nothing_is_dropped_silently(result: dict[str, Any]) -> None:
     said = {site["name"]: "; ".join(site["remarks"]) for site in result["sites"]}
     assert "trains on one class only, 'yes'" in said["one"]
+    assert "trains on one class only, 'no'" in said["zero"]
     assert "trains on 7 rows only" in said["ten"]
     assert "has no value of b" in said["ten"]
     assert "is not judged: too few rows" in said["tiny"]
     for arm in ("alone", "pooled", "federated", "personal=finetune"):
         assert "auc is not defined: no example of class 'no'" in "; ".join(result["figures"][arm]["one"]["said"])
-        assert result["figures"][arm]["one"]["others"]["accuracy"] is not None
+        assert "auc is not defined: no example of class 'yes'" in "; ".join(result["figures"][arm]["zero"]["said"])
+        assert all(result["figures"][arm][site]["others"]["accuracy"] is not None for site in ("one", "zero"))
         assert result["figures"][arm]["tiny"]["value"] is None
         assert result["figures"][arm]["tiny"]["said"]
-    for site in ("one", "ten", "tiny"):
+    for site in ("one", "ten", "tiny", "zero"):
         assert f"note: {site}" in result["printed"]
     assert "cannot be judged" in result["verdict"]
 
