@@ -111,8 +111,11 @@ def test_docs_show_the_committed_figures(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_committed_figures_are_of_the_experiment(path: Path) -> None:
     found = json.loads(path.read_text("utf-8"))
-    assert found["overrides"] == [f"experiment={path.stem}"]
-    assert (ROOT / "conf" / "experiment" / f"{path.stem}.yaml").is_file()
+    name = path.stem.partition("_")[0]
+    assert found["overrides"][0] == f"experiment={name}"
+    page = FOLDER.with_suffix(".md").read_text("utf-8")
+    assert f"python scripts/compare.py {' '.join(found['overrides'])}" in page  # as the reader is told to run it
+    assert (ROOT / "conf" / "experiment" / f"{name}.yaml").is_file()
     digests = {site["name"]: [site["examples_sha256"]] for site in found["sites"]}
     for arm in found["arms"]:
         assert {name: arm["held_out_sha256"].get(name) for name in digests} == digests, arm["name"]
