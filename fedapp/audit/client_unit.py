@@ -8,7 +8,6 @@ what a client can do at worst (Andrew et al. 2023, "One-shot Empirical Privacy E
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -117,7 +116,7 @@ def _accounted(run: ClientRun) -> float | None:
     """Of the whole run; None without noise."""
     config, rounds = run.config, run.config.federation.num_rounds
     if isinstance(run.privacy, CentralClientDp):
-        budget = run.privacy.server_budget(config, Path()).budget
+        budget = run.privacy.budget(config)
     else:
         budget = run.privacy.server_accounts(config, run.parts, {}).budget
         rounds = min(rounds, budget.most_rounds or rounds)

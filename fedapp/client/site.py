@@ -18,7 +18,7 @@ from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
-from fedapp.learning.task import outputs_of
+from fedapp.learning.task import Evaluation, outputs_of
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.privacy.protection import Declined, Protection
 from fedapp.updates.step import UpdateRejected
@@ -122,12 +122,13 @@ class Site:
             return replace(before, privacy=spent), {}
         template = {key: value for key, value in model.items() if value.is_floating_point()}
         try:
+            measured = self.protection.measured(lambda: self._judged(client))
             seed, examples = (self.seed, server_round, client), self.data(client).train
             loss = self._loss(examples) if self.steps.judges else math.nan
             result = self.protection.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
             local = torch._foreach_sub([self._shared[key].cpu() for key in template], list(template.values()))
             update = dict(zip(template, local, strict=True))
-            sent, fault = self._finished(client, update, template, instruction, storage, loss)
+            sent, fault = self._finished(client, update, measured, template, instruction, storage, loss)
             if storage.heads is not None and fault is None:
                 if self.own is None:
                     storage.heads(client).keep(server_round, self._head)
@@ -149,13 +150,14 @@ class Site:
         self,
         client: int,
         update: dict[str, Tensor],
+        measured: State,
         template: State,
         instruction: Instruction,
         storage: ClientStorage,
         loss: float,
     ) -> tuple[State, str | None]:
-        """An update after its steps, and why it must not be sent, None if it may. `loss`: what `UpdateSteps.judged`
-        takes."""
+        """An update after its steps, with what else is `measured`, and why it must not be sent, None if it may. `loss`:
+        what `UpdateSteps.judged` takes."""
         fault = examine(update, template).fault or examine(self._head, self._first_head).fault
         if fault is not None:
             return {}, fault
@@ -164,7 +166,7 @@ class Site:
         weight = instruction.weights[instruction.clients.index(client)]
         try:
             steps = self.steps.judged(loss, instruction.lr_factor)
-            sent = steps.on_client(update, template, weight, instruction.plan, states)
+            sent = steps.on_client({**update, **measured}, template, weight, instruction.plan, states)
         except UpdateRejected as error:
             return {}, str(error)
         form = self.steps.template(template)
@@ -255,15 +257,18 @@ class Site:
             self.load(client, model, storage, server_round)
             if not self.protection.discloses_metrics:
                 return ClientReport(client)
-            data = self.data(client)
-            judged = self.task.evaluate(self.model, data.validation)
+            judged, num_examples = self._judged(client), len(self.data(client).train)
         except Exception as error:
             return self.protection.failure(client, error)
         return ClientReport(
             client,
-            num_examples=len(data.train),
+            num_examples=num_examples,
             seconds=time.perf_counter() - start,
             val_examples=judged.num_examples if judged else 0,
             val_loss=judged.loss if judged else None,
             val_metrics=judged.metrics if judged else {},
         )
+
+    def _judged(self, client: int) -> Evaluation | None:
+        """What the model as it is now does on a client's validation split."""
+        return self.task.evaluate(self.model, self.data(client).validation)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from fedapp.common.errors import ConfigError
+from fedapp.privacy.gaussian import epsilon_of_gaussian
 from fedapp.privacy.skellam import ORDERS, epsilon_from_rdp, rdp
 
 __all__ = ["SkellamSpending", "Spending", "calibrate", "calibrate_skellam", "epsilon"]
@@ -59,8 +60,9 @@ class SkellamSpending:
 def epsilon(history: Iterable[Spending | SkellamSpending], delta: float, accountant: str) -> float:
     """Epsilon of all of `history` together at `delta`, by `accountant` "rdp" or "prv"; infinite without noise.
 
-    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Where PRV finds
-    no smaller value within a second or so, as above 50, the value is RDP's for both. Of Skellam noise there is RDP's.
+    The order does not matter: RDP (Mironov et al. 2019) and PRV (Gopi et al. 2021) compose by addition. Without
+    sampling "prv" is what PRV approximates, the Gaussian mechanism's exact value. Where PRV finds no smaller value
+    within a second or so, as above 50, the value is RDP's for both. Of Skellam noise there is RDP's.
     """
     everything = list(history)
     skellam = [spent for spent in everything if isinstance(spent, SkellamSpending)]
@@ -96,6 +98,9 @@ def _gaussian(history: Iterable[Spending], delta: float, accountant: str) -> flo
     bound = _rdp(merged, delta)
     if accountant == "rdp" or not bound <= LARGEST_PRV:
         return bound
+    if all(rate == 1 for _, rate, _ in merged):
+        spread = math.sqrt(sum(count / sigma**2 for sigma, _, count in merged))
+        return min(bound, epsilon_of_gaussian(spread, delta))
     found = _prv(merged, delta)
     return found if 0 <= found < bound else bound  # NaN is neither
 

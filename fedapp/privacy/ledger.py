@@ -7,31 +7,19 @@ second one into another folder, for the day when a whole folder is lost or a dis
 """
 
 import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
 from fedapp.common.errors import FederationError
 from fedapp.common.files import sync_folder, write_atomically
-from fedapp.privacy.accounting import SkellamSpending, Spending
+from fedapp.privacy.ledger_lines import Entry, chain_of, check_head_of, parse, written
 
 __all__ = ["Entry", "FileLedger", "Ledger", "StateLedger"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one round of one run spent."""
-
-    run: str
-    server_round: int
-    spent: Spending | SkellamSpending
 
 
 class Ledger(Protocol):
@@ -54,13 +42,23 @@ class FileLedger:
     cut off by the next one.
 
     `second_head`: a file in another folder that holds the same as the one beside the ledger. `makes_folder`: whether a
-    folder that is not there is made. Where it may be a lost one, it is not: its owner knows.
+    folder that is not there is made. Where it may be lost, it is not: its owner knows.
     """
 
     def __init__(self, path: Path, *, second_head: Path | None = None, makes_folder: bool = True) -> None:
-        self._path = path.resolve()  # by whatever link it is reached, it has one lock
-        self._heads = [self._path.with_name(self._path.name + ".head")] + ([second_head] if second_head else [])
+        self.path = path.resolve()  # by whatever link it is reached, it has one lock
+        self._heads = [self.path.with_name(self.path.name + ".head")] + ([second_head] if second_head else [])
         self._makes_folder = makes_folder
+
+    @property
+    def head(self) -> str:
+        """The number of lines and the last one's hash; "" of an empty ledger."""
+        lines, _ = self._read()
+        return f"{len(lines)} {chain_of(lines[-1])}" if lines else ""
+
+    def check_head(self, head: str, where: str) -> None:
+        """Raises FederationError where the ledger does not hold all that it held when this was its `head`."""
+        check_head_of(head, where, self._read()[0], str(self.path))
 
     def entries(self) -> list[Entry]:
         return self._read()[1]
@@ -69,21 +67,21 @@ class FileLedger:
         """Raises FederationError where it is damaged, OSError where it cannot be read and written."""
         self.entries()
         with self.held():
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
 
     @contextmanager
     def held(self) -> Iterator[None]:
         self._find_folder()
-        with self._path.with_name(self._path.name + ".lock").open("a") as file:
+        with self.path.with_name(self.path.name + ".lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def append(self, entry: Entry) -> None:
         self._find_folder()
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             lines, _ = self._read()
-            added = _line(entry, lines)
+            added = written(entry, lines)
             kept = "\n".join(lines).encode()  # its newline may have been lost
             file.seek(len(kept))
             file.truncate()
@@ -91,34 +89,30 @@ class FileLedger:
             file.flush()
             os.fsync(file.fileno())
         if not lines:
-            sync_folder(self._path.parent)
+            sync_folder(self.path.parent)
         # Not synced, which would cost as much again: an old or empty one says no more than that the ledger was shorter.
         for head in self._heads:
             head.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(head, f"{len(lines) + 1} {_chain_of(added)}".encode(), mode=0o600, synced=False)
+            write_atomically(head, f"{len(lines) + 1} {chain_of(added)}".encode(), mode=0o600, synced=False)
 
     def _find_folder(self) -> None:
         if self._makes_folder:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        elif not self._path.parent.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        elif not self.path.parent.is_dir():
             raise FederationError(
-                f"ledger {self._path}: its folder is not there. If it is lost, put it back from its newest copy;"
+                f"ledger {self.path}: its folder is not there. If it is lost, put it back from its newest copy;"
                 " make it anew only for a device that has spent nothing yet"
             )
 
     def _read(self) -> tuple[list[str], list[Entry]]:
         """All whole lines, and what they say."""
-        content = _text(self._path)
+        content = _text(self.path)
         *lines, last = content.split("\n")
         if last.endswith("}"):  # whole if its hash is right, even where its newline was lost
             lines.append(last)
-        entries = _parse(lines, str(self._path))
+        entries = parse(lines, str(self.path))
         for head in self._heads:
-            count, _, chain = _text(head).partition(" ")
-            last_known = lines[int(count) - 1 : int(count)] if count.isdecimal() else []
-            if count and [_chain_of(line) for line in last_known] != [chain]:
-                why = f"the ledger ends here, but there were {count} lines ({head} knows)"
-                raise _damaged(str(self._path), len(lines), why)
+            check_head_of(_text(head), str(head), lines, str(self.path))
         return lines, entries
 
 
@@ -129,11 +123,11 @@ class StateLedger:
         self._state, self._key = state, f"ledger-{client}"
 
     def entries(self) -> list[Entry]:
-        return _parse(self._lines(), f"in context.state[{self._key!r}]")
+        return parse(self._lines(), f"in context.state[{self._key!r}]")
 
     def append(self, entry: Entry) -> None:
         lines = self._lines()
-        self._state[self._key] = ConfigRecord({"lines": [*lines, _line(entry, lines)]})
+        self._state[self._key] = ConfigRecord({"lines": [*lines, written(entry, lines)]})
 
     def held(self) -> AbstractContextManager[None]:
         return nullcontext()  # a SuperNode's state belongs to the one message that it works on
@@ -150,44 +144,3 @@ def _text(path: Path) -> str:
         return ""
     except UnicodeDecodeError:
         raise FederationError(f"ledger {path}: is damaged: it is not text") from None
-
-
-def _chain_of(line: str) -> str:
-    return str(json.loads(line)["chain"])
-
-
-def _line(entry: Entry, before: list[str]) -> str:
-    body = {"run": entry.run, "round": entry.server_round, **asdict(entry.spent)}
-    return json.dumps({**body, "chain": _chain(body, before[-1] if before else "")})
-
-
-def _chain(body: dict[str, object], last: str) -> str:
-    return hashlib.sha256(f"{last}\n{json.dumps(body)}".encode()).hexdigest()
-
-
-def _parse(lines: list[str], where: str) -> list[Entry]:
-    entries = []
-    for number, line in enumerate(lines):
-        try:
-            body = json.loads(line)
-            chain = body.pop("chain")
-            entry = Entry(str(body["run"]), int(body["round"]), _spent(body))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(where, number, f"it is no entry ({error})") from None
-        if chain != _chain(body, lines[number - 1] if number else ""):
-            raise _damaged(where, number, "it is not what was written, or lines before it are missing")
-        entries.append(entry)
-    return entries
-
-
-def _spent(body: Mapping[str, Any]) -> Spending | SkellamSpending:
-    if "variance" in body:
-        return SkellamSpending(float(body["variance"]), float(body["l2"]), float(body["l1"]), int(body["steps"]))
-    return Spending(float(body["noise_multiplier"]), float(body["sample_rate"]), int(body["steps"]))
-
-
-def _damaged(where: str, number: int, why: str) -> FederationError:
-    return FederationError(
-        f"ledger {where}: line {number + 1} is damaged: {why}. What this client has spent is not known, so it trains no"
-        " more: put the ledger back from its newest copy"
-    )

@@ -1,5 +1,6 @@
 """The randomness of differential privacy: from the operating system, never from the public seed of a run."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor
 __all__ = ["Noise", "make_noise"]
 
 MERSENNE_WORDS = 624  # of 32 bits each, in words of 64
+GRID = 12  # bits of a standard deviation: a grid's spacing is 2^-12 to 2^-13 of it
 
 
 class Noise:
@@ -29,6 +31,19 @@ class Noise:
         """Independent Gaussian values of mean 0 in float64. The last bits of float32 noise leak what it hides (Mironov
         2012)."""
         return torch.from_numpy(self._random.standard_normal(tuple(shape))).mul_(std)
+
+    def added(self, values: Tensor, std: float) -> Tensor:
+        """`values`, float64, with independent Gaussian noise, on a grid: the sum rounded to a multiple of a power of
+        two that follows from `std` alone.
+
+        Floating-point noise leaves gaps in its last bits, which tell what it was added to (Mironov 2012). Rounding to a
+        grid is post-processing of the real sum, so it costs no privacy; and a step of the grid holds some 2^38 of the
+        values that the noise can take near its middle, so that all steps are reached from all `values`.
+        """
+        if not std > 0:
+            return values
+        spacing = 2.0 ** (math.floor(math.log2(std)) - GRID)
+        return self.normal(values.shape, std / spacing).add_(values, alpha=1 / spacing).round_().mul_(spacing)
 
     def poisson_sample(self, count: int, rate: float) -> Tensor:
         """Indices (B,) out of 0..count-1, each with probability `rate`, independently; B may be 0."""

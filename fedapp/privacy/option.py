@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, instantiate
 from fedapp.data.findings import Findings
 from fedapp.learning.build import Parts
+from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.noised_integers import NoisedIntegers
 from fedapp.privacy.protection import Protection
@@ -22,11 +22,13 @@ __all__ = ["PrivacyOption", "privacy_of"]
 
 class PrivacyOption(ABC):
     """`discloses_metrics`: losses, metrics and moments of a client's data may leave it. `spends`: clients pay for what
-    they send, and keep a ledger of it. `discloses_cohort`: the run directory may tell who took part, and how many."""
+    they send, and keep a ledger of it. `discloses_cohort`: the run directory may tell who took part, and how many.
+    `free_keys`: settings that may change where a run is resumed, since they do not change what it computes."""
 
     discloses_metrics: ClassVar[bool]
     spends: ClassVar[bool]
     discloses_cohort: ClassVar[bool] = True
+    free_keys: ClassVar[frozenset[str]] = frozenset()
 
     def in_run(self, config: Config) -> "PrivacyOption":
         """What it is in a run of this config."""
@@ -58,8 +60,9 @@ class PrivacyOption(ABC):
         """How the server draws cohorts in secret; None where they follow from the run's seed."""
         return None
 
-    def server_budget(self, config: Config, ledger: Path) -> ServerBudget | None:
-        """What the server itself spends, in a ledger of its own; None where it spends nothing."""
+    def server_budget(self, config: Config, ledger: FileLedger, *, lasts: bool) -> ServerBudget | None:
+        """What the server itself spends, in a ledger of its own; None where it spends nothing. `lasts`: over runs, so
+        that a new one is begun on request alone."""
         return None
 
     def foresight(self, config: Config, parts: Parts) -> Findings:

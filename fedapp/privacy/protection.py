@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedapp.common.state_digest import State
+from fedapp.learning.task import Evaluation
 from fedapp.learning.training import TrainingResult
 from fedapp.privacy.ledger import Ledger
 from fedapp.wire.preflight import PreflightReport
@@ -69,6 +70,11 @@ class Protection(ABC):
     def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
         """What of an update, made of so many examples, leaves the SuperNode. `parameters`: what of the model is
         trained."""
+
+    def measured(self, judge: Callable[[], Evaluation | None]) -> dict[str, Tensor]:
+        """What is summed beside the update, by `updates.steps.scalar_key`. `judge`: evaluates the model that was sent
+        on the client's validation split."""
+        return {}
 
     @abstractmethod
     def failure(self, client: int, error: Exception) -> ClientReport:

@@ -1,7 +1,12 @@
-"""What a trusted server spends of its clients' privacy: one ledger for the whole registry, over rounds and runs."""
+"""What a trusted server spends of its clients' privacy: one ledger for the whole registry, over rounds and runs.
 
+A lost ledger would let the next run begin as if nothing had been spent. So its head, the number of its lines and the
+last one's hash, is also in every checkpoint of a run and, where the ledger lasts over runs, in another folder; and
+where there is no ledger a lasting one is begun on request alone.
+"""
+
+import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fedapp.common.errors import FederationError
@@ -12,15 +17,42 @@ from fedapp.privacy.protection import Declined
 
 __all__ = ["ServerBudget"]
 
+log = logging.getLogger("flwr")
+
 History = list[Spending | SkellamSpending]
 
 
 @dataclass(frozen=True)
 class ServerBudget:
-    """`budget`: the cost of a round, with `delta` given, and what all rounds together may cost."""
+    """`budget`: the cost of a round, with `delta` given, and what all rounds together may cost. `must_exist`: no ledger
+    is begun where there is none."""
 
     budget: Budget
-    path: Path
+    ledger: FileLedger
+    must_exist: bool = False
+
+    def check(self, head: str = "") -> None:
+        """Before the first round. `head`: what the checkpoint that a run goes on from says of the ledger, "" for none.
+
+        Raises FederationError for a ledger that is damaged, shorter than any copy of its head says, or not there.
+        """
+        spent = len(self.ledger.entries())
+        self.ledger.check_head(head, "the run's checkpoint")
+        if not spent and self.must_exist:
+            raise FederationError(
+                f"ledger {self.ledger.path}: there is none, and what these clients have spent is not known. Put it back"
+                " from its newest copy, or start the server with the FLWR_HOME that it is in. If they have spent"
+                " nothing yet, begin one by privacy.new_ledger=true"
+            )
+        if not spent:
+            log.warning("privacy=client_dp: begins a new ledger, at epsilon 0: %s", self.ledger.path)
+        else:
+            log.info("privacy=client_dp: %d rounds are in the ledger %s", spent, self.ledger.path)
+
+    @property
+    def head(self) -> str:
+        """What a checkpoint must hold of the ledger."""
+        return self.ledger.head
 
     def pay(self, run: str, server_round: int) -> None:
         """Book a round before anybody is asked; it counts whatever becomes of it, whoever is in it or nobody.
@@ -28,9 +60,9 @@ class ServerBudget:
         Raises FederationError where it would cost more than there is.
         """
         try:
-            self.budget.pay(self._ledger, run, server_round, 1)
+            self.budget.pay(self.ledger, run, server_round, 1)
         except Declined:
-            raise FederationError(f"{self.exhausted()}; its ledger is {self.path}") from None
+            raise FederationError(f"{self.exhausted()}; its ledger is {self.ledger.path}") from None
 
     def exhausted(self) -> str | None:
         """Why no further round can be paid; None where it can."""
@@ -53,9 +85,5 @@ class ServerBudget:
         seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]
         return {"epsilon_max": self.budget.epsilon(history, 1), "epsilon_unamplified": self.budget.epsilon(seen, 1)}
 
-    @property
-    def _ledger(self) -> FileLedger:
-        return FileLedger(self.path)
-
     def _history(self) -> History:
-        return [entry.spent for entry in self._ledger.entries()]
+        return [entry.spent for entry in self.ledger.entries()]

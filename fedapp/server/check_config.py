@@ -100,6 +100,7 @@ def check_directory(checked: Checked | CheckedParties, directory: Path) -> int:
 def checkpoint_of(checked: Checked, directory: Path, *, quiet: bool = False) -> Checkpoint | None:
     """The checkpoint to go on from; None to begin anew. Raises FedappError where the run cannot go on."""
     free = {f"secure_aggregation.{key}" for key in checked.protocol.free_keys}
+    free |= {f"privacy.{key}" for key in checked.privacy.free_keys}
     config = as_json(checked.config)
     found = find_checkpoint(directory, checked.config.run.resume, config, free=free, quiet=quiet)
     if found is not None and checked.steps.keeps_state:

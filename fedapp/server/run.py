@@ -1,6 +1,5 @@
 """The server's run, from config to report, once through."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
 from fedapp.server.ending import Ending
 from fedapp.server.exchange import Exchange
+from fedapp.server.ledger_place import server_ledger
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.population.joining import AdmissionRules
 from fedapp.server.population.preflight import Population, preflight
@@ -87,7 +87,7 @@ def run_federation(
         return
     parts = checked.parts
     # What is wrong with either is said before anything starts.
-    if checkpoint_of(checked, directory, quiet=True) is None:
+    if (before := checkpoint_of(checked, directory, quiet=True)) is None:
         load_initial(config, parts)
     say(parts.source.findings())
     exchange, admission = Exchange(grid), admission_rules(config, parts)
@@ -102,7 +102,9 @@ def run_federation(
         checked.privacy.check_simulation(config, parts)
     elif not checked.privacy.discloses_cohort:
         check_alone(population)
-    budget = checked.privacy.server_budget(config, server_ledger(directory, simulated=simulated))
+    budget = checked.privacy.server_budget(config, server_ledger(directory, simulated=simulated), lasts=not simulated)
+    if budget is not None:
+        budget.check("" if before is None else before.values.get("ledger", ""))
     rounds = build_rounds(checked, exchange, population, admission, budget)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):
@@ -179,14 +181,6 @@ def say(found: Findings) -> tuple[str, ...]:
         for line in lines:
             log(level, "%s", line)
     return found.warnings
-
-
-def server_ledger(directory: Path, *, simulated: bool) -> Path:
-    """The file of what the server spends itself: of a simulation beside the ledgers of its clients, else in the folder
-    of Flower's files, where the SuperLink has its register, so that it lasts over runs."""
-    if simulated:
-        return directory / "ledgers" / "server.jsonl"
-    return Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")) / "fedapp-client-privacy.jsonl"
 
 
 def admission_rules(config: Config, parts: Parts) -> AdmissionRules:

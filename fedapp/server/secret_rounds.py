@@ -53,4 +53,9 @@ class SecretRounds(SynchronousRounds):
 
     def state_dict(self) -> dict[str, Any]:
         """Not who failed either."""
-        return {"steps": state_of(self.strategy.steps), "roster": {"failures": {}, "excluded": {}, "declined": []}}
+        head = self.strategy.budget.head if self.strategy.budget is not None else ""
+        return {
+            "ledger": head,
+            "steps": state_of(self.strategy.steps),
+            "roster": {"failures": {}, "excluded": {}, "declined": []},
+        }

@@ -29,8 +29,9 @@ class UpdateStep:
     `summable`: whether outputs of `on_client` can be added up in place of the updates. If not, every client's output
     travels by itself, and `on_reply` must give back a float32 vector of the model's length.
     `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's work stays on its
-    own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries of every vector,
-    and 0 in what `on_client` is given. `judges`: on the client it works as `judged` made it.
+    own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries of every vector.
+    In what `on_client` is given they are 0, or what the run's protection has measured (`Protection.measured`).
+    `judges`: on the client it works as `judged` made it.
     """
 
     summable: ClassVar[bool] = True

@@ -13,10 +13,15 @@ from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
 from fedapp.updates.vectors import flatten, unflatten
 from fedapp.wire.instruction import Params
 
-__all__ = ["ENCODED", "UpdateSteps", "flatten", "steps_of", "unflatten"]
+__all__ = ["ENCODED", "UpdateSteps", "flatten", "scalar_key", "steps_of", "unflatten"]
 
 ENCODED = "encoded"  # the one tensor of an update whose steps gave something that cannot be summed
 SCALAR = "scalar/"  # and its name: an entry that a step adds to the sum
+
+
+def scalar_key(name: str) -> str:
+    """Under which an update holds a scalar that a step adds to it."""
+    return f"{SCALAR}{name}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class UpdateSteps:
     def template(self, template: State) -> State:
         """What of a model is summed, with the scalars that steps add to it."""
         names = [name for step in self.steps for name in step.scalars]
-        return {**template, **{f"{SCALAR}{name}": torch.zeros(1) for name in names}} if names else template
+        return {**template, **{scalar_key(name): torch.zeros(1) for name in names}} if names else template
 
     def plan(self, server_round: int) -> dict[str, Params]:
         return {step.name: params for step in self.steps if (params := step.plan(server_round))}
@@ -59,7 +64,8 @@ class UpdateSteps:
     def on_client(
         self, update: State, template: State, weight: float, plan: Mapping[str, Params], states: Mapping[str, StepState]
     ) -> State:
-        """One client's update as it is to be sent. `states`: by step, what it keeps of this client."""
+        """One client's update as it is to be sent. `states`: by step, what it keeps of this client. A scalar that
+        `update` does not hold (`scalar_key`) is 0."""
         if not self.steps:
             return update
         full = self.template(template)

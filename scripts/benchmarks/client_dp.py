@@ -27,6 +27,7 @@ from fedapp.privacy.accounting import Spending
 from fedapp.privacy.budget import Budget
 from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep
 from fedapp.privacy.client_level.skellam_noise import SkellamNoise, Sums
+from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.noise import make_noise
 from fedapp.privacy.server_budget import ServerBudget
 from fedapp.updates.steps import UpdateSteps, flatten
@@ -77,7 +78,7 @@ def _central(folder: Path) -> dict[str, Callable[[], object]]:
     noise = CentralNoise(1.0, UNIT, POPULATION / 10)
     private = UpdateSteps((CentralStep(noise, 1.0, torch.ones(size, dtype=torch.bool)),))
     cost = Spending(1.0, 0.1, 1)
-    budget = ServerBudget(Budget(cost, 1e3, 1e-5, "prv", 1), folder / "server.jsonl")
+    budget = ServerBudget(Budget(cost, 1e3, 1e-5, "prv", 1), FileLedger(folder / "server.jsonl"))
     rounds = [0]
 
     def played(steps: UpdateSteps, weight: float) -> object:

@@ -306,7 +306,7 @@ def test_a_lost_folder_is_noticed_by_another_one(tmp_path: Path, lost: str) -> N
     for number in (1, 2):
         budget().pay(ledger, "run", number, 50)
         old = old if number == 2 else {path: path.read_bytes() for path in folder.iterdir()}  # noqa: F821
-    for path in folder.iterdir() if lost != "the ledger and its head" else (ledger._path, ledger._heads[0]):
+    for path in folder.iterdir() if lost != "the ledger and its head" else (ledger.path, ledger._heads[0]):
         path.unlink()
     if lost == "the folder":
         folder.rmdir()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +14,12 @@ from fedapp.learning.build import Parts, build_training
 from fedapp.models.shared_state import shared_state
 from fedapp.privacy.accounting import Spending, calibrate
 from fedapp.privacy.budget import Budget
-from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
+from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep
 from fedapp.privacy.client_level.client_dp import ClientDp
 from fedapp.privacy.client_level.client_protection import ClientProtection, TwofoldProtection
 from fedapp.privacy.client_level.foresight import foresight
+from fedapp.privacy.client_level.planned_noise import check_metrics, planned_noise
+from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.option import PrivacyOption
 from fedapp.privacy.protection import Protection
@@ -26,8 +27,6 @@ from fedapp.privacy.sampling import Sampling
 from fedapp.privacy.server_budget import ServerBudget
 
 __all__ = ["CentralClientDp", "trained_entries"]
-
-BIT_NOISE = 20  # Andrew et al. 2021, section 3.2: the noise on the count is a twentieth of the expected cohort
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class CentralClientDp(PrivacyOption):
                 f"federation.exclude_after={federation.exclude_after}: under privacy=client_dp the cohort is a secret"
                 " sample of all clients, whatever they did before; leave it null"
             )
-        self._noise(config)
+        check_metrics(keys, config)
         for step in self.steps(config, parts):
             if 2 * step.room > keys.clipping_norm:
                 raise ConfigError(
@@ -88,10 +87,10 @@ class CentralClientDp(PrivacyOption):
             inner = examples.protection(config, parts, limits, on_device=on_device)
             return TwofoldProtection(inner, self.keys.weight)
         training = build_training(config, parts, limits.max_seconds, limits.max_steps)
-        return ClientProtection(training, self.keys.weight, training.check_work)
+        return ClientProtection(training, self.keys.weight, training.check_work, self._noise(config, parts).metrics)
 
     def steps(self, config: Config, parts: Parts) -> tuple[CentralStep, ...]:
-        return (CentralStep(self._noise(config), self.keys.clipping_norm, trained_entries(parts)),)
+        return (CentralStep(self._noise(config, parts), self.keys.clipping_norm, trained_entries(parts)),)
 
     def sampling(self, config: Config) -> Sampling:
         population, rate = self.keys.population_of(config), config.federation.fraction_train
@@ -99,21 +98,25 @@ class CentralClientDp(PrivacyOption):
         unit = 2.0 ** -(math.ceil(math.log2(population)) + 1)
         return Sampling(rate, unit, rate * population, population, self.keys.noise_source)
 
-    def server_budget(self, config: Config, ledger: Path) -> ServerBudget:
+    def budget(self, config: Config) -> Budget:
+        """Of the whole registry, in rounds."""
         keys = self.keys
-        cost = Spending(self._noise(config).joint, config.federation.fraction_train, 1)
+        cost = Spending(self._joint(config), config.federation.fraction_train, 1)
         most = keys.target_epsilon if keys.target_epsilon is not None else math.inf
-        return ServerBudget(Budget(cost, most, keys.delta_of(config), keys.accountant, 1, void=keys.void), ledger)
+        return Budget(cost, most, keys.delta_of(config), keys.accountant, 1, void=keys.void)
+
+    def server_budget(self, config: Config, ledger: FileLedger, *, lasts: bool) -> ServerBudget:
+        return ServerBudget(self.budget(config), ledger, must_exist=lasts and not self.keys.new_ledger)
 
     def foresight(self, config: Config, parts: Parts) -> Findings:
-        noise = self._noise(config)
+        noise = self._noise(config, parts)
         trained = int(trained_entries(parts).sum())
         return foresight(
             self.keys.clipping_norm, noise.multiplier, trained, noise.expected, self.keys.population_of(config)
         )
 
     def summary(self, config: Config, parts: Parts) -> dict[str, Any]:
-        keys, noise = self.keys, self._noise(config)
+        keys, noise = self.keys, self._noise(config, parts)
         population = keys.population_of(config)
         return {
             "unit": "all that one client contributes (added or removed; replacing it counts twice: 2 epsilon,"
@@ -130,25 +133,19 @@ class CentralClientDp(PrivacyOption):
             "delta_by_population": population**-1.1,
             "delta_largest": LARGEST_DELTA,
             "noise_source": keys.noise_source,
+            **({"metrics": noise.metrics.summary(keys.metrics_epsilon)} if noise.metrics is not None else {}),
             **({"examples": examples.summary(config, parts)} if (examples := keys.of_examples) else {}),
         }
 
-    def _noise(self, config: Config) -> CentralNoise:
-        """Raises ConfigError for a budget that no noise keeps to, and for too much of it spent on the quantile."""
-        keys, sampling, rounds = self.keys, self.sampling(config), config.federation.num_rounds
+    def _joint(self, config: Config) -> float:
+        """The noise multiplier of all that a round releases. Raises ConfigError for a budget that no noise keeps to."""
+        keys, rate, rounds = self.keys, config.federation.fraction_train, config.federation.num_rounds
         target, delta = keys.target_epsilon, keys.delta_of(config)
-        joint = keys.planned_sigma(lambda: calibrate(target, delta, sampling.rate, rounds, keys.accountant))
-        if keys.quantile is None:
-            return CentralNoise(joint, sampling.unit, sampling.expected, None, keys.noise_source)
-        noise = keys.quantile_noise or max(sampling.expected / BIT_NOISE, joint)
-        if not joint < 2 * noise:
-            raise ConfigError(
-                f"privacy.quantile_noise={noise:g}: with a noise multiplier of {joint:.4g} in all nothing is left for"
-                f" the updates; set it above {joint / 2:.4g}, or leave it null"
-            )
-        multiplier = (joint**-2 - (2 * noise) ** -2) ** -0.5 if joint else 0.0
-        quantile = NormQuantile(keys.quantile, keys.quantile_rate, noise)
-        return CentralNoise(multiplier, sampling.unit, sampling.expected, quantile, keys.noise_source)
+        return keys.planned_sigma(lambda: calibrate(target, delta, rate, rounds, keys.accountant))
+
+    def _noise(self, config: Config, parts: Parts) -> CentralNoise:
+        """Raises ConfigError, as `planned_noise` does."""
+        return planned_noise(self.keys, config, parts.task, self.sampling(config), self._joint(config))
 
 
 def trained_entries(parts: Parts) -> torch.Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedapp.privacy.client_level.metric_sums import MetricSums
 from fedapp.privacy.client_level.norm import norm_of, within
 from fedapp.privacy.noise import make_noise
 from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
@@ -49,14 +50,16 @@ class CentralNoise:
     expected: float
     quantile: NormQuantile | None = None
     source: str = "os_entropy"
+    metrics: MetricSums | None = None
 
     @property
     def joint(self) -> float:
-        """The noise multiplier of update and bit together: two Gaussian mechanisms on the same sample are one, on the
-        two vectors side by side, each in units of its own noise (Andrew et al. 2021, theorem 1)."""
-        if self.quantile is None or not self.multiplier:
-            return self.multiplier
-        return 1 / math.hypot(1 / self.multiplier, 1 / (2 * self.quantile.noise))
+        """The noise multiplier of update, bit and metrics together: Gaussian mechanisms on the same sample are one, on
+        their vectors side by side, each in units of its own noise (Andrew et al. 2021, theorem 1)."""
+        others = [2 * self.quantile.noise] if self.quantile is not None else []
+        others += [self.metrics.multiplier] if self.metrics is not None else []
+        each = [self.multiplier, *others]
+        return 1 / math.hypot(*(1 / sigma for sigma in each)) if all(each) else 0.0
 
 
 class CentralStep(UpdateStep):
@@ -64,10 +67,12 @@ class CentralStep(UpdateStep):
 
     def __init__(self, noise: CentralNoise, clipping_norm: float, trained: Tensor) -> None:
         self.noise, self.clipping_norm, self._trained = noise, float(clipping_norm), trained
-        self.scalars = () if noise.quantile is None else (WITHIN,)
+        self._bits = 0 if noise.quantile is None else 1
+        self.scalars = (WITHIN,) * self._bits + (noise.metrics.scalars if noise.metrics is not None else ())
         self._used = clipping_norm  # by the last round
         self._all_trained = bool(trained.all())
         self._share: float | None = None
+        self._means: dict[str, float | None] = {}
         self._rounds = 0
 
     @property
@@ -83,23 +88,29 @@ class CentralStep(UpdateStep):
         return {NORM: self.clipping_norm}
 
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
-        """The clipped update, and whether it was within the norm."""
+        """The clipped update, whether it was within the norm, and the metrics."""
         update, scalars = self._parts(vector)
-        bit = HALF if norm_of(update) <= self._norm(params) else -HALF
-        clipped = self._clipped(update, params)
-        return torch.cat([clipped, torch.full_like(scalars, bit)]) if len(scalars) else clipped
+        norm = self._norm(params)
+        clipped = within(self._only_trained(update), norm - self.room)
+        if not len(scalars):
+            return clipped
+        bits = scalars[: self._bits]
+        bits = torch.full_like(bits, HALF if norm_of(update) <= norm else -HALF) if self._bits else bits
+        return torch.cat([clipped, bits, self._metrics(scalars)])
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
         """A single update is clipped again, whatever its client has done. Of a SuperNode that hosts several, as in
         simulations, the sum is checked: honest clients' cannot be larger."""
         update, scalars = self._parts(vector)
         if weight == 1:
+            clipped = within(self._only_trained(update), self._norm(params) - self.room)
             if not len(scalars):
-                return self._clipped(update, params)
-            # Written so that NaN becomes a number.
-            return torch.cat([self._clipped(update, params), torch.where(scalars > 0, HALF, -HALF).to(scalars)])
+                return vector if clipped is update else clipped
+            bits = scalars[: self._bits]  # written so that NaN becomes a number
+            return torch.cat([clipped, torch.where(bits > 0, HALF, -HALF).to(bits), self._metrics(scalars)])
         largest = weight * self._norm(params) * (1 + SLACK)
-        if not norm_of(update) <= largest or not bool((scalars.abs() <= weight * HALF * (1 + SLACK)).all()):
+        bits_possible = bool((scalars[: self._bits].abs() <= weight * HALF * (1 + SLACK)).all())
+        if not norm_of(update) <= largest or not bits_possible or not self._metrics_possible(scalars, weight):
             raise UpdateRejected("a sum that is larger than clipped updates can make it")
         return vector
 
@@ -110,11 +121,15 @@ class CentralStep(UpdateStep):
         update, scalars = self._parts(vector)
         noise, norm, unit = make_noise(self.noise.source, self._rounds), self._norm(params), self.noise.unit
         self._rounds, self._used = self._rounds + 1, norm
-        noised = update + noise.normal(update.shape, self.noise.multiplier * norm * unit)
-        if self.noise.quantile is not None:
-            count = float(scalars.sum()) / unit + float(noise.normal(torch.Size([1]), self.noise.quantile.noise))
-            self._adapt(count / self.noise.expected + HALF, self.noise.quantile)
-        return torch.cat([torch.where(self._trained, noised, 0.0), torch.zeros_like(scalars)])
+        noised = noise.added(update, self.noise.multiplier * norm * unit)
+        if (quantile := self.noise.quantile) is not None:
+            count = float(noise.added(scalars[:1] / unit, quantile.noise))
+            self._adapt(count / self.noise.expected + HALF, quantile)
+        if (metrics := self.noise.metrics) is not None:
+            sums = noise.added(scalars[self._bits :] / unit, metrics.deviation)
+            self._means = metrics.means(sums.tolist())
+        noised = self._only_trained(noised)
+        return torch.cat([noised, torch.zeros_like(scalars)]) if len(scalars) else noised
 
     def _adapt(self, share: float, quantile: NormQuantile) -> None:
         """Towards the quantile. `share`: the noised share of updates within the norm."""
@@ -124,8 +139,9 @@ class CentralStep(UpdateStep):
 
     def figures(self) -> dict[str, float | None]:
         if self.noise.quantile is None:
-            return {}
-        return {"clipping_norm": self._used, "share_clipped": None if self._share is None else 1 - self._share}
+            return self._means
+        clipped = None if self._share is None else 1 - self._share
+        return {**self._means, "clipping_norm": self._used, "share_clipped": clipped}
 
     def state_dict(self) -> dict[str, Any]:
         return {NORM: self.clipping_norm, "rounds": self._rounds}
@@ -139,9 +155,17 @@ class CentralStep(UpdateStep):
             raise UpdateRejected("an update of another length than the model's")
         return vector[: len(self._trained)], vector[len(self._trained) :]
 
-    def _clipped(self, update: Tensor, params: Params) -> Tensor:
-        trained = update if self._all_trained else torch.where(self._trained, update, 0.0)
-        return within(trained, self._norm(params) - self.room)
+    def _only_trained(self, update: Tensor) -> Tensor:
+        return update if self._all_trained else torch.where(self._trained, update, 0.0)
+
+    def _metrics(self, scalars: Tensor) -> Tensor:
+        """Of a single client."""
+        own = scalars[self._bits :]
+        return self.noise.metrics.bounded(own) if self.noise.metrics is not None else own
+
+    def _metrics_possible(self, scalars: Tensor, weight: float) -> bool:
+        metrics = self.noise.metrics
+        return metrics is None or metrics.possible(scalars[self._bits :], weight)
 
     def _norm(self, params: Params) -> float:
         """Raises UpdateRejected for a clipping norm that no server of this code sends."""

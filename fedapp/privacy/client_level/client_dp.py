@@ -43,7 +43,12 @@ class ClientDp(PrivacyOption):
     max_participations: Annotated[int, Field(ge=1)] | None
     noise_source: Literal["os_entropy", "seeded_for_tests"]
     examples: dict[str, Any] | None = None
+    metrics_epsilon: Annotated[float, Field(gt=0)] | None = None
+    metrics_count_cap: Annotated[int, Field(ge=1)] = 20
+    metrics_loss_cap: Annotated[float, Field(gt=0, le=1e6)] = 5.0
+    new_ledger: bool = False
 
+    free_keys = frozenset({"new_ledger"})
     discloses_metrics = False
     spends = False
 
@@ -107,7 +112,7 @@ class ClientDp(PrivacyOption):
                 f"privacy.delta={self.delta}: must be below 1 / privacy.population={self.population_of(config)}: one"
                 " client could be published whole; leave it null"
             )
-        check_covered(config, parts)
+        check_covered(config, parts, sums_metrics=self.metrics_epsilon is not None)
         if self.of_examples is not None:
             self.of_examples.conflicts(config, parts)
 
@@ -119,13 +124,13 @@ class ClientDp(PrivacyOption):
         return found
 
 
-def check_covered(config: Config, parts: Parts) -> None:
+def check_covered(config: Config, parts: Parts, *, sums_metrics: bool) -> None:
     """Raises ConfigError for what would tell of single clients beside the noised sum."""
     train, federation, strategy = config.train, config.federation, config.strategy
-    if train.val_fraction:
+    if train.val_fraction and not sums_metrics:
         raise ConfigError(
             f"train.val_fraction={train.val_fraction}: under privacy=client_dp no validation metric leaves a client;"
-            " set it to 0"
+            " set it to 0, or pay for noised sums of metrics by privacy.metrics_epsilon"
         )
     if federation.final_evaluation:
         raise ConfigError(

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from fedapp.common.errors import DataError
 from fedapp.common.state_digest import State
+from fedapp.learning.task import Evaluation
 from fedapp.privacy.budget import Budget
+from fedapp.privacy.client_level.metric_sums import MetricSums
 from fedapp.privacy.protection import Account, Protection, Training
+from fedapp.updates.steps import scalar_key
 from fedapp.wire.preflight import PreflightReport
 from fedapp.wire.reply import ClientReport, PrivacySpent
 
@@ -22,13 +25,20 @@ Weigh = Callable[[int], float]
 
 
 class ClientProtection(Protection):
-    """`weigh`: what an update is multiplied by, from the client's own number of examples."""
+    """`weigh`: what an update is multiplied by, from the client's own number of examples. `metrics`: what of its
+    validation split is summed under noise."""
 
     discloses_metrics = False
     spends = False
 
-    def __init__(self, training: Training, weigh: Weigh, check_work: Callable[[int], None] = lambda _: None) -> None:
-        self.training, self._weigh, self._check_work = training, weigh, check_work
+    def __init__(
+        self,
+        training: Training,
+        weigh: Weigh,
+        check_work: Callable[[int], None] = lambda _: None,
+        metrics: MetricSums | None = None,
+    ) -> None:
+        self.training, self._weigh, self._check_work, self._metrics = training, weigh, check_work, metrics
 
     def check_work(self, num_examples: int) -> None:
         self._check_work(num_examples)
@@ -53,6 +63,12 @@ class ClientProtection(Protection):
         """Times the client's weight. What is not trained has no noise, so it does not change."""
         weight = self._weigh(num_examples)
         return {key: value * weight if key in parameters else torch.zeros_like(value) for key, value in update.items()}
+
+    def measured(self, judge: Callable[[], Evaluation | None]) -> dict[str, Tensor]:
+        if self._metrics is None:
+            return {}
+        own = self._metrics.contribution(judge())
+        return {scalar_key(name): torch.tensor([value], dtype=torch.float32) for name, value in own.items()}
 
     def failure(self, client: int, error: Exception) -> ClientReport:
         log.error("a client failed", exc_info=error)

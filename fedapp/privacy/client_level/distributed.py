@@ -59,6 +59,11 @@ class DistributedClientDp(PrivacyOption):
                 f"privacy.quantile={keys.quantile:g}: with secure_aggregation the scale of whole numbers follows from a"
                 " fixed clipping norm; set it to null, or secure_aggregation=none"
             )
+        if keys.metrics_epsilon is not None:
+            raise ConfigError(
+                f"privacy.metrics_epsilon={keys.metrics_epsilon:g}: with secure_aggregation the whole numbers that"
+                " clients mask hold their updates alone; leave it null, and judge the model on the server's test data"
+            )
         if steps_of(config).steps:
             raise ConfigError(
                 f"compression._target_={config.compression['_target_']}: under privacy=client_dp with"

@@ -32,5 +32,7 @@ def within(vector: Tensor, largest: float) -> Tensor:
     factor = largest * (1 - ROUNDED) / norm
     # A factor that is no normal float32 would be rounded to far fewer digits.
     shorter = vector.to(dtype) * factor if factor > SMALL else (vector.double() * factor).to(dtype)
+    if dtype == torch.float32 and factor > SMALL and largest > SMALL:
+        return shorter  # factor and products are rounded by 2^-24 of themselves each, and what underflows by far less
     # Nothing, where its dtype has no such numbers.
     return shorter if norm_of(shorter) <= largest * (1 - SLACK) else torch.zeros_like(shorter)

@@ -151,7 +151,7 @@ def test_no_secret_round_goes_unpaid(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no budget"):
         strategy(None)
     config = compose(DP.split())
-    budget = privacy_of(config).server_budget(config, tmp_path / "ledger.jsonl")
+    budget = privacy_of(config).server_budget(config, FileLedger(tmp_path / "ledger.jsonl"), lasts=False)
     unused: Any = None
     with pytest.raises(FederationError, match="Flower's own loop"):
         strategy(budget).configure_train(1, unused, unused, unused)
