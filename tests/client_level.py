@@ -11,6 +11,7 @@ from fedapp.aggregation.plain.server import PlainServer
 from fedapp.aggregation.protocol import Aggregate, Cohort
 from fedapp.aggregation.weighted_mean import WeightedMean
 from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
+from fedapp.privacy.client_level.metric_sums import MetricSums
 from fedapp.privacy.sampling import Sampling
 from fedapp.updates.steps import UpdateSteps, flatten
 from fedapp.wire.instruction import Instruction, unpack_instruction
@@ -24,8 +25,13 @@ TRAINED = torch.tensor([True] * 6 + [False] * 2 + [True] * 4)  # `scale` is a bu
 SAMPLING = Sampling(rate=0.5, unit=2.0**-7, expected=32.0, largest=64)
 
 
-def central_step(norm: float = 1.0, multiplier: float = 1.0, quantile: NormQuantile | None = None) -> CentralStep:
-    noise = CentralNoise(multiplier, SAMPLING.unit, SAMPLING.expected, quantile)
+def central_step(
+    norm: float = 1.0,
+    multiplier: float = 1.0,
+    quantile: NormQuantile | None = None,
+    metrics: MetricSums | None = None,
+) -> CentralStep:
+    noise = CentralNoise(multiplier, SAMPLING.unit, SAMPLING.expected, quantile, metrics=metrics)
     return CentralStep(noise, norm, TRAINED)
 
 

@@ -45,6 +45,7 @@ class CentralClientDp(PrivacyOption):
 
     def conflicts(self, config: Config, parts: Parts) -> None:
         keys, federation = self.keys, config.federation
+        check_metrics(keys, config)
         keys.check_both(config, parts)
         if federation.min_clients > 1:
             raise ConfigError(
@@ -56,7 +57,6 @@ class CentralClientDp(PrivacyOption):
                 f"federation.exclude_after={federation.exclude_after}: under privacy=client_dp the cohort is a secret"
                 " sample of all clients, whatever they did before; leave it null"
             )
-        check_metrics(keys, config)
         for step in self.steps(config, parts):
             if 2 * step.room > keys.clipping_norm:
                 raise ConfigError(

@@ -18,16 +18,17 @@ BIT_NOISE = 20  # Andrew et al. 2021, section 3.2: the noise on the count is a t
 
 def check_metrics(keys: ClientDp, config: Config) -> None:
     """Raises ConfigError for metrics that nobody can measure, or that another account would not count."""
-    given = keys.metrics_epsilon
-    if given is not None and not config.train.val_fraction:
-        raise ConfigError(
-            f"privacy.metrics_epsilon={given:g}: is for metrics of validation splits, and train.val_fraction=0 leaves"
-            " none; set that above 0, or metrics_epsilon to null"
-        )
-    if given is not None and keys.examples is not None:
+    if (given := keys.metrics_epsilon) is None:
+        return
+    if keys.examples is not None:
         raise ConfigError(
             f"privacy.metrics_epsilon={given:g}: with privacy=client_and_example_dp the clients' own ledgers count"
             " training alone, and would not count metrics of validation examples; leave it null"
+        )
+    if not config.train.val_fraction:
+        raise ConfigError(
+            f"privacy.metrics_epsilon={given:g}: is for metrics of validation splits, and train.val_fraction=0 leaves"
+            " none; set that above 0, or metrics_epsilon to null"
         )
 
 

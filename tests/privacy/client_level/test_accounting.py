@@ -13,6 +13,7 @@ from scipy.stats import skellam as exact
 
 from fedapp.common.errors import ConfigError
 from fedapp.privacy.accounting import SkellamSpending, Spending, calibrate, calibrate_skellam, epsilon
+from fedapp.privacy.gaussian import epsilon_of_gaussian
 from fedapp.privacy.ledger import Entry, FileLedger
 from fedapp.privacy.skellam import ORDERS, epsilon_from_rdp, rdp
 
@@ -41,6 +42,22 @@ def test_without_sampling_it_is_the_gaussian_mechanism_s_closed_form() -> None:
         min(o * spread**2 / 2 + math.log1p(-1 / o) - math.log(delta * o) / (o - 1) for o in np.arange(1.1, 64, 0.1)),
         rel=1e-3,
     )
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.4, 1.0, 5.0])
+@pytest.mark.parametrize("delta", [1e-5, 1e-9])
+def test_without_sampling_epsilon_is_the_least_that_holds(spread: float, delta: float) -> None:
+    """Balle and Wang (2018), theorem 8: no smaller one would do."""
+    from scipy.stats import norm
+
+    def lost(found: float) -> float:
+        return float(norm.cdf(spread / 2 - found / spread) - math.exp(found) * norm.cdf(-spread / 2 - found / spread))
+
+    found = epsilon_of_gaussian(spread, delta)
+    assert lost(found) <= delta * (1 + 1e-9)
+    assert found == 0 or lost(found - 1e-4) > delta
+    rounds = [Spending(2 / spread, 1.0, 1), Spending(2 / spread, 1.0, 3)]
+    assert epsilon(rounds, delta, "prv") == pytest.approx(found, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import json
 import re
-from itertools import pairwise
+import shutil
+from collections.abc import Callable
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,9 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def ledger(directory: Path) -> FileLedger:
     return FileLedger(directory / "ledgers" / "server.jsonl")
+
+
+DEVICES = "federation.num_clients=4 federation.num_rounds=1"
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +166,8 @@ def test_no_supernode_says_where_the_server_s_ledger_is(tmp_path: Path, monkeypa
     """Remote SuperNodes that claim to be a simulation's: the ledger stays where it lasts over runs."""
     monkeypatch.setattr("fedapp.server.run.is_own", lambda _: False)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
-    go(tmp_path / "run", "federation.num_clients=4 federation.num_rounds=1", num_nodes=4)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    go(tmp_path / "run", f"{DEVICES} privacy.new_ledger=true", num_nodes=4)
     assert not (tmp_path / "run" / "ledgers").exists()
     assert len(FileLedger(tmp_path / "flower" / "fedapp-client-privacy.jsonl").entries()) == 1
 
@@ -289,6 +295,165 @@ def test_a_damaged_ledger_stops_the_run(tmp_path: Path) -> None:
         go(directory)
 
 
+# --- the ledger is not lost in silence ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs with devices, whose server has its ledger in Flower's folder."""
+    monkeypatch.setattr("fedapp.server.run.is_own", lambda _: False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    numbers = count()
+
+    def run(more: str = "") -> Path:
+        return go(tmp_path / f"run-{next(numbers)}", f"{DEVICES} {more}", num_nodes=4)
+
+    return run
+
+
+def test_a_lasting_ledger_is_begun_on_request_alone(deployed: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match=r"there is none.*Put it back.*FLWR_HOME.*privacy\.new_ledger=true"):
+        deployed()
+    assert not (tmp_path / "run-0").exists()
+    deployed("privacy.new_ledger=true")
+    assert summary(deployed())["privacy"]["rounds_in_ledger"] == 2  # from then on without
+
+
+def test_it_says_where_a_ledger_begins_and_what_is_in_it(
+    deployed: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for number in (1, 2):
+        deployed("privacy.new_ledger=true")
+        said = [record for record in caplog.records if "ledger" in record.message]
+        path = tmp_path / "flower" / "fedapp-client-privacy.jsonl"
+        words = ("begins a new ledger, at epsilon 0", "1 rounds are in the ledger")[number - 1]
+        assert any(words in record.message and str(path) in record.message for record in said)
+        assert any(record.levelname == "WARNING" for record in said) == (number == 1)
+        caplog.clear()
+
+
+def another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(home.with_name("other")))
+
+
+def gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(home)
+
+
+def emptied(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "fedapp-client-privacy.jsonl").write_text("")
+
+
+def rolled_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(home)
+    shutil.copytree(home.with_name("old"), home)
+
+
+@pytest.mark.parametrize(
+    ("lose", "more", "named"),
+    [
+        (another, "", "there is none, and what these clients have spent is not known"),
+        (gone, "privacy.new_ledger=true", "there were 2 lines"),
+        (emptied, "privacy.new_ledger=true", "there were 2 lines"),
+        (rolled_back, "", "there were 2 lines"),
+        (rolled_back, "privacy.new_ledger=true", "there were 2 lines"),
+    ],
+)
+def test_a_lost_or_older_ledger_is_refused(
+    deployed: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Path, pytest.MonkeyPatch], None],
+    more: str,
+    named: str,
+) -> None:
+    """The folder of runs knows what was in Flower's."""
+    home = tmp_path / "flower"
+    deployed("privacy.new_ledger=true")
+    shutil.copytree(home, tmp_path / "old")
+    deployed()
+    lose(home, monkeypatch)
+    with pytest.raises(FederationError, match=named):
+        deployed(more)
+    assert not (tmp_path / "run-2").exists()
+
+
+@pytest.mark.parametrize("lose", ["the folder", "the last round"])
+def test_a_resumed_run_knows_what_was_in_its_ledger(tmp_path: Path, lose: str) -> None:
+    directory = tmp_path / "run"
+    go(directory, "federation.num_rounds=2")
+    path = directory / "ledgers" / "server.jsonl"
+    first, *_ = path.read_text().splitlines(keepends=True)
+    shutil.rmtree(path.parent)
+    if lose == "the last round":
+        FileLedger(path).held().__enter__()  # the folder
+        path.write_text(first)
+    with pytest.raises(
+        FederationError, match=r"there were 2 lines \(the run's checkpoint knows\).*put the ledger back"
+    ):
+        go(directory, "federation.num_rounds=3 run.resume=auto")
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------
+
+METRICS = "privacy.metrics_epsilon=1 train.val_fraction=0.2"
+
+
+def test_metrics_are_paid_for_by_a_share_of_the_budget(tmp_path: Path) -> None:
+    """A round costs the same with them; updates have the more noise."""
+    directory = go(tmp_path / "run", METRICS, report=True)
+    assert {entry.spent for entry in ledger(directory).entries()} == {Spending(2.0, 0.5, 1)}
+    found = summary(directory)["privacy"]
+    metrics = found["metrics"]
+    assert metrics["sensitivity"] == pytest.approx((1 + 2 / 4) ** 0.5)
+    assert metrics["ranges"] == {"loss": [0.0, 5.0], "accuracy": [0.0, 1.0]}
+    assert 0.98 <= epsilon([Spending(metrics["noise_multiplier"], 0.5, 3)], 1e-5, "rdp") <= 1.0
+    together = (found["update_noise_multiplier"] ** -2 + metrics["noise_multiplier"] ** -2) ** -0.5
+    assert together == pytest.approx(found["noise_multiplier"]) == 2.0
+    for line in lines(directory)[1:]:
+        assert {"val_loss", "val_accuracy"} <= line.keys()
+        assert line["epsilon_max"] == pytest.approx(epsilon([Spending(2.0, 0.5, line["round"])], 1e-5, "rdp"))
+    assert (directory / "clients.jsonl").read_text() == ""
+
+
+def test_without_noise_they_are_the_validation_metrics(tmp_path: Path) -> None:
+    """Of the model that the round began with, as a run without privacy has them."""
+    quiet = (
+        "privacy.metrics_epsilon=1e9 privacy.noise_multiplier=0 train.val_fraction=0.2 privacy.metrics_count_cap=999"
+    )
+    quiet += " federation.fraction_train=1 federation.num_rounds=1"
+    noised = lines(go(tmp_path / "noised", quiet))[1]
+    plain = "model=logistic_regression partition=size_skewed federation.num_clients=30 train.val_fraction=0.2"
+    plain += " federation.fraction_train=1 federation.num_rounds=1"
+    told = lines(run_in_process(tmp_path / "plain", f"{plain} run.output_dir={tmp_path / 'plain'}"))[1]
+    for name in ("val_loss", "val_accuracy"):
+        assert noised[name] == pytest.approx(told[name], abs=0.02)
+
+
+def test_only_their_sums_leave_a_supernode(tmp_path: Path) -> None:
+    """No client's loss or metric in any message; and none at all where nothing pays for it."""
+    for more, scalars in ((METRICS, {"scalar/val-examples", "scalar/val-loss", "scalar/val-accuracy"}), ("", set())):
+        grid = InProcessGrid(f"{DP} {more}")
+        directory = tmp_path / str(len(scalars))
+        run_on(grid, directory, f"{DP} {more} federation.num_rounds=1 run.output_dir={directory}")
+        sent = [message for message in grid.received if message.metadata.message_type == "train"]
+        names = {
+            name.rpartition("scalar/")[1] + name.rpartition("scalar/")[2]
+            for message in sent
+            for record in message.content.array_records.values()
+            for name in record
+            if "scalar/" in name
+        }
+        assert names == scalars
+        for message in sent:
+            columns = message.content.metric_records["metrics"]
+            told = [v for name, values in columns.items() if name.startswith(("val", "train")) for v in values]  # type: ignore[union-attr]
+            assert not [value for value in told if value == value and value]
+        assert any(name.startswith("val_") for line in lines(directory) for name in line) == bool(scalars)
+
+
 # --- adaptive clipping --------------------------------------------------------------------------------------------
 
 
@@ -378,6 +543,7 @@ def test_what_would_write_the_secret_cohort_is_refused(tmp_path: Path, option: s
         ("privacy.examples.sample_rate=2", "privacy.examples.sample_rate=2"),
         ("secure_aggregation=secaggplus", "privacy.examples: with secure_aggregation"),
         ("train.max_seconds=5", "train.max_seconds"),
+        ("privacy.metrics_epsilon=1 train.val_fraction=0.2", "privacy.metrics_epsilon=1: with privacy=client_and"),
     ],
 )
 def test_what_does_not_go_with_both_is_refused(tmp_path: Path, more: str, named: str) -> None:
@@ -413,7 +579,8 @@ def test_the_delivered_model_is_the_noised_one(tmp_path: Path) -> None:
     home = tmp_path / "flower"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(home))
-        directory = run_in_process(tmp_path / "run", overrides, node_configs=configs)
+        patch.setenv("HOME", str(tmp_path))
+        directory = run_in_process(tmp_path / "run", f"{overrides} privacy.new_ledger=true", node_configs=configs)
         again = run_in_process(tmp_path / "again", overrides, node_configs=configs)
     sent = load_file(directory / "model.safetensors")
     stored = load_file(tmp_path / "keep-0" / "models" / "latest" / "model.safetensors")
@@ -432,6 +599,13 @@ def test_the_delivered_model_is_the_noised_one(tmp_path: Path) -> None:
         ("federation.exclude_after=3", "federation.exclude_after=3"),
         ("federation.final_evaluation=true", "federation.final_evaluation=true"),
         ("train.val_fraction=0.1", "train.val_fraction=0.1"),
+        ("privacy.metrics_epsilon=1", "privacy.metrics_epsilon=1: is for metrics of validation splits"),
+        ("privacy.metrics_epsilon=100 train.val_fraction=0.2", "nothing is left for the updates"),
+        ("privacy.metrics_epsilon=0 train.val_fraction=0.2", "privacy.metrics_epsilon=0"),
+        (
+            "secure_aggregation=secaggplus privacy.metrics_epsilon=1 train.val_fraction=0.2",
+            "privacy.metrics_epsilon=1: with secure_aggregation",
+        ),
         ("strategy=median", "strategy.aggregation"),
         ("strategy=krum", "strategy.aggregation"),
         ("strategy.max_update_norm=1", "strategy.max_update_norm=1"),

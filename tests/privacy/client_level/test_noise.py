@@ -2,6 +2,7 @@
 its bounds are six standard deviations wide."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fedapp.aggregation.secaggplus.least_sum import LeastSum
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.privacy.client_level.central_step import CentralNoise, CentralStep, NormQuantile
+from fedapp.privacy.client_level.metric_sums import MetricSums
 from fedapp.privacy.client_level.skellam_noise import LARGEST_SHARE, SkellamNoise, Sums
 from fedapp.privacy.noise import Noise, make_noise
 from fedapp.privacy.sampling import Sampling
@@ -56,6 +58,56 @@ def test_the_quantile_s_count_has_its_own_noise() -> None:
     inside = np.array(found)
     # The share is bounded far out, which these draws do not reach.
     check_variance(inside, 16.0)
+
+
+class Raw(MetricSums):
+    """Tells the noised sums themselves."""
+
+    def means(self, noised: Sequence[float]) -> dict[str, float | None]:
+        return dict(zip(self.scalars, noised, strict=True))
+
+
+def test_sums_of_metrics_have_the_noise_that_is_accounted_for() -> None:
+    """sigma times their sensitivity on each, and all three Gaussians are one of the joint noise multiplier."""
+    metrics = Raw({"loss": (0.0, 5.0), "accuracy": (0.0, 1.0)}, 20, 3.0)
+    noise = CentralNoise(1.2, SAMPLING.unit, SAMPLING.expected, NormQuantile(0.5, 0.2, 4.0), metrics=metrics)
+    assert noise.joint == pytest.approx((1.2**-2 + 8.0**-2 + 3.0**-2) ** -0.5)
+    assert metrics.sensitivity == pytest.approx(1.5**0.5)
+    sums = torch.tensor([0.0, 0.0, 5.0, 1.0, -2.0], dtype=torch.float64) * SAMPLING.unit
+    found = []
+    for _ in range(3000):
+        step = CentralStep(noise, 1.0, torch.tensor([True]))
+        step.on_total(sums.clone(), 0.0, (), step.plan(1), 0.0)
+        found.append([step.figures()[name] for name in metrics.scalars])
+    drawn = np.array(found, dtype=float) - [5.0, 1.0, -2.0]
+    check_variance(drawn.reshape(-1), 9.0 * 1.5)
+    for one in drawn.T:
+        check_variance(one, 9.0 * 1.5)
+
+
+@pytest.mark.parametrize("std", [3e-7, 0.02, 1.7, 1e6])
+def test_a_noised_sum_lies_on_a_grid_whatever_it_was(std: float) -> None:
+    """The last bits of floating-point noise would tell what it was added to (Mironov 2012)."""
+    spacing = 2.0 ** (math.floor(math.log2(std)) - 12)
+    before = torch.full((LENGTH,), std * math.pi, dtype=torch.float64)
+    after = make_noise("os_entropy").added(before, std)
+    steps = after / spacing
+    assert torch.equal(steps, steps.round())
+    assert len(set((steps % 2).tolist())) == 2  # and no coarser one
+    check_variance((after - before).numpy(), std**2)
+    assert torch.equal(make_noise("os_entropy").added(before, 0.0), before)
+
+
+def test_each_step_of_the_grid_is_as_likely_as_the_gaussian_says() -> None:
+    """Around the middle, for two sums that differ by a part of a step: what a gap would tell apart."""
+    count, wide = 2_000_000, 64
+    for shift in (0.0, 0.37):
+        before = torch.full((count,), shift, dtype=torch.float64)
+        steps = make_noise("os_entropy").added(before, 2.0**12).numpy()  # a grid of whole numbers
+        there = np.bincount((steps[np.abs(steps) < wide] + wide).astype(int), minlength=2 * wide)[1:]
+        expected = count * 2.0**-12 / math.sqrt(2 * math.pi)
+        assert abs(there - expected).max() <= 7 * math.sqrt(expected)
+        assert there.min() > 0
 
 
 def test_two_streams_of_one_seed_differ() -> None:

@@ -12,9 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedapp.learning.task import Evaluation
 from fedapp.privacy.client_level.central_step import NORM, NormQuantile
 from fedapp.privacy.client_level.client_dp import ClientDp
 from fedapp.privacy.client_level.client_protection import ClientProtection
+from fedapp.privacy.client_level.metric_sums import MetricSums
 from fedapp.privacy.client_level.norm import norm_of, within
 from fedapp.privacy.client_level.rounding import l1_bound, l2_bound, rounded
 from fedapp.privacy.client_level.skellam_noise import SkellamNoise, Sums
@@ -27,6 +29,7 @@ LENGTH = len(TRAINED)
 ANY = st.floats(width=32)  # NaN, infinities, subnormal and huge ones too
 UPDATE = st.lists(ANY, min_size=LENGTH + 1, max_size=LENGTH + 1).map(torch.tensor)
 QUANTILE = NormQuantile(0.5, 0.2, 3.0)
+METRICS = MetricSums({"loss": (0.0, 5.0), "accuracy": (0.0, 1.0)}, 20, 2.0)
 
 
 def hostile(client: int, kind: str, vector: Tensor, steps: UpdateSteps) -> RecordDict | Mapping[str, Tensor] | None:
@@ -76,6 +79,53 @@ def test_one_client_changes_the_sum_by_the_clipping_norm_at_most(
 
 
 @settings(max_examples=200, deadline=None)
+@drawn(
+    st.lists(st.tuples(KINDS, st.lists(ANY, min_size=LENGTH + 4, max_size=LENGTH + 4)), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_one_client_changes_the_metrics_sums_by_their_sensitivity_at_most(
+    sent: list[tuple[str, list[float]]], adaptive: bool
+) -> None:
+    """Count, loss and accuracy together, whatever it claims."""
+    steps = UpdateSteps((central_step(1.0, quantile=QUANTILE if adaptive else None, metrics=METRICS),))
+    replies = {
+        c: hostile(c, kind, torch.tensor(values[: LENGTH + adaptive + 3]), steps)
+        for c, (kind, values) in enumerate(sent)
+    }
+    change = round_of(steps, replies) - round_of(steps, {c: reply for c, reply in replies.items() if c})
+    metrics = change[LENGTH + adaptive :]
+    assert len(metrics) == 3
+    rounding = 3 * 2.0**-43 / SAMPLING.unit
+    assert float(torch.linalg.vector_norm(metrics)) <= METRICS.sensitivity + rounding
+    assert float(torch.linalg.vector_norm(change[:LENGTH])) <= 1.0  # and the update by no more than without them
+
+
+@drawn(st.integers(0, 10**6), st.floats(), st.floats(), st.integers(1, 50))
+def test_a_client_s_metrics_are_within_their_sensitivity(count: int, loss: float, accuracy: float, cap: int) -> None:
+    made = MetricSums({"loss": (0.0, 5.0), "accuracy": (0.0, 1.0)}, cap, 1.0)
+    found = made.contribution(Evaluation(count, loss, {"accuracy": accuracy}))
+    assert tuple(found) == made.scalars
+    assert np.linalg.norm([*found.values()]) <= made.sensitivity
+    assert found["val-examples"] == min(count / cap, 1.0)
+    assert not any(made.contribution(None).values())
+    alike = torch.tensor([*found.values()], dtype=torch.float64)
+    assert torch.equal(made.bounded(alike), alike)
+
+
+def test_metrics_are_those_of_all_examples_that_count() -> None:
+    """Two clients, of 10 and 40 examples, of whom 20 count; without noise."""
+    made = MetricSums({"loss": (0.0, 5.0), "accuracy": (0.0, 1.0)}, 20, 0.0)
+    each = [Evaluation(10, 1.0, {"accuracy": 0.5}), Evaluation(40, 9.0, {"accuracy": 0.8})]
+    sums = np.sum([[*made.contribution(judged).values()] for judged in each], axis=0)
+    found = made.means(sums.tolist())
+    assert found == pytest.approx({"val_loss": (10 * 1.0 + 20 * 5.0) / 30, "val_accuracy": (10 * 0.5 + 20 * 0.8) / 30})
+    assert set(made.means([0.0, 0.0, 0.0]).values()) == {None}
+    noisy = MetricSums(made.ranges, 20, 4.0)
+    assert set(noisy.means([3 * noisy.deviation, 1.0, 1.0]).values()) == {None}  # too few against the noise
+    assert noisy.means([4 * noisy.deviation, 1e9, -1e9]) == {"val_loss": 5.0, "val_accuracy": 0.0}
+
+
+@settings(max_examples=200, deadline=None)
 @drawn(st.lists(ANY, min_size=1, max_size=40), st.floats(1e-6, 1e6))
 def test_a_clipped_vector_is_never_too_long(values: list[float], norm: float) -> None:
     vector = torch.tensor(values, dtype=torch.float32)
@@ -111,6 +161,31 @@ def test_a_sum_of_virtual_clients_is_checked() -> None:
     for bad in (good * 3, good * torch.tensor([1.0] * LENGTH + [2.0]), good * torch.nan):
         with pytest.raises(UpdateRejected, match="larger than clipped updates can make it"):
             step.on_reply(bad, 2 * unit, steps.plan(1)["client-dp"])
+
+
+@pytest.mark.parametrize(
+    ("sums", "possible"),
+    [
+        ([2.0, 1.0, -1.0], True),
+        ([0.5, 0.25, 0.0], True),
+        ([2.1, 0.0, 0.0], False),
+        ([-0.1, 0.0, 0.0], False),
+        ([1.0, 0.6, 0.0], False),
+        ([1.0, 0.0, -0.6], False),
+        ([float("nan"), 0.0, 0.0], False),
+        ([1.0, float("nan"), 0.0], False),
+    ],
+    ids=str,
+)
+def test_sums_of_metrics_of_virtual_clients_are_checked(sums: list[float], possible: bool) -> None:
+    step = central_step(1.0, metrics=METRICS)
+    vector = torch.cat([torch.zeros(LENGTH), torch.tensor(sums)]).double() * SAMPLING.unit
+    plan = step.plan(1)
+    if possible:
+        assert step.on_reply(vector, 2 * SAMPLING.unit, plan) is vector
+    else:
+        with pytest.raises(UpdateRejected, match="larger than clipped updates can make it"):
+            step.on_reply(vector, 2 * SAMPLING.unit, plan)
 
 
 @pytest.mark.parametrize("norm", [float("nan"), -1.0, 0.0, 1e30, "1", None])
