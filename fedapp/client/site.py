@@ -169,8 +169,8 @@ class Site:
             sent = steps.on_client({**update, **measured}, template, weight, instruction.plan, states)
         except UpdateRejected as error:
             return {}, str(error)
-        form = self.steps.template(template)
-        if self.steps.steps and self.steps.summable and (fault := examine(sent, form).fault) is not None:
+        again = self.steps.summable and not self.steps.bounded
+        if again and (fault := examine(sent, self.steps.template(template)).fault) is not None:
             return {}, fault
         if storage.step_states is not None:
             storage.step_states.keep(client, states)

@@ -28,13 +28,15 @@ class UpdateStep:
 
     `summable`: whether outputs of `on_client` can be added up in place of the updates. If not, every client's output
     travels by itself, and `on_reply` must give back a float32 vector of the model's length.
-    `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's work stays on its
-    own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries of every vector.
-    In what `on_client` is given they are 0, or what the run's protection has measured (`Protection.measured`).
-    `judges`: on the client it works as `judged` made it.
+    `bounded`: what a client sends after it is finite and nowhere above what was examined before, so that it is not
+    examined again. `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's
+    work stays on its own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries
+    of every vector. In what `on_client` is given they are 0, or what the run's protection has measured
+    (`Protection.measured`). `judges`: on the client it works as `judged` made it.
     """
 
     summable: ClassVar[bool] = True
+    bounded: ClassVar[bool] = False
     idle: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     judges: ClassVar[bool] = False

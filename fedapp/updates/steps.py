@@ -38,6 +38,11 @@ class UpdateSteps:
         return all(step.summable for step in self.steps)
 
     @property
+    def bounded(self) -> bool:
+        """Whether what was examined before the steps need not be examined after them."""
+        return all(step.bounded for step in self.steps)
+
+    @property
     def keeps_state(self) -> bool:
         return any(step.keeps_state for step in self.steps)
 

@@ -1,6 +1,7 @@
 """What client-level DP costs: of a plain round what clipping, noise and bookkeeping add; of a client's round of secure
 aggregation, whole numbers with noise against the protocol's own rounding."""
 
+import statistics
 import tempfile
 import time
 from argparse import Namespace
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.client_dp_rounds import rounds_of
 from benchmarks.models import MODELS, examples, sgd
 from benchmarks.result import Point, Result, Table
-from benchmarks.timing import alternate
+from benchmarks.timing import Timed, alternate
 from fedapp.aggregation.exact_sum import WeightedSum, examine
 from fedapp.aggregation.secaggplus import member as protocol
 from fedapp.aggregation.secaggplus.collector import Collector
@@ -34,25 +36,29 @@ from fedapp.updates.steps import UpdateSteps, flatten
 
 COHORT, EXAMPLES, BATCH = 100, 100, 10
 UNIT, POPULATION = 2.0**-11, 1000
+WHOLE = {"without": "", "with": "privacy=client_dp"}
 RUN, MODEL = "0123456789abcdef", "0" * 64
 
 
 def run(options: Namespace) -> Result:
     """`options.repetitions` rounds of the 2NN with a cohort of 100, the arms in turn; one epoch of 100 examples in
-    batches of 10 for each client."""
+    batches of 10 for each client. A whole round is one of a run, with a SuperNode's sum for its virtual clients."""
     title = f"the 2NN, cohort {COHORT}, one epoch of {EXAMPLES} examples in batches of {BATCH}; CPU time"
     table = Table("what", "without, ms", "with client-level DP, ms", "ratio", title=title)
     rows, points = [], []
+    whole = rounds_of(WHOLE, options.repetitions)
+    measured = {"a whole round": {name: Timed(tuple(seconds)) for name, seconds in whole.items()}}
     with tempfile.TemporaryDirectory() as folder:
-        for name, arms in (("a round", _central(Path(folder))), ("a client of a secure round", _secure())):
-            found = alternate(arms, options.repetitions, time.process_time)
-            without, private = found["without"], found["with"]
-            pairs = zip(private.seconds, without.seconds, strict=True)
-            ratios = sorted(with_ / plain for with_, plain in pairs)
-            ratio = ratios[len(ratios) // 2]
-            rows.append({"what": name, "without": without.seconds, "with": private.seconds, "ratio": ratio})
-            points += [Point(name, arm, timed.seconds) for arm, timed in found.items()]
-            table.add_row(name, without.text, private.text, f"{ratio:.3f}")
+        parts = {"its updates, seen one by one": _central(Path(folder)), "a client of a secure round": _secure()}
+        for name, arms in parts.items():
+            measured[name] = alternate(arms, options.repetitions, time.process_time)
+    for name, found in measured.items():
+        without, private = found["without"], found["with"]
+        pairs = zip(private.seconds, without.seconds, strict=True)
+        ratio = statistics.median(with_ / plain for with_, plain in pairs)
+        rows.append({"what": name, "without": without.seconds, "with": private.seconds, "ratio": ratio})
+        points += [Point(name, arm, timed.seconds) for arm, timed in found.items()]
+        table.add_row(name, without.text, private.text, f"{ratio:.3f}")
     return Result(rows, table, points, "seconds")
 
 

@@ -1,8 +1,9 @@
 """What a benchmark found: single measurements for programs, a table for people, points for a plot."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -44,12 +45,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """`unit` is that of the points' values, as the plot's axis says it."""
+    """`unit` is that of the points' values, as the plot's axis says it. `draw`: makes a plot of its own in a file."""
 
     rows: list[dict[str, Any]]
     table: Table
     points: list[Point] = field(default_factory=list)
     unit: str = ""
+    draw: Callable[[Path], None] | None = None
 
 
 def median_and_range(values: Sequence[float], digits: int = 3) -> str:

@@ -36,7 +36,9 @@ def save(result: Result, options: argparse.Namespace) -> None:
     if options.json:
         content = {"benchmark": options.benchmark, **_about(options), "rows": result.rows}
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if options.plot:
+    if options.plot and result.draw is not None:
+        result.draw(options.plot)
+    elif options.plot:
         _draw(result, options.plot, options.benchmark)
 
 

@@ -65,6 +65,8 @@ class CentralNoise:
 class CentralStep(UpdateStep):
     """`trained` (n,) bool: which entries of the vector are; the others are zero, and get no noise."""
 
+    bounded = True
+
     def __init__(self, noise: CentralNoise, clipping_norm: float, trained: Tensor) -> None:
         self.noise, self.clipping_norm, self._trained = noise, float(clipping_norm), trained
         self._bits = 0 if noise.quantile is None else 1

@@ -62,7 +62,8 @@ class ClientProtection(Protection):
     def update(self, update: State, parameters: Collection[str], num_examples: int) -> dict[str, Tensor]:
         """Times the client's weight. What is not trained has no noise, so it does not change."""
         weight = self._weigh(num_examples)
-        return {key: value * weight if key in parameters else torch.zeros_like(value) for key, value in update.items()}
+        weighted = {key: update[key] if weight == 1 else update[key] * weight for key in update if key in parameters}
+        return {key: weighted[key] if key in weighted else torch.zeros_like(update[key]) for key in update}
 
     def measured(self, judge: Callable[[], Evaluation | None]) -> dict[str, Tensor]:
         if self._metrics is None:
