@@ -27,7 +27,7 @@ from fedapp.updates.steps import unflatten
 EXPERIMENT = "experiment=flights_client_dp"
 DISTRIBUTED = "secure_aggregation=secaggplus secure_aggregation.modulus_bits=16 privacy.max_participations=6"
 BUDGETS, NORMS, NORMS_AT = (8, 4, 2), (0.125, 0.25, 0.5, 1.0, 2.0), 4
-QUANTILES = (0.5, 0.2)
+QUANTILES, FIRST_NORM = (0.5, 0.2), 0.1  # where Andrew et al. 2021 begin
 WITHOUT = "privacy.target_epsilon=null privacy.noise_multiplier=0 privacy.clipping_norm=100"
 NONE, TRUSTED, SUMMED, ALIKE = (
     "without DP",
@@ -76,7 +76,8 @@ def arms(options: Namespace) -> dict[str, str]:
     for norm in NORMS:
         found[f"{TRUSTED}, ε = {NORMS_AT}, norm {norm:g}"] = f"{at} privacy.clipping_norm={norm}"
     for quantile in QUANTILES:
-        found[f"{TRUSTED}, ε = {NORMS_AT}, norm at quantile {quantile:g}"] = f"{at} privacy.quantile={quantile}"
+        adaptive = f"{at} privacy.quantile={quantile} privacy.clipping_norm={FIRST_NORM}"
+        found[f"{TRUSTED}, ε = {NORMS_AT}, norm at quantile {quantile:g}"] = adaptive
     return found
 
 

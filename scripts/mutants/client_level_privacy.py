@@ -12,14 +12,14 @@ PACKAGE = "fedapp/privacy/client_level"
 MUTANTS = [
     Mutant(
         f"{PACKAGE}/central_step.py",
-        "return within(trained, self._norm(params) - self.room)",
-        "return within(trained, self._norm(params) * 1.001)",
+        "clipped = within(self._only_trained(update), self._norm(params) - self.room)",
+        "clipped = within(self._only_trained(update), self._norm(params) * 1.001)",
         f"{SENSITIVITY}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
     ),
     Mutant(
         f"{PACKAGE}/central_step.py",
-        "            if not len(scalars):\n                return self._clipped(update, params)\n",
-        "            if not len(scalars):\n                return vector\n",
+        "                return vector if clipped is update else clipped\n",
+        "                return vector\n",
         f"{SENSITIVITY}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
     ),
     Mutant(
@@ -30,8 +30,8 @@ MUTANTS = [
     ),
     Mutant(
         f"{PACKAGE}/central_step.py",
-        "noise.normal(update.shape, self.noise.multiplier * norm * unit)",
-        "noise.normal(update.shape, 0.97 * self.noise.multiplier * norm * unit)",
+        "noise.added(update, self.noise.multiplier * norm * unit)",
+        "noise.added(update, 0.97 * self.noise.multiplier * norm * unit)",
         f"{NOISE}::test_the_noise_of_a_sum_is_sigma_times_the_norm_on_every_trained_value",
     ),
     Mutant(
@@ -81,5 +81,89 @@ MUTANTS = [
         "if keys.honest_share > limits.honest_share:",
         "if False:",
         f"{DISTRIBUTED}::test_what_a_device_does_not_accept",
+    ),
+    Mutant(
+        "fedapp/privacy/noise.py",
+        ".add_(values, alpha=1 / spacing).round_().mul_(spacing)",
+        ".add_(values, alpha=1 / spacing).mul_(spacing)",
+        f"{NOISE}::test_a_noised_sum_lies_on_a_grid_whatever_it_was",
+    ),
+    Mutant(
+        f"{PACKAGE}/norm.py",
+        "factor = largest * (1 - ROUNDED - error) / norm",
+        "factor = largest * (1 + ROUNDED) / norm",
+        f"{SENSITIVITY}::test_a_long_vector_is_never_too_long_either",
+    ),
+    Mutant(
+        f"{PACKAGE}/metric_sums.py",
+        "return torch.cat([share, torch.minimum(torch.maximum(values[1:], -share / 2), share / 2)])",
+        "return torch.cat([share, values[1:]])",
+        f"{SENSITIVITY}::test_one_client_changes_the_metrics_sums_by_their_sensitivity_at_most",
+    ),
+    Mutant(
+        f"{PACKAGE}/metric_sums.py",
+        "share = values[:1].clamp(0.0, 1.0)",
+        "share = values[:1].clamp(min=0.0)",
+        f"{SENSITIVITY}::test_one_client_changes_the_metrics_sums_by_their_sensitivity_at_most",
+    ),
+    Mutant(
+        f"{PACKAGE}/metric_sums.py",
+        "return math.sqrt(1 + len(self.ranges) / 4)",
+        "return 1.0",
+        f"{SENSITIVITY}::test_a_client_s_metrics_are_within_their_sensitivity",
+    ),
+    Mutant(
+        f"{PACKAGE}/metric_sums.py",
+        "bool((rest <= share / 2 + slack).all())",
+        "True",
+        f"{SENSITIVITY}::test_sums_of_metrics_of_virtual_clients_are_checked",
+    ),
+    Mutant(
+        f"{PACKAGE}/central_step.py",
+        "noise.added(scalars[self._bits :] / unit, metrics.deviation)",
+        "noise.added(scalars[self._bits :] / unit, metrics.multiplier)",
+        f"{NOISE}::test_sums_of_metrics_have_the_noise_that_is_accounted_for",
+    ),
+    Mutant(
+        f"{PACKAGE}/planned_noise.py",
+        "        left -= metrics.multiplier**-2\n",
+        "",
+        f"{CENTRAL}::test_metrics_are_paid_for_by_a_share_of_the_budget",
+    ),
+    Mutant(
+        f"{PACKAGE}/client_dp.py",
+        "if train.val_fraction and not sums_metrics:",
+        "if False:",
+        f"{CENTRAL}::test_what_would_leave_a_client_uncovered_is_refused[train.val_fraction=0.1-train.val_fraction=0.1]",
+    ),
+    Mutant(
+        "fedapp/privacy/server_budget.py",
+        "if not spent and self.must_exist:",
+        "if False:",
+        f"{CENTRAL}::test_a_lasting_ledger_is_begun_on_request_alone",
+    ),
+    Mutant(
+        "fedapp/privacy/server_budget.py",
+        '        self.ledger.check_head(head, "the run\'s checkpoint")\n',
+        "",
+        f"{CENTRAL}::test_a_resumed_run_knows_what_was_in_its_ledger",
+    ),
+    Mutant(
+        "fedapp/server/ledger_place.py",
+        'FileLedger(path, second_head=Path.home() / "fedapp-runs" / ".client-privacy" / f"{place}.head")',
+        "FileLedger(path)",
+        f"{CENTRAL}::test_a_lost_or_older_ledger_is_refused",
+    ),
+    Mutant(
+        "fedapp/server/strategy.py",
+        "        if self.budget is not None:\n            self.budget.pay(run, server_round)\n",
+        "        if self.budget is not None and server_round != 2:\n            self.budget.pay(run, server_round)\n",
+        f"{TESTS}/test_killed.py::test_the_ledger_never_shows_less_than_was_spent[after the noise]",
+    ),
+    Mutant(
+        "fedapp/privacy/gaussian.py",
+        "low, high = (low, middle) if lost(middle) <= delta else (middle, high)",
+        "low, high = (low, middle) if lost(middle) <= 2 * delta else (middle, high)",
+        f"{TESTS}/test_accounting.py::test_without_sampling_epsilon_is_the_least_that_holds",
     ),
 ]

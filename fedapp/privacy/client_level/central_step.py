@@ -93,11 +93,11 @@ class CentralStep(UpdateStep):
         """The clipped update, whether it was within the norm, and the metrics."""
         update, scalars = self._parts(vector)
         norm = self._norm(params)
-        clipped = within(self._only_trained(update), norm - self.room)
-        if not len(scalars):
-            return clipped
         bits = scalars[: self._bits]
         bits = torch.full_like(bits, HALF if norm_of(update) <= norm else -HALF) if self._bits else bits
+        clipped = within(self._only_trained(update), norm - self.room, in_place=True)  # `vector` is made for the steps
+        if not len(scalars):
+            return clipped
         return torch.cat([clipped, bits, self._metrics(scalars)])
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:

@@ -139,6 +139,23 @@ def test_a_clipped_vector_is_never_too_long(values: list[float], norm: float) ->
         assert not found.any()
 
 
+@settings(max_examples=60, deadline=None)
+@drawn(st.integers(1, 3000), st.floats(-44, 38), st.floats(1e-4, 1e4), st.booleans(), st.integers(0, 2**32))
+def test_a_long_vector_is_never_too_long_either(
+    length: int, power: float, norm: float, in_place: bool, key: int
+) -> None:
+    """Its squares are summed in float32, by rows."""
+    random = torch.Generator().manual_seed(key)
+    vector = (torch.randn(length, generator=random).double() * 10.0**power).clamp(-3e38, 3e38).float()
+    before = vector.double()
+    found = within(vector, norm, in_place=in_place).double()
+    exactly = float(torch.linalg.vector_norm(before))
+    assert float(torch.linalg.vector_norm(found)) <= norm
+    assert in_place or torch.equal(vector.double(), before)
+    if exactly > 1e-30:
+        assert torch.allclose(found, before * min(1.0, norm / exactly), rtol=1e-4, atol=1e-40)
+
+
 def test_a_vector_whose_squares_overflow_is_clipped_in_its_direction() -> None:
     found = within(torch.tensor([1e300, -1e300], dtype=torch.float64), 1.0)
     assert found.tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], rel=1e-6)
