@@ -68,6 +68,49 @@ def test_compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert all(row["seconds"] > 0 for row in rows.values())
 
 
+def test_client_dp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = figures(monkeypatch, tmp_path, "client-dp")
+    assert [row["what"] for row in rows] == [
+        "a whole round",
+        "its updates, seen one by one",
+        "a client of a secure round",
+    ]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["with"][0] / row["without"][0])  # type: ignore[index]
+        assert min(row["with"] + row["without"]) > 0  # type: ignore[operator,type-var]
+
+
+def test_client_dp_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Few arms, of every tenth day; a row for each arm and difference, and a plot of its own."""
+    bench = command(monkeypatch)
+    measured = importlib.import_module("benchmarks.client_dp_accuracy")
+    for name, few in (("BUDGETS", (8,)), ("NORMS", (0.5,)), ("QUANTILES", (0.5,))):
+        monkeypatch.setattr(measured, name, few)
+    json_file, plot = tmp_path / "figures.json", tmp_path / "plot.png"
+    options = ["--repetitions", "2", "--sample", "60", "--json", str(json_file), "--plot", str(plot)]
+    assert bench.main(["client-dp-accuracy", *options]) == 0
+    rows = {row["arm"]: row for row in json.loads(json_file.read_text())["rows"]}
+    alike = rows["trusted server, sigma of distributed, ε = 8"]
+    distributed = rows["distributed, 16 bits, ε = 8"]
+    assert (
+        alike["noise_multiplier"] == distributed["noise_multiplier"] > rows["trusted server, ε = 8"]["noise_multiplier"]
+    )
+    assert rows["without DP"]["noise_multiplier"] == 0
+    between = rows["distributed less trusted server at its sigma, ε = 8"]
+    apart = [one - other for one, other in zip(distributed["auc"], alike["auc"], strict=True)]
+    assert between["difference"] == apart
+    assert between["low"] < sum(apart) / 2 < between["high"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_interval_of_paired_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Student's: of 1, 2, 3 it is 2 +- 4.303 / sqrt(3)."""
+    command(monkeypatch)
+    measured = importlib.import_module("benchmarks.client_dp_accuracy")
+    assert measured.interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), rel=1e-4)
+    assert measured.interval([1.0]) == (float("-inf"), float("inf"))
+
+
 def test_helper_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every sum is checked; masks alone cost no bytes, and encryption what its arithmetic says."""
     path = tmp_path / "figures.json"

@@ -16,6 +16,7 @@ from fedapp.data import package_file as module
 from fedapp.data.package_file import package_file
 from fedapp.data.source import DataSource, check_inputs
 from fedapp.data.sources.flight_rows import FlightRows
+from fedapp.data.sources.flights_by_plane import MEASURED, FlightsByPlane
 from fedapp.data.sources.heart_disease import FILE, SHA256, HeartDisease
 from fedapp.data.sources.stock_prices import FILES, StockPrices
 from fedapp.data.sources.synthetic_machines import SyntheticMachines
@@ -25,6 +26,7 @@ from fedapp.data.sources.watch import Watch
 SOURCES = (
     HeartDisease(),
     FlightRows(sample=60),
+    FlightsByPlane(sample=60),
     Watch(),
     SyntheticMachines(num_examples=2000),
     SyntheticMachines(num_examples=2000, target="mode"),
@@ -91,6 +93,46 @@ def test_the_latest_quarters_of_shares_are_held_out() -> None:
     assert source.schema().features[0] == "own volatility[-12]"
     days = torch.unique(pooled.train.times)
     assert (days[1:] - days[:-1]).min() >= 5  # weeks do not overlap
+
+
+def test_flights_belong_to_planes_and_the_last_days_are_held_out() -> None:
+    source = FlightsByPlane(test_fraction=0.25, sample=30)
+    schema, pooled = source.schema(), source.pooled()
+    assert pooled.test is not None
+    planes = np.array(pooled.columns["tailnum"])
+    assert list(pooled.columns) == ["tailnum"]
+    assert len(planes) == len(pooled.train)
+    assert all(name.startswith("N") or name[0] == "D" for name in set(planes.tolist()))
+    names = list(schema.features)
+    both = torch.cat([pooled.train.inputs, pooled.test.inputs])
+    assert bool(both.isfinite().all())
+    for group, count in (("hour=", 19), ("weekday=", 7), ("carrier=", 16), ("origin=", 3)):
+        columns = [number for number, name in enumerate(names) if name.startswith(group)]
+        assert len(columns) == count
+        assert bool((both[:, columns].sum(1) == 1).all())  # each flight is in exactly one
+    assert (schema.scaling.kind, names[: len(MEASURED)]) == ("fixed", list(MEASURED))  # of public constants alone
+    assert both[:, names.index("duration")].min() >= 0
+    # A carrier's planes are its own, but for a few that were sold: columns and owners are of the same rows.
+    carriers = both[: len(planes), [n for n, name in enumerate(names) if name.startswith("carrier=")]].argmax(1).numpy()
+    changed = sum(len(set(carriers[planes == plane].tolist())) > 1 for plane in set(planes.tolist()))
+    assert changed <= 0.01 * len(set(planes.tolist()))
+    late = float(torch.cat([pooled.train.targets, pooled.test.targets]).float().mean())
+    assert 0.1 < late < 0.4
+
+
+@pytest.mark.slow
+def test_the_planes_of_the_whole_year() -> None:
+    """As the experiment and its documentation have it."""
+    pooled = FlightsByPlane().pooled()
+    assert pooled.test is not None
+    assert len(set(pooled.columns["tailnum"])) == 3949
+    assert len(pooled.train) + len(pooled.test) == 327_346
+
+
+@pytest.mark.parametrize(("key", "value"), [("test_fraction", 1.5), ("sample", 0)])
+def test_flights_by_plane_refuse_what_cannot_be(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"data.{key}={value}"):
+        FlightsByPlane(**{key: value})  # type: ignore[arg-type]
 
 
 def test_hospitals_are_those_of_the_paper() -> None:
