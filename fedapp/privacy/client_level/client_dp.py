@@ -44,7 +44,7 @@ class ClientDp(PrivacyOption):
     noise_source: Literal["os_entropy", "seeded_for_tests"]
     examples: dict[str, Any] | None = None
     metrics_epsilon: Annotated[float, Field(gt=0)] | None = None
-    metrics_count_cap: Annotated[int, Field(ge=1)] = 20
+    metrics_count_cap: Annotated[int, Field(ge=1)] = 1
     metrics_loss_cap: Annotated[float, Field(gt=0, le=1e6)] = 5.0
     new_ledger: bool = False
 
