@@ -14,6 +14,7 @@ from in_process import InProcessGrid, run_in_process, run_on
 
 import fedapp.config.overrides as overrides_module
 from fedapp.client import handlers
+from fedapp.common.errors import ConfigError
 from fedapp.config import CONF_DIR, compose, options_of
 from fedapp.config.compose import committed_targets
 from fedapp.learning.metrics.by_name import _named
@@ -136,6 +137,29 @@ def _moved(directory: Path, overrides: str) -> float:
 def test_a_step_and_a_protocol_that_do_not_go_together(own: None) -> None:
     with pytest.raises(Exception, match=r"compression.*RoundToBf16.*summed.*secaggplus"):
         check_config(compose(f"{DIGITS} compression=bf16 secure_aggregation=secaggplus".split()))
+
+
+CLIENT_DP = "privacy=client_dp privacy.target_epsilon=null privacy.accountant=rdp"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "share"), [("none", 1.0), ("halving", 0.5), ("bf16", 1.0)])
+def test_a_step_of_ones_own_with_a_trusted_server(own: None, tmp_path: Path, step: str, share: float) -> None:
+    """What it makes of an update is clipped once more: without noise the mean moves the model by the norm at most."""
+    quiet = f"{DIGITS} {CLIENT_DP} privacy.noise_multiplier=0 privacy.clipping_norm=0.01 federation.num_rounds=1"
+    moved = _moved(tmp_path / "run", f"{quiet} compression={step}")
+    assert 0.004 * share < moved <= 0.01 * share * (1 + 1e-6)
+
+
+def test_no_step_changes_whole_numbers_with_noise(own: None) -> None:
+    """Noise, and the bound that it is for, are of what is masked."""
+    both = f"{DIGITS} {CLIENT_DP} privacy.noise_multiplier=3 secure_aggregation=secaggplus"
+    check_config(compose(both.split()))
+    named = (
+        r"compression\._target_=own_parts\.Halving: under privacy=client_dp with secure_aggregation.*compression=none"
+    )
+    with pytest.raises(ConfigError, match=named):
+        check_config(compose(f"{both} compression=halving".split()))
 
 
 def test_an_aggregation_protocol(own: None, tmp_path: Path) -> None:

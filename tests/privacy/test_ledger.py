@@ -45,7 +45,8 @@ def test_epsilon_after_rounds_is_that_of_all_steps_at_once(name: str, opacus: An
     history = [ROUND, Spending(1.5, 0.1, 7), ROUND, Spending(1.5, 0.1, 3), ROUND]
     whole = opacus()
     whole.history = [(1.0, 0.1, 30), (1.5, 0.1, 10)]
-    assert epsilon(history, 1e-5, name) == pytest.approx(whole.get_epsilon(delta=1e-5), rel=1e-9)
+    # PRV's grid is one for more steps, and so a little finer.
+    assert epsilon(history, 1e-5, name) == pytest.approx(whole.get_epsilon(delta=1e-5), rel=1e-6)
     assert epsilon(reversed(history), 1e-5, name) == epsilon(history, 1e-5, name)
 
 
