@@ -81,13 +81,13 @@ def test_client_dp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_client_dp_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Few arms, of every tenth day; a row for each arm and difference, and a plot of its own."""
+    """Few arms and rounds; a row for each arm and difference, and a plot of its own."""
     bench = command(monkeypatch)
     measured = importlib.import_module("benchmarks.client_dp_accuracy")
     for name, few in (("BUDGETS", (8,)), ("NORMS", (0.5,)), ("QUANTILES", (0.5,))):
         monkeypatch.setattr(measured, name, few)
     json_file, plot = tmp_path / "figures.json", tmp_path / "plot.png"
-    options = ["--repetitions", "2", "--sample", "60", "--json", str(json_file), "--plot", str(plot)]
+    options = ["--quick", "--repetitions", "2", "--json", str(json_file), "--plot", str(plot)]
     assert bench.main(["client-dp-accuracy", *options]) == 0
     rows = {row["arm"]: row for row in json.loads(json_file.read_text())["rows"]}
     alike = rows["trusted server, sigma of distributed, ε = 8"]

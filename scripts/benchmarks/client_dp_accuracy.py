@@ -118,7 +118,7 @@ def plot(path: Path, found: Mapping[str, Sequence[float]]) -> None:
 
 
 def _config(overrides: str, options: Namespace):  # type: ignore[no-untyped-def]
-    return compose([EXPERIMENT, f"data.sample={options.sample}", *overrides.split()])
+    return compose(f"{EXPERIMENT} federation.num_rounds={options.rounds} {overrides}".split())
 
 
 def _data(options: Namespace) -> tuple[Shards, Examples]:

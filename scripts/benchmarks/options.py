@@ -34,7 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "aggregation": {"repetitions": 1, "parameters": 1_000_000},
     "deployment": {"repetitions": 1, "rounds": 3},
     "client-dp": {"repetitions": 1, "steps": 2},
-    "client-dp-accuracy": {"repetitions": 1, "sample": 30},
+    "client-dp-accuracy": {"repetitions": 1, "rounds": 3},
 }
 
 
@@ -121,7 +121,7 @@ def _secure_aggregation(parser: argparse.ArgumentParser) -> None:
 
 def _client_dp_accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="seeds of each arm [3]")
-    parser.add_argument("--sample", type=int, default=1, help="every n-th day alone, for a shorter run [1]")
+    parser.add_argument("--rounds", type=int, default=40, help="of each run [40]")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
