@@ -84,7 +84,7 @@ def test_client_dp_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """Few arms and rounds; a row for each arm and difference, and a plot of its own."""
     bench = command(monkeypatch)
     measured = importlib.import_module("benchmarks.client_dp_accuracy")
-    for name, few in (("BUDGETS", (8,)), ("NORMS", (0.5,)), ("QUANTILES", (0.5,))):
+    for name, few in (("BUDGETS", (8,)), ("NORMS", (0.5,)), ("ADAPTIVE", ((0.5, 0.1),))):
         monkeypatch.setattr(measured, name, few)
     json_file, plot = tmp_path / "figures.json", tmp_path / "plot.png"
     options = ["--quick", "--repetitions", "2", "--json", str(json_file), "--plot", str(plot)]

@@ -27,7 +27,7 @@ from fedapp.updates.steps import unflatten
 EXPERIMENT = "experiment=flights_client_dp"
 DISTRIBUTED = "secure_aggregation=secaggplus secure_aggregation.modulus_bits=16 privacy.max_participations=6"
 BUDGETS, NORMS, NORMS_AT = (8, 4, 2), (0.125, 0.25, 0.5, 1.0, 2.0), 4
-QUANTILES, FIRST_NORM = (0.5, 0.2), 0.1  # where Andrew et al. 2021 begin
+ADAPTIVE = ((0.5, 0.5), (0.5, 0.1), (0.2, 0.1))  # quantile and first norm; 0.1 is where Andrew et al. 2021 begin
 WITHOUT = "privacy.target_epsilon=null privacy.noise_multiplier=0 privacy.clipping_norm=100"
 NONE, TRUSTED, SUMMED, ALIKE = (
     "without DP",
@@ -75,9 +75,9 @@ def arms(options: Namespace) -> dict[str, str]:
     at = f"privacy.target_epsilon={NORMS_AT}"
     for norm in NORMS:
         found[f"{TRUSTED}, ε = {NORMS_AT}, norm {norm:g}"] = f"{at} privacy.clipping_norm={norm}"
-    for quantile in QUANTILES:
-        adaptive = f"{at} privacy.quantile={quantile} privacy.clipping_norm={FIRST_NORM}"
-        found[f"{TRUSTED}, ε = {NORMS_AT}, norm at quantile {quantile:g}"] = adaptive
+    for quantile, first in ADAPTIVE:
+        adaptive = f"{at} privacy.quantile={quantile} privacy.clipping_norm={first}"
+        found[f"{TRUSTED}, ε = {NORMS_AT}, {_adaptive(quantile, first)}"] = adaptive
     return found
 
 
@@ -92,15 +92,20 @@ def pairs(found: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     }
     fixed = [f"{TRUSTED}, ε = {NORMS_AT}, norm {norm:g}" for norm in NORMS]
     best = max(fixed, key=lambda name: statistics.mean(found[name]))
-    for quantile in QUANTILES:
-        adaptive = f"{TRUSTED}, ε = {NORMS_AT}, norm at quantile {quantile:g}"
-        named[f"norm at quantile {quantile:g} less {best.rpartition(', ')[2]}, the best fixed"] = adaptive, best
+    for quantile, first in ADAPTIVE:
+        adaptive = _adaptive(quantile, first)
+        name = f"{adaptive} less {best.rpartition(', ')[2]}, the best fixed"
+        named[name] = f"{TRUSTED}, ε = {NORMS_AT}, {adaptive}", best
     apart = {
         name: [one - other for one, other in zip(found[first], found[second], strict=True)]
         for name, (first, second) in named.items()
     }
     every = [one for name, those in apart.items() if name.startswith("distributed") for one in those]
     return {**apart, "distributed less trusted server at its sigma, all": every}
+
+
+def _adaptive(quantile: float, first: float) -> str:
+    return f"norm at quantile {quantile:g} from {first:g}"
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
