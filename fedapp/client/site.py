@@ -122,7 +122,7 @@ class Site:
             return replace(before, privacy=spent), {}
         template = {key: value for key, value in model.items() if value.is_floating_point()}
         try:
-            measured = self.protection.measured(lambda: self._judged(client))
+            measured = self.protection.measured(lambda: self._evaluated(client))
             seed, examples = (self.seed, server_round, client), self.data(client).train
             loss = self._loss(examples) if self.steps.judges else math.nan
             result = self.protection.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
@@ -257,7 +257,7 @@ class Site:
             self.load(client, model, storage, server_round)
             if not self.protection.discloses_metrics:
                 return ClientReport(client)
-            judged, num_examples = self._judged(client), len(self.data(client).train)
+            judged, num_examples = self._evaluated(client), len(self.data(client).train)
         except Exception as error:
             return self.protection.failure(client, error)
         return ClientReport(
@@ -269,6 +269,6 @@ class Site:
             val_metrics=judged.metrics if judged else {},
         )
 
-    def _judged(self, client: int) -> Evaluation | None:
+    def _evaluated(self, client: int) -> Evaluation | None:
         """What the model as it is now does on a client's validation split."""
         return self.task.evaluate(self.model, self.data(client).validation)
