@@ -99,7 +99,7 @@ MUTANTS = [
         f"{LEDGER}::test_a_payment_is_on_the_disk_before_it_counts",
     ),
     Mutant(
-        "fedapp/privacy/ledger.py",
+        "fedapp/privacy/ledger_lines.py",
         'if chain != _chain(body, lines[number - 1] if number else ""):',
         "if False:",
         f"{LEDGER}::test_a_damaged_ledger_stops_the_client_and_is_left_as_it_is",
