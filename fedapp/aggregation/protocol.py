@@ -66,6 +66,18 @@ class Cohort:
     def weights(self) -> dict[int, float]:
         return dict(zip(self.instruction.clients, self.instruction.weights, strict=True))
 
+    def weighted_by(self, weights: Mapping[int, float]) -> "Cohort":
+        """The same clients with other weights."""
+        own = tuple(weights[client] for client in self.instruction.clients)
+        return replace(self, instruction=replace(self.instruction, weights=own))
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Weights that sum to one over those asked; empty where they have none."""
+        weights = self.weights
+        total = sum(weights[client] for client in sorted(weights))
+        return {client: weight / total for client, weight in weights.items()} if total > 0 else {}
+
     def has_enough(self, replies: ReplyLog) -> bool:
         """Whether a round that asked more clients than it needs can do without the rest."""
         return len(self.hosts) > self.needed and len(replies.good) >= self.needed

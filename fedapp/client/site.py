@@ -13,6 +13,7 @@ from fedapp.client.client_storage import ClientStorage
 from fedapp.client.own_models import OwnModels
 from fedapp.common.code_digest import code_digest, code_path
 from fedapp.common.errors import FedappError, told
+from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State
 from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
@@ -166,7 +167,9 @@ class Site:
         weight = instruction.weights[instruction.clients.index(client)]
         try:
             steps = self.steps.judged(loss, instruction.lr_factor)
-            sent = steps.on_client({**update, **measured}, template, weight, instruction.plan, states)
+            seed = derive_seed(self.seed, "codec", instruction.server_round, client)
+            given = {**update, **measured}
+            sent = steps.on_client(given, template, weight, instruction.plan, states, seed)
         except UpdateRejected as error:
             return {}, str(error)
         again = self.steps.summable and not self.steps.bounded

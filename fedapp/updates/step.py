@@ -3,7 +3,7 @@
 A step of one's own is a subclass in a Python module, and a YAML file in `conf/compression/` whose `_target_` names it.
 """
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,7 +11,9 @@ from torch import Tensor
 from fedapp.common.errors import FedappError
 from fedapp.wire.instruction import Params
 
-__all__ = ["StepState", "UpdateRejected", "UpdateStep"]
+__all__ = ["LENGTH", "StepState", "UpdateRejected", "UpdateStep"]
+
+LENGTH = "length"  # of `params`: how many values an update has, with the steps' scalars
 
 StepState = MutableMapping[str, Tensor]  # what a step keeps of one client from round to round, on that client
 
@@ -32,11 +34,14 @@ class UpdateStep:
     examined again. `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's
     work stays on its own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries
     of every vector. In what `on_client` is given they are 0, or what the run's protection has measured
-    (`Protection.measured`). `judges`: on the client it works as `judged` made it.
+    (`Protection.measured`). `judges`: on the client it works as `judged` made it. `level_bits`: what `on_client` gives
+    are whole numbers in -2^(bits - 1) .. 2^(bits - 1) - 1 that hold the update's weight already, and are added as they
+    are; such a step is the last one.
     """
 
     summable: ClassVar[bool] = True
     bounded: ClassVar[bool] = False
+    level_bits: int | None = None
     idle: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     judges: ClassVar[bool] = False
@@ -51,13 +56,18 @@ class UpdateStep:
         """Raise ConfigError for a config (`config.schema.Config`) or parts (`learning.build.Parts`) that do not go
         with this step. Called before anything starts."""
 
-    def in_run(self, config: Any) -> "UpdateStep":
-        """What it is in a run of this config. Raises ConfigError."""
+    def in_run(self, config: Any, before: Sequence["UpdateStep"] = ()) -> "UpdateStep":
+        """What it is in a run of this config, behind these other steps. Raises ConfigError."""
         return self
 
     def judged(self, loss: float, lr_factor: float) -> "UpdateStep":
         """The step for a client on whose training examples the global model has this mean loss, in a round with this
         factor on the learning rate."""
+        return self
+
+    def seeded(self, seed: int) -> "UpdateStep":
+        """The step as it works on one client in one round; `seed` is for that alone. No secret: noise that protects
+        anybody must not come from it."""
         return self
 
     def unseen(self) -> "UpdateStep":
@@ -70,7 +80,8 @@ class UpdateStep:
         return {}
 
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
-        """One client's update, float32 (n,), which will count by `weight`."""
+        """One client's update, float32 (n,), which will count by `weight`; with `level_bits` 1 is the cohort's mean.
+        `params`: what `plan` gave, and `LENGTH`."""
         return vector
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
@@ -85,6 +96,11 @@ class UpdateStep:
         """What came of the cohort, float64 (n,): the sum over `survivors`, which rounding has moved by an L2 distance
         of at most `rounding`; infinite where a robust rule made it, which is no sum."""
         return vector
+
+    def rounding(self, rounding: float, params: Params) -> float:
+        """By which L2 distance rounding may have moved what `on_total` gives, where it is `rounding` for what that is
+        given."""
+        return rounding
 
     def figures(self) -> dict[str, float | None]:
         """What metrics.jsonl says of the last round, by name."""

@@ -9,7 +9,7 @@ from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.updates.norm_limit import NormLimit
-from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
+from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
 from fedapp.updates.vectors import flatten, unflatten
 from fedapp.wire.instruction import Params
 
@@ -54,6 +54,11 @@ class UpdateSteps:
         """For a client on whose training examples the global model has this loss."""
         return UpdateSteps(tuple(step.judged(loss, lr_factor) for step in self.steps))
 
+    @property
+    def level_bits(self) -> int | None:
+        """Of the whole numbers that clients send, where they do."""
+        return self.steps[-1].level_bits if self.steps else None
+
     def unseen(self) -> "UpdateSteps":
         """For clients whose updates the server sees the sum of only."""
         return UpdateSteps(tuple(step.unseen() for step in self.steps))
@@ -67,16 +72,24 @@ class UpdateSteps:
         return {step.name: params for step in self.steps if (params := step.plan(server_round))}
 
     def on_client(
-        self, update: State, template: State, weight: float, plan: Mapping[str, Params], states: Mapping[str, StepState]
+        self,
+        update: State,
+        template: State,
+        weight: float,
+        plan: Mapping[str, Params],
+        states: Mapping[str, StepState],
+        seed: int = 0,
     ) -> State:
         """One client's update as it is to be sent. `states`: by step, what it keeps of this client. A scalar that
-        `update` does not hold (`scalar_key`) is 0."""
+        `update` does not hold (`scalar_key`) is 0. `seed`: of this client in this round."""
         if not self.steps:
             return update
         full = self.template(template)
         vector = flatten({**{name: full[name] for name in full.keys() - template.keys()}, **update}, full)
+        size = len(vector)
         for step in self.steps:
-            vector = step.on_client(vector, weight, plan.get(step.name, {}), states.get(step.name, {}))
+            params = _params(step, plan, size)
+            vector = step.seeded(seed).on_client(vector, weight, params, states.get(step.name, {}))
         if vector.dtype == torch.bfloat16:
             names = ", ".join(step.name for step in self.steps)
             raise UpdateRejected(
@@ -92,8 +105,9 @@ class UpdateSteps:
         if not self.summable and update.keys() != {ENCODED}:
             raise UpdateRejected("bad reply: no encoded update")
         sent = vector = flatten(update, template) if self.summable else update[ENCODED]
+        size = sum(value.numel() for value in template.values())
         for step in reversed(self.steps):
-            vector = step.on_reply(vector, weight, plan.get(step.name, {}))
+            vector = step.on_reply(vector, weight, _params(step, plan, size))
         return update if self.summable and vector is sent else unflatten(vector, template)
 
     def on_total(
@@ -104,7 +118,9 @@ class UpdateSteps:
             return total
         vector = flatten(total, total)
         for step in reversed(self.steps):
-            vector = step.on_total(vector, weight, survivors, plan.get(step.name, {}), rounding)
+            params = _params(step, plan, len(vector))
+            vector = step.on_total(vector, weight, survivors, params, rounding)
+            rounding = step.rounding(rounding, params)
         found = unflatten(vector, total)
         return {name: value for name, value in found.items() if not name.startswith(SCALAR)}
 
@@ -117,7 +133,9 @@ def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:
     largest, fairness = config.strategy.max_update_norm, config.strategy.fairness
     limit = [NormLimit(largest)] if largest is not None else []
     fair = [_fairness(config)] if fairness is not None else []
-    return UpdateSteps(tuple(step for step in (*limit, *private, *fair, compression) if not step.idle))
+    before = [step for step in (*limit, *private, *fair) if not step.idle]
+    last = compression.in_run(config, before)
+    return UpdateSteps((*before, *([] if last.idle else [last])))
 
 
 def _fairness(config: Config) -> UpdateStep:
@@ -125,3 +143,7 @@ def _fairness(config: Config) -> UpdateStep:
     if not isinstance(made, UpdateStep):
         raise ConfigError(f"strategy.fairness._target_={config.strategy.fairness['_target_']}: is not an UpdateStep")
     return made.in_run(config)
+
+
+def _params(step: UpdateStep, plan: Mapping[str, Params], size: int) -> Params:
+    return {**plan.get(step.name, {}), LENGTH: size}

@@ -203,12 +203,9 @@ class HelperServer:
 
 def _with_shares(cohort: Cohort) -> Cohort:
     """Weights that sum to one over those asked, as they are in SecAgg+."""
-    weights = cohort.weights
-    total = sum(weights[client] for client in sorted(weights))
-    if total <= 0:
+    if not (shares := cohort.shares):
         raise ProtocolError("wrong cohort", "none of those asked has a weight")
-    shares = tuple(weights[client] / total for client in cohort.instruction.clients)
-    return replace(cohort, instruction=replace(cohort.instruction, weights=shares))
+    return cohort.weighted_by(shares)
 
 
 def _array(result: State, name: str, dtype: str, length: int) -> NDArray[Any]:

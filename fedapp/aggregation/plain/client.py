@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from flwr.app import RecordDict
 
 from fedapp.aggregation.exact_sum import WeightedSum
+from fedapp.aggregation.plain.packed_levels import LevelSum
 from fedapp.aggregation.protocol import ClientHalf, Handler, Train
 from fedapp.common.state_digest import State
-from fedapp.wire.instruction import unpack_instruction
+from fedapp.wire.instruction import Instruction, unpack_instruction
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
 __all__ = ["STAGE", "PlainClient"]
@@ -16,6 +17,11 @@ STAGE = "train"
 
 
 class PlainClient(ClientHalf):
+    """`level_bits`: of the whole numbers that updates are made of, where they are."""
+
+    def __init__(self, level_bits: int | None = None) -> None:
+        self._level_bits = level_bits
+
     @property
     def stages(self) -> Mapping[str, Handler]:
         return {STAGE: self.train}
@@ -25,6 +31,8 @@ class PlainClient(ClientHalf):
         update as it is. A client that fails is rejected alone."""
         instruction, model = unpack_instruction(content)
         single = instruction.each or len(instruction.clients) == 1
+        if self._level_bits is not None and not instruction.each:
+            return self._levels(LevelSum(self._level_bits), instruction, model, train)
         total: WeightedSum | None = None
         reports: list[ClientReport] = []
         updates: dict[int, State] = {}
@@ -37,3 +45,14 @@ class PlainClient(ClientHalf):
                 total = total or WeightedSum(update)  # all have the form that the site has checked
                 total.add(update, weight)
         return pack_reply(Reply(tuple(reports), updates, total.totals if total is not None else {}))
+
+    @staticmethod
+    def _levels(total: LevelSum, instruction: Instruction, model: State, train: Train) -> RecordDict:
+        """Whole numbers give their sum, packed, be it of one client or of several."""
+        reports: list[ClientReport] = []
+        for client in instruction.clients:
+            report, update = train(client, instruction, model)
+            reports.append(report)
+            if update:
+                total.add(update)
+        return pack_reply(Reply(tuple(reports), total=total.packed()))

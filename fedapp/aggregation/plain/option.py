@@ -12,7 +12,8 @@ from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import OwnLimits
-from fedapp.updates.steps import UpdateSteps
+from fedapp.privacy.option import privacy_of
+from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = ["Plain"]
 
@@ -30,4 +31,4 @@ class Plain(AggregationProtocol):
         return PlainServer(cast(Callable[[State], AggregationRule], rule), steps)
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> PlainClient:
-        return PlainClient()
+        return PlainClient(steps_of(config, privacy_of(config).steps(config, parts)).level_bits)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from fedapp.aggregation.exact_sum import FRACTION_BITS, as_float, examine
 from fedapp.aggregation.plain.client import STAGE
+from fedapp.aggregation.plain.packed_levels import LEVEL, levels_in
 from fedapp.aggregation.protocol import Aggregate, Ask, Cohort, train_messages
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.aggregation.rules import AggregationRule
@@ -30,6 +31,7 @@ class PlainServer:
     def __init__(self, rule: Callable[[State], AggregationRule], steps: UpdateSteps) -> None:
         self._rule, self._steps = rule, steps
         self._each = rule({}).each or not steps.summable
+        self._level_bits = steps.level_bits
 
     def describe(self, cohort_size: int) -> None:
         """There is nothing to say of a sum."""
@@ -37,6 +39,8 @@ class PlainServer:
     def run(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> Aggregate:
         """One question to each SuperNode. Replies are consumed as they arrive, in O(model) memory for the mean."""
         cohort = replace(cohort, instruction=replace(cohort.instruction, each=self._each))
+        if self._level_bits is not None:  # what clients multiply their updates by: 1 is the cohort's mean
+            cohort = cohort.weighted_by({client: share * len(cohort.hosts) for client, share in cohort.shares.items()})
         replies = ReplyLog(cohort.instruction.server_round, cohort.hosts)
         template = self._steps.template(model.template)
         rule = self._rule(template)
@@ -56,6 +60,9 @@ class PlainServer:
         size = sum(value.numel() for value in template.values())
         # What a robust rule gives is no sum, so no bound on updates holds for it.
         rounding = math.inf if rule.each else ROUNDING * len(survivors) * math.sqrt(size)
+        if self._level_bits is not None:
+            total = {key: value / LEVEL for key, value in total.items()}
+            rounding = len(survivors) * math.sqrt(size)
         return Aggregate(total, weight, survivors, replies, rounding=rounding)
 
     def _take(self, reply: Reply, replies: ReplyLog, rule: AggregationRule, cohort: Cohort, template: State) -> None:
@@ -102,13 +109,19 @@ class PlainServer:
         plan: Mapping[str, Params],
     ) -> str | None:
         """Why the sum cannot be used, or None. One client's alone would go past what is screened of single updates."""
-        if reply.updates or len(reply.reports) < 2:
+        if reply.updates or (len(reply.reports) < 2 and self._level_bits is None):
             return f"bad reply: a sum for {len(reply.reports)} clients beside {len(reply.updates)} updates"
         if not good:
             return "bad reply: a sum of nobody's updates"
         if self._each:
             return "a sum over several clients, where single updates were asked for"
         own = [weights[client] for client in good]
+        if self._level_bits is not None:
+            try:
+                rule.add_sum(levels_in(reply.total, len(good), self._level_bits, template), own)
+            except ValueError as error:
+                return f"bad reply: {error}"
+            return None
         fault = rule.screen_sum(reply.total, own)
         if fault is None and self._steps.steps:
             values = as_float({key: reply.total[key] for key in template})

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedapp.common.seeding import derive_seed
-from fedapp.privacy.client_level.rotation import Rotation, block_size, padded
 from fedapp.privacy.client_level.rounding import l1_bound, l2_bound, rounded
 from fedapp.privacy.noise import Noise
+from fedapp.updates.rotation import PaddedRotation, block_size, padded
 
 __all__ = ["SkellamNoise", "Sums", "scale_of"]
 
@@ -143,7 +144,7 @@ class SkellamNoise:
         largest = float(np.abs(trained).max(initial=0.0))
         if largest > 1e100:  # whose squares would not be finite
             trained = trained * (1e100 / largest)
-        rotated = self._rotation(server_round).forward(trained)
+        rotated: NDArray[np.float64] = self._rotation(server_round).forward(torch.from_numpy(trained)).numpy()
         bound = self.scale * self.sums.norm * (1 - SLACK)
         rotated *= self.scale
         norm = float(np.linalg.norm(rotated))
@@ -153,7 +154,7 @@ class SkellamNoise:
 
     def decode(self, total: NDArray[np.int64], server_round: int) -> NDArray[np.float64]:
         found = np.zeros(len(self._trained))
-        found[self._trained] = self._rotation(server_round).backward(total / self.scale)
+        found[self._trained] = self._rotation(server_round).backward(torch.from_numpy(total / self.scale)).numpy()
         return found
 
     def wrapped(self, total: NDArray[np.int64]) -> int:
@@ -164,10 +165,10 @@ class SkellamNoise:
         found: NDArray[np.bool_] = self.trained.numpy()
         return found
 
-    def _rotation(self, server_round: int) -> Rotation:
+    def _rotation(self, server_round: int) -> PaddedRotation:
         return _rotation(self.sums.length, derive_seed(self.seed, "rotation", server_round))
 
 
 @lru_cache(maxsize=2)
-def _rotation(length: int, seed: int) -> Rotation:
-    return Rotation(length, seed)
+def _rotation(length: int, seed: int) -> PaddedRotation:
+    return PaddedRotation(length, seed)

@@ -1,0 +1,74 @@
+"""What codecs have in common whose output cannot be summed: each reply is turned back by itself, before screening.
+
+What travels is one vector of bytes: the scalars of other steps as float32, which no codec may touch, and what the
+codec makes of the update.
+"""
+
+import math
+import struct
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
+from fedapp.wire.instruction import Params
+
+__all__ = ["LARGEST_SCALE", "Bytes", "PerReply", "scale_and_seed", "with_scale"]
+
+Bytes = NDArray[np.uint8]
+LARGEST_SCALE = 2.0**20  # as large as any value of an update may be
+HEADER = struct.Struct("<fQ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerReply(UpdateStep):
+    """`tail`: how many scalars other steps add. `seed`: of one client in one round."""
+
+    tail: int = 0
+    seed: int = 0
+    summable: ClassVar[bool] = False
+
+    @abstractmethod
+    def encode(self, update: Tensor, state: StepState) -> Bytes:
+        """Of a client's update, float32 (n,)."""
+
+    @abstractmethod
+    def decode(self, packed: Bytes, length: int) -> Tensor:
+        """The reverse, float32 (length,). Raises ValueError, with the reason, for anything else than `encode` gives."""
+
+    def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
+        length = len(vector) - self.tail
+        packed = self.encode(vector[:length].float(), state)
+        tail = vector[length:].float().numpy().astype("<f4").view(np.uint8)
+        return torch.from_numpy(np.concatenate([tail, packed]))
+
+    def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
+        if vector.dtype != torch.uint8 or vector.dim() != 1 or len(vector) < 4 * self.tail:
+            raise UpdateRejected(f"bad {self.name}: {vector.dtype} {tuple(vector.shape)}, which is no vector of bytes")
+        packed = vector.numpy()
+        tail = np.frombuffer(packed[: 4 * self.tail].tobytes(), "<f4").astype(np.float32)
+        try:
+            update = self.decode(packed[4 * self.tail :], int(params[LENGTH]) - self.tail)
+        except ValueError as error:
+            raise UpdateRejected(f"bad {self.name}: {error}") from None
+        return torch.cat([update, torch.from_numpy(tail)]) if self.tail else update
+
+
+def with_scale(scale: float, seed: int, packed: Bytes) -> Bytes:
+    """`packed` behind a scale and the seed of a rotation."""
+    return np.concatenate([np.frombuffer(HEADER.pack(scale, seed), np.uint8), packed])
+
+
+def scale_and_seed(packed: Bytes) -> tuple[float, int, Bytes]:
+    """The reverse. Raises ValueError for a scale that no update has."""
+    if len(packed) < HEADER.size:
+        raise ValueError(f"{len(packed)} bytes, which hold no scale")
+    scale, seed = HEADER.unpack(packed[: HEADER.size].tobytes())
+    if not math.isfinite(scale) or not 0 <= scale <= LARGEST_SCALE:
+        raise ValueError(f"a scale of {scale:g}, which no update has")
+    return scale, seed, packed[HEADER.size :]
