@@ -16,12 +16,11 @@ def packed_bytes(length: int, bits: int) -> int:
 def pack_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """The lowest `bits` bits of unsigned integers (n,). Bits that make whole bytes go as bytes, the rest by planes."""
     whole = bits // 8
-    planes = [
-        ((values >> values.dtype.type(8 * place)) & values.dtype.type(255)).astype(np.uint8) for place in range(whole)
-    ]
+    ordered = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    by_byte = ordered.view(np.uint8).reshape(len(values), values.itemsize)
+    planes = [by_byte[:, place] for place in range(whole)]
     if bits % 8:
-        rest = (values >> values.dtype.type(8 * whole)).astype(np.uint8) if whole else values.astype(np.uint8)
-        planes += [np.packbits(rest & (1 << place)) for place in range(bits % 8)]
+        planes += [np.packbits(by_byte[:, whole] & (1 << place)) for place in range(bits % 8)]
     return np.concatenate(planes) if planes else np.zeros(0, np.uint8)
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from fedapp.aggregation.bfv.bfv_scheme import Bfv
 from fedapp.aggregation.bfv.parameters import TABLE
 from fedapp.aggregation.encrypted.encrypted_sum import EncryptedSum
-from fedapp.aggregation.whole_numbers.fixed_point import GROUP
+from fedapp.aggregation.whole_numbers.fixed_point import GROUP, FixedPoint
 from fedapp.common.errors import ConfigError
 
 __all__ = ["BfvSum"]
@@ -18,11 +18,11 @@ class BfvSum(EncryptedSum):
 
     setting = f"{GROUP}=bfv"
 
-    def scheme(self) -> Bfv:
+    def scheme(self, numbers: FixedPoint) -> Bfv:
         """The parameters of the table that send fewest bytes."""
         if find_spec("tenseal") is None:
             raise ConfigError(f"{self.setting}: needs the package tenseal; pip install 'fedapp[he]'")
-        largest = self.numbers.largest_sum(self.max_cohort)
+        largest = numbers.largest_sum(self.max_cohort)
         fitting = [row for row in TABLE if row.most_clients >= self.max_cohort and row.lanes(largest).count]
         if not fitting:
             tried = "; ".join(

@@ -27,13 +27,13 @@ class EncryptedSum(ThroughHelper):
         return FixedPoint(clip=self.clip, bits=self.bits, modulus_bits=64)
 
     @abstractmethod
-    def scheme(self) -> AdditiveScheme:
+    def scheme(self, numbers: FixedPoint) -> AdditiveScheme:
         """Raises ConfigError, with the arithmetic, where no parameters fit, and where its package is missing."""
 
-    def carrier(self) -> EncryptedIntegers:
-        return EncryptedIntegers(self.scheme(), self.numbers, self.max_cohort)
+    def carrier(self, numbers: FixedPoint) -> EncryptedIntegers:
+        return EncryptedIntegers(self.scheme(numbers), numbers, self.max_cohort)
 
     def check_cohort(self, config: Config, parts: Parts, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
         self.numbers.check_two(needed)
-        self.carrier().check_cohort(asked)
+        self.carrier(self.numbers_in(config)).check_cohort(asked)

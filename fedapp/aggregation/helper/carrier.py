@@ -32,6 +32,10 @@ class Carrier(ABC):
     """`length` is the number of values in a vector, metrics included. Raises ProtocolError for bytes of another's
     making that are not what they must be."""
 
+    def at(self, cohort: int) -> "Carrier":
+        """What carries the sums of a cohort of this size."""
+        return self
+
     def run_keys(self) -> tuple[bytes, bytes]:
         """A helper's secret and public key for one run; empty where none are needed."""
         return b"", b""

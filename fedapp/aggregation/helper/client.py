@@ -12,7 +12,6 @@ from fedapp.aggregation.helper.sealed_model import ModelOpener
 from fedapp.aggregation.helper.tags import SLACK, Bound, Tag, mask_key, new_seed, sealed_tag
 from fedapp.aggregation.protocol import ClientHalf, Handler, Train
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
-from fedapp.aggregation.whole_numbers.metrics import ENTRIES
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.trained_vector import trained_vector
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
@@ -87,8 +86,8 @@ class HelperClient(ClientHalf):
                 bound = Bound(run, number, cohort, digest, self.config_sha256, work, of_helper.key, place)
                 tags[client].append(sealed_tag(seed, bound, client, weight, self.min_cohort, self.identity))
             hidden.append((vector, [self._mask_key(seed, instruction, digest, client) for seed in seeds]))
-        length = sum(v.numel() for v in model.values() if v.is_floating_point()) + ENTRIES * len(self.metrics)
-        carried = self.carrier.hide(hidden, keys[0].public, length) if hidden else None
+        carrier = self.carrier.at(cohort)
+        carried = carrier.hide(hidden, keys[0].public, len(hidden[0][0])) if hidden else None
         return pack_masked_sum(Reply(tuple(reports)), carried, tags, [of_helper.key for of_helper in keys])
 
     def _keys(self, content: RecordDict, instruction: Instruction) -> tuple[tuple[RunKeys, ...], int]:

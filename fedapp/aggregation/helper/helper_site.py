@@ -150,16 +150,17 @@ class HelperSite(ClientHalf):
         self, request: SumRequest, masks: Sequence[bytes], keys: tuple[bytes, bytes], state: RecordDict
     ) -> RecordDict:
         bound, length = request.bound, request.length
+        carrier = self.carrier.at(bound.cohort)
         clients = [tag.client for tag in request.tags]
         if self.keeper is not None and bound.place == 0:
             before = self.keeper.model(request, state)  # a request that cannot be answered costs no client its turn
             self.released.note(bound.model, clients, request.digest, state)
-            total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
+            total = carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
             return self.keeper.step(request, before, total, state)
         self.released.note(bound.model, clients, request.digest, state)
-        if self.carrier.gives_masks:
-            return pack_sum_reply({"masks": torch.from_numpy(self.carrier.mask_sum(masks, length))})
-        total = self.carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
+        if carrier.gives_masks:
+            return pack_sum_reply({"masks": torch.from_numpy(carrier.mask_sum(masks, length))})
+        total = carrier.uncover(*keys, _carried(request), masks, length, bound.cohort)
         return pack_sum_reply({"total": torch.from_numpy(total)})
 
 

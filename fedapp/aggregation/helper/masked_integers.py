@@ -20,6 +20,9 @@ __all__ = ["MaskedIntegers"]
 class MaskedIntegers(Carrier):
     numbers: FixedPoint
 
+    def at(self, cohort: int) -> "MaskedIntegers":
+        return MaskedIntegers(self.numbers.at(cohort))
+
     @property
     def gives_masks(self) -> bool:
         return True

@@ -31,10 +31,10 @@ class HelperMasks(ThroughHelper):
     def numbers(self) -> FixedPoint:
         return FixedPoint(clip=self.clip, bits=self.bits, modulus_bits=self.modulus_bits)
 
-    def carrier(self) -> MaskedIntegers:
-        return MaskedIntegers(self.numbers)
+    def carrier(self, numbers: FixedPoint) -> MaskedIntegers:
+        return MaskedIntegers(numbers)
 
     def check_cohort(self, config: Config, parts: Parts, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
         self.numbers.check_two(needed)
-        self.carrier().check_cohort(asked)
+        self.carrier(self.numbers_in(config)).check_cohort(asked)

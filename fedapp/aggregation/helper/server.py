@@ -25,6 +25,7 @@ from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
 from fedapp.common.state_digest import State, trained_sha256
+from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.instruction import Params
 from fedapp.wire.model import GlobalModel
 
@@ -47,7 +48,8 @@ class Gotten:
 @dataclass
 class HelperServer:
     """`reading`: of a sum. `config_sha256`: of the resolved config. `wanted`: how many helpers there must be.
-    `timeout`: seconds to wait for one. `to_clients`: the helper makes the next model, which the server cannot read."""
+    `timeout`: seconds to wait for one. `to_clients`: the helper makes the next model, which the server cannot read.
+    `steps`: of the run."""
 
     carrier: Carrier
     reading: SumReading
@@ -55,6 +57,7 @@ class HelperServer:
     wanted: int = 1
     timeout: float = 60.0
     to_clients: bool = False
+    steps: UpdateSteps = field(default_factory=UpdateSteps)
     _helpers: AskHelpers = field(init=False)
     _pending: Gotten | None = field(default=None, init=False)
 
@@ -91,7 +94,8 @@ class HelperServer:
             why = "the helper had summed this round, and its answer was lost"
             replies.unused.update(dict.fromkeys(cohort.hosts, why))
             return Aggregate(None, 0.0, (), replies, warnings={"round taken over": why}, next_model=newer)
-        size = about.length if about is not None else sum(value.numel() for value in model.template.values())
+        template = self.steps.template(model.template)
+        size = about.length if about is not None else sum(value.numel() for value in template.values())
         length, count = size + self.reading.entries, len(cohort.hosts)
         bound = Bound(
             *(run, replies.server_round, count, about.trained if about is not None else trained_sha256(model.state)),
@@ -99,7 +103,9 @@ class HelperServer:
         )
         if (found := self._again(cohort, model, ask, replies, bound.model)) is not None:
             return found
-        with Gathered(self.carrier, [replace(bound, key=keys.key) for _, keys in offered], offered, length) as gathered:
+        with Gathered(
+            self.carrier.at(count), [replace(bound, key=keys.key) for _, keys in offered], offered, length
+        ) as gathered:
             weights = {client: share * count for client, share in cohort.weights.items()}
             messages = train_messages(cohort, model, MASKED, replies)
             for message in messages:
@@ -162,21 +168,21 @@ class HelperServer:
 
     def _sum(self, gotten: Gotten, cohort: Cohort, model: GlobalModel, ask: Ask, replies: ReplyLog) -> Aggregate:
         carried, length = gotten.carried, gotten.length
+        carrier = self.carrier.at(gotten.helpers[0][1].cohort)
         # All but the first give the sum of their masks, as does the first where the sum is the server's.
         for number, (node, bound, tags) in reversed(list(enumerate(gotten.helpers))):
             keeps = self.to_clients and number == 0
-            shown = keeps or not self.carrier.gives_masks
+            shown = keeps or not carrier.gives_masks
             request = SumRequest(bound, tags, length, carried if shown else None, model.state if keeps else None)
             result, digest = self._helpers.sum(node, request, cohort, ask, replies)
             if keeps:
                 return self._next(result, digest, gotten, replies)
             if "masks" in result:
-                carried = self.carrier.without(carried, _array(result, "masks", "uint8", len(carried)), length)
-        total: Ints = (
-            _array(result, "total", "int64", length) if "total" in result else self.carrier.read(carried, length)
-        )
+                carried = carrier.without(carried, _array(result, "masks", "uint8", len(carried)), length)
+        total: Ints = _array(result, "total", "int64", length) if "total" in result else carrier.read(carried, length)
         self._check_range(total, gotten.helpers[0][1].cohort)
-        return self.reading.aggregate(total, gotten.weight, gotten.clients, model.template, replies)
+        template = self.steps.template(model.template)
+        return self.reading.aggregate(total, gotten.weight, gotten.clients, template, replies)
 
     def _check_range(self, total: Ints, cohort: int) -> None:
         """Raises ProtocolError for a sum that no cohort of this size has: a client has sent junk, or a helper."""

@@ -54,8 +54,12 @@ class ThroughHelper(SecretSum):
         """How values become whole numbers."""
 
     @abstractmethod
-    def carrier(self) -> Carrier:
+    def carrier(self, numbers: FixedPoint) -> Carrier:
         """How these travel."""
+
+    def numbers_in(self, config: Config) -> FixedPoint:
+        """How values become whole numbers in a run of this config."""
+        return self.numbers.of(self.level_bits(config))
 
     @property
     def helper_sites(self) -> int:
@@ -83,13 +87,14 @@ class ThroughHelper(SecretSum):
             f"server_lr._target_={config.server_lr['_target_']}": not _is_constant(config),
             f"federation.result={config.federation.result}": config.federation.result != "last",
             f"data.test_path={config.data.get('test_path')}": config.data.get("test_path") is not None,
+            f"compression._target_={config.compression['_target_']}": self.level_bits(config) is not None,
         }
         for setting, is_wrong in what.items():
             if is_wrong:
                 raise ConfigError(
                     f"{setting}: needs the model at the server, and under {section} the server has none; take"
-                    " strategy=fedavg with a server learning rate of 1, server_lr constant, federation.result=last and"
-                    " no test data at the server, or sum_to=server"
+                    " strategy=fedavg with a server learning rate of 1, server_lr constant, federation.result=last, no"
+                    " test data at the server and compression=none, or sum_to=server"
                 )
         if not parts.is_whole:
             raise ConfigError(f"federation/personal: does not go with {section}; use federation/personal=none")
@@ -105,12 +110,13 @@ class ThroughHelper(SecretSum):
 
     def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> HelperServer:
         return HelperServer(
-            self.carrier(),
+            self.carrier(self.numbers_in(config)),
             self._reading(config, parts),
             self.maths(config),
             wanted=self.helper_sites,
             timeout=self.helper_timeout,
             to_clients=not self.model_at_server,
+            steps=steps,
         )
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> HelperClient:
@@ -134,8 +140,8 @@ class ThroughHelper(SecretSum):
         identity = read_identity(limits.signing_key) if pinned is not None and limits.signing_key is not None else None
         seen = NotedFile(limits.keep, SEEN_FILE) if pinned is not None and limits.keep is not None else None
         return HelperClient(
-            self.numbers,
-            self.carrier(),
+            self.numbers_in(config),
+            self.carrier(self.numbers_in(config)),
             self.metric_ranges(config, parts),
             seed=config.run.seed,
             config_sha256=self.maths(config),
@@ -177,18 +183,19 @@ class ThroughHelper(SecretSum):
             peers=peers,
         )
         return HelperSite(
-            self.carrier(),
+            self.carrier(self.numbers_in(config)),
             sha256,
             Released(noted),
             identity=identity,
             peers=peers,
             min_cohort=max(2, limits.min_cohort or 0),
             keeper=None if self.model_at_server else keeper,
-            most_values=sum(v.numel() for v in parts.model.state_dict().values()) + keeper.reading.entries,
+            most_values=sum(v.numel() for v in steps_of(config).template(parts.model.state_dict()).values())
+            + keeper.reading.entries,
         )
 
     def _reading(self, config: Config, parts: Parts) -> SumReading:
-        return SumReading(self.numbers, self.metric_ranges(config, parts), self.lowest_values(parts))
+        return SumReading(self.numbers_in(config), self.metric_ranges(config, parts), self.lowest_values(parts))
 
 
 def _is_plain_step(optimizer: object) -> bool:

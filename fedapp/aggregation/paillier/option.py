@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from fedapp.aggregation.encrypted.encrypted_sum import EncryptedSum
 from fedapp.aggregation.paillier.paillier_scheme import Paillier
-from fedapp.aggregation.whole_numbers.fixed_point import GROUP
+from fedapp.aggregation.whole_numbers.fixed_point import GROUP, FixedPoint
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config
 from fedapp.learning.build import Parts
@@ -22,7 +22,7 @@ class PaillierSum(EncryptedSum):
 
     setting = f"{GROUP}=paillier"
 
-    def scheme(self) -> Paillier:
+    def scheme(self, numbers: FixedPoint) -> Paillier:
         if find_spec("phe") is None:
             raise ConfigError(
                 f"{self.setting}: needs the package phe (GPL-3); pip install 'fedapp[paillier]', or take"

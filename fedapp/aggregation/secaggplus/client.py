@@ -168,7 +168,8 @@ class SecAggClient(ClientHalf):
                 continue
             sums.add([client], protocol.apply_masks(secrets, view, vector))
             keep_secrets(state, secrets)
-        packed = {part: torch.from_numpy(pack(vector, self.settings)) for part, vector in sums.vectors.items()}
+        settings = view.settings if view is not None else self.settings
+        packed = {part: torch.from_numpy(pack(vector, settings)) for part, vector in sums.vectors.items()}
         reply = Reply(tuple(sorted(reports, key=lambda report: report.client)))
         return pack_masked_reply(header, reply, packed, accused)
 

@@ -107,9 +107,12 @@ class Collector:
         total = sum(self._weights[client] for client in clients)
         if total <= 0:
             raise ProtocolError("wrong cohort", "none of those who sent keys has a weight")
+        settings = self.settings.at(len(clients))
         members = (Member(client, self._weights[client] / total, *self._keys[client]) for client in clients)
-        self.view = CohortView(self.run, self._round, self._model, tuple(members), self.settings, self._work)
+        self.view = CohortView(self.run, self._round, self._model, tuple(members), settings, self._work)
         self._enough(len(clients), "sent keys", self.view.needed)
+        self.settings = self.view.settings
+        self._total = np.zeros(self.length, self.settings.dtype)
         try:
             self.settings.check(len(clients))
         except ConfigError as error:  # the cohort has another size than was foreseen

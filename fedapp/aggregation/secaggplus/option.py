@@ -63,8 +63,8 @@ class SecAggPlus(SecretSum):
             modulus_bits=self.modulus_bits,
         )
 
-    def _settings(self, noised: NoisedIntegers | None) -> Settings:
-        return replace(self.settings, noised=noised is not None)
+    def _settings(self, config: Config, noised: NoisedIntegers | None) -> Settings:
+        return replace(self.settings, noised=noised is not None).of(self.level_bits(config))
 
     def conflicts(self, config: Config, parts: Parts) -> None:
         super().conflicts(config, parts)
@@ -78,7 +78,7 @@ class SecAggPlus(SecretSum):
     def check_cohort(self, config: Config, parts: Parts, needed: int, asked: int, clients: int) -> None:
         """With the arithmetic in its message."""
         noised = privacy_of(config).noised_integers(config, parts)
-        settings = self._settings(noised)
+        settings = self._settings(config, noised)
         settings.check_batches(needed, clients)
         settings.check(needed)
         settings.check(asked)
@@ -100,12 +100,13 @@ class SecAggPlus(SecretSum):
         )
         noised = privacy_of(config).noised_integers(config, parts)
         return SecAggServer(
-            self._settings(noised),
+            self._settings(config, noised),
             timeouts,
             self.metric_ranges(config, parts),
             self.maths(config),
             lowest=self.lowest_values(parts),
             noised=noised,
+            steps=steps,
         )
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> SecAggClient:
@@ -137,7 +138,7 @@ class SecAggPlus(SecretSum):
         noised = privacy_of(config).noised_integers(config, parts)
         fewest = max(2, limits.min_cohort or 0, noised.least if noised is not None else 0)
         return SecAggClient(
-            self._settings(noised),
+            self._settings(config, noised),
             self.metric_ranges(config, parts),
             seed=config.run.seed,
             config_sha256=self.maths(config),

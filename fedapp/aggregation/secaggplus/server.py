@@ -16,23 +16,25 @@ from fedapp.aggregation.secaggplus.asking import Asking
 from fedapp.aggregation.secaggplus.collector import Collector, Unmasked
 from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.stages import Stages, Timeouts
-from fedapp.aggregation.whole_numbers.metrics import ENTRIES
 from fedapp.aggregation.whole_numbers.noised_sum import noised_aggregate
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.aggregation.whole_numbers.sum_reading import SumReading
 from fedapp.aggregation.whole_numbers.work_digest import work_digest
 from fedapp.common.logger import log
 from fedapp.privacy.noised_integers import NoisedIntegers
+from fedapp.updates.steps import UpdateSteps
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.reply import ClientReport
 
 __all__ = ["SecAggServer"]
 
+NO_STEPS = UpdateSteps()
+
 
 class SecAggServer:
     """`metrics`: by name, the largest value of each metric that is aggregated along with the updates. `config_sha256`:
     of the resolved config. `lowest`: by name, the lowest value, where that is not the largest one's negative. `noised`:
-    as of the client half."""
+    as of the client half. `steps`: of the run."""
 
     def __init__(
         self,
@@ -43,8 +45,9 @@ class SecAggServer:
         *,
         lowest: Mapping[str, float] | None = None,
         noised: NoisedIntegers | None = None,
+        steps: UpdateSteps = NO_STEPS,
     ) -> None:
-        self._noised = noised
+        self._noised, self._steps = noised, steps
         self._settings, self._timeouts, self._metrics = settings, timeouts, dict(metrics)
         self._config_sha256 = config_sha256
         self._reading = SumReading(settings, self._metrics, dict(lowest or {}))
@@ -72,14 +75,15 @@ class SecAggServer:
         """One round. Its total is the weighted mean over the survivors, of weight 1."""
         instruction = cohort.instruction
         replies = ReplyLog(instruction.server_round, cohort.hosts)
-        noised, length = self._noised, sum(value.numel() for value in model.template.values())
+        noised, template = self._noised, self._steps.template(model.template)
+        length = sum(value.numel() for value in template.values())
         collector = Collector(
             self._settings,
             run=instruction.run,
             server_round=instruction.server_round,
             model=model.sha256,
             weights=cohort.weights,
-            length=noised.length if noised is not None else length + ENTRIES * len(self._metrics),
+            length=noised.length if noised is not None else length + self._reading.entries,
             minimum=max(cohort.minimum, noised.least) if noised is not None else cohort.minimum,
             work=work_digest(instruction, self._config_sha256),
         )
@@ -102,7 +106,8 @@ class SecAggServer:
             return noised_aggregate(self._noised, total, unmasked.survivors, model.template, replies, bits)
         members = [collector.view.by_client[client] for client in unmasked.survivors]
         weight = math.fsum(member.weight * len(collector.view.members) for member in members)
-        return self._reading.aggregate(unmasked.total, weight, unmasked.survivors, model.template, replies)
+        template = self._steps.template(model.template)
+        return self._reading.aggregate(unmasked.total, weight, unmasked.survivors, template, replies)
 
 
 def _nothing(collector: Collector, replies: ReplyLog, why: str) -> None:

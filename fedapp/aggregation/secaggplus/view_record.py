@@ -36,4 +36,4 @@ def unpack_view(record: ConfigRecord, settings: Settings) -> CohortView:
     )
     members = tuple(Member(*row) for row in zip(*columns, strict=True))
     told = (text(record["run"]), whole(record["server-round"]), text(record["model"]))
-    return CohortView(*told, members, settings, text(record["work"]))
+    return CohortView(*told, members, settings.at(len(members)), text(record["work"]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.updates.packing import pack_bits, unpack_bits
 
 __all__ = ["MOST_CLIPPED", "fit", "pack", "quantise", "signed", "unpack"]
 
@@ -58,18 +59,12 @@ def signed(vector: NDArray[Any], settings: FixedPoint) -> Ints:
 
 def pack(vector: NDArray[Any], settings: FixedPoint) -> NDArray[np.uint8]:
     """The lowest `modulus_bits` of each value, as bytes."""
-    rows = np.ascontiguousarray(vector).view(np.uint8).reshape(len(vector), vector.itemsize)
-    return np.ascontiguousarray(rows[:, : settings.modulus_bits // 8]).reshape(-1)
+    return pack_bits(vector, settings.modulus_bits)
 
 
 def unpack(packed: NDArray[Any], settings: FixedPoint, length: int) -> NDArray[Any]:
     """The reverse. Raises ProtocolError for another length or type."""
-    width = settings.modulus_bits // 8
-    if packed.dtype != np.uint8 or packed.shape != (length * width,):
-        raise ProtocolError(
-            "truncated",
-            f"a masked vector is {packed.dtype} {packed.shape}, expected {length} values of {width} bytes each",
-        )
-    vector = np.zeros(length, settings.dtype)
-    vector.view(np.uint8).reshape(length, vector.itemsize)[:, :width] = packed.reshape(length, width)
-    return vector
+    try:
+        return unpack_bits(packed, settings.modulus_bits, length, settings.dtype)
+    except ValueError as error:
+        raise ProtocolError("truncated", f"a masked vector is {error}") from None

@@ -46,6 +46,10 @@ class SecretSum(AggregationProtocol):
                 f" them; use public constants: {agreement.remedy}"
             )
 
+    def level_bits(self, config: Config) -> int | None:
+        """Of the whole numbers that updates are made of before this protocol sees them, where they are."""
+        return steps_of(config).level_bits
+
     def maths(self, config: Config) -> str:
         """The SHA-256 of what of the config decides what a round computes."""
         return maths_sha256(config, {f"secure_aggregation.{key}" for key in self.free_keys})

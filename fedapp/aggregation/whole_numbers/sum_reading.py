@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedapp.aggregation.protocol import Aggregate
 from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.aggregation.whole_numbers.digits import from_digits
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.metrics import ENTRIES, Decoded, decode
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
@@ -35,19 +36,22 @@ class SumReading:
     @property
     def entries(self) -> int:
         """At the end of a vector, those that are of metrics."""
-        return ENTRIES * len(self.metrics)
+        return ENTRIES * len(self.metrics) * self.numbers.digits
 
     def mean(self, total: Ints, weight: float) -> Tensor:
-        """Of the whole vector or a part, as float64. `weight`: of those in the sum; 1 is the cohort's mean."""
+        """Of an update or a part of it, as float64. `weight`: of those in the sum; 1 is the cohort's mean."""
         if weight <= 0:
             raise ProtocolError("too few", "those who remain have no weight")
         return torch.from_numpy(total.astype(np.float64) * (self.numbers.step / weight))
 
     def metric_means(self, total: Ints, weight: float, clients: int) -> Decoded:
         """`total`: the entries of metrics."""
-        rounding = self.numbers.step * clients / weight if weight > 0 else 0.0
-        mean = self.mean(total, weight).numpy()
-        return decode(mean, self.metrics, self.numbers, rounding=rounding, lowest=self.lowest)
+        if weight <= 0:
+            raise ProtocolError("too few", "those who remain have no weight")
+        numbers = self.numbers.of_metrics
+        whole = from_digits(total, clients, self.numbers) if self.numbers.levels else total
+        mean = whole.astype(np.float64) * (numbers.step / weight)
+        return decode(mean, self.metrics, numbers, rounding=numbers.step * clients / weight, lowest=self.lowest)
 
     def rounding(self, length: int, clients: int) -> float:
         """Rounding adds less than one unit a value and client."""
@@ -56,13 +60,15 @@ class SumReading:
     def aggregate(
         self, total: Ints, weight: float, survivors: tuple[int, ...], template: State, replies: ReplyLog
     ) -> Aggregate:
-        """The weighted mean over the survivors, of weight 1. Raises ProtocolError where they have no weight."""
+        """The weighted mean over the survivors, of weight 1; of levels their sum, of the survivors' weight. Raises
+        ProtocolError where they have no weight."""
         length = len(total) - self.entries
-        mean = self.mean(total[:length], weight)
+        divisor = 1.0 if self.numbers.levels else weight
+        mean = self.mean(total[:length], divisor)
         found = self.metric_means(total[length:], weight, len(survivors))
         return Aggregate(
             total=unflatten(mean, template),
-            weight=1.0,
+            weight=weight / divisor,
             survivors=survivors,
             replies=replies,
             scalars=found.means,

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedapp.aggregation.protocol import Train
+from fedapp.aggregation.whole_numbers.digits import to_digits
 from fedapp.aggregation.whole_numbers.fixed_point import FixedPoint
 from fedapp.aggregation.whole_numbers.metrics import encode
 from fedapp.aggregation.whole_numbers.quantise import fit, quantise
@@ -37,10 +39,16 @@ def trained_vector(
     run's.
     """
     template = {key: value for key, value in model.items() if value.is_floating_point()}
+    if numbers.levels:  # which hold the weight that the cohort has agreed on
+        instruction = replace(instruction, clients=(client,), weights=(weight,))
     report, update = train(client, instruction, model)
     if report.declined or report.rejected is not None:
         return nothing_sent(report)
-    values, clipped = fit(flatten(update, template).double().numpy(), numbers.clip)
+    form = {**template, **update}  # with the steps' scalars behind the model's own
+    if numbers.levels:
+        values, clipped = flatten(update, form).double().numpy(), 0.0
+    else:
+        values, clipped = fit(flatten(update, form).double().numpy(), numbers.clip)
     if clipped:
         log.warning("client %d: %.3g of its update lies beyond secure_aggregation.clip", client, clipped)
     found = {
@@ -49,10 +57,14 @@ def trained_vector(
         **({"val_loss": report.val_loss} if report.val_examples else {}),
         **({f"val_{name}": value for name, value in report.val_metrics.items()} if report.val_examples else {}),
     }
-    values = np.concatenate([values, encode(found, metrics, numbers)])
     # From the run's seed, as training is: rounding hides nothing, and so the run can be repeated bit for bit.
     random = np.random.default_rng(derive_seed(seed, "rounding", instruction.server_round, client))
-    return ClientReport(client, privacy=report.privacy), quantise(values, weight, numbers, random)
+    told = ClientReport(client, privacy=report.privacy)
+    encoded = encode(found, metrics, numbers.of_metrics)
+    if not numbers.levels:
+        return told, quantise(np.concatenate([values, encoded]), weight, numbers, random)
+    whole = to_digits(quantise(encoded, weight, numbers.of_metrics, random), numbers)
+    return told, np.concatenate([values.astype(np.int64), whole])
 
 
 def nothing_sent(report: ClientReport) -> tuple[ClientReport, None]:

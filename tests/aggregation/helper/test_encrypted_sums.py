@@ -14,6 +14,7 @@ from secure_runs import SMALL, lines, summary
 
 from fedapp.aggregation.bfv import process
 from fedapp.aggregation.bfv.bfv_scheme import Bfv, joined, split, uniform
+from fedapp.aggregation.bfv.option import BfvSum
 from fedapp.aggregation.bfv.parameters import TABLE, Parameters
 from fedapp.aggregation.encrypted.additive_scheme import AdditiveScheme
 from fedapp.aggregation.encrypted.encrypted_integers import EncryptedIntegers
@@ -117,7 +118,9 @@ def test_parameters_are_those_of_the_standard() -> None:
 
 def test_one_client_more_than_the_noise_allows_takes_other_parameters_or_is_refused() -> None:
     def parameters(*overrides: str) -> Parameters:
-        scheme = protocol_of(compose(["secure_aggregation=bfv", *overrides])).carrier().scheme  # type: ignore[attr-defined]
+        option = protocol_of(compose(["secure_aggregation=bfv", *overrides]))
+        assert isinstance(option, BfvSum)
+        scheme = option.carrier(option.numbers).scheme
         assert isinstance(scheme, Bfv)
         return scheme.parameters
 
