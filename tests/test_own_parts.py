@@ -116,8 +116,8 @@ def test_an_update_step_with_a_plan_and_a_state(own: None, tmp_path: Path) -> No
     grid = InProcessGrid(f"{DIGITS} compression=halving")
     run_on(grid, tmp_path / "states", f"{DIGITS} compression=halving")
     states = {name: record for context in grid.contexts.values() for name, record in context.state.items()}
-    assert {name for name in states if name.startswith("step-")} == {f"step-Halving-{client}" for client in range(4)}
-    assert all(float(record["times"].numpy()[0]) == 3 for record in states.values())
+    assert {name for name in states if name.startswith("steps-")} == {f"steps-{client}" for client in range(4)}
+    assert all(float(record["Halving/times"].numpy()[0]) == 3 for record in states.values())
     moved = {
         name: _moved(tmp_path / name, f"{once} {more}")
         for name, more in (("whole", ""), ("half", "compression=halving"))

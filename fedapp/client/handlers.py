@@ -18,6 +18,7 @@ from fedapp.client.site import Site
 from fedapp.client.storage import (
     Folder,
     check_disk,
+    check_resumable,
     device_ledger,
     open_account,
     open_storage,
@@ -97,6 +98,8 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         run = open_run(context)
         open_account(context, run.config, run.site)  # what is wrong with it is said before round 1
         check_disk(context, run.config, run.site)
+        if run.site.steps.keeps_state:
+            check_resumable(context, run.config)
         _check_ledger(context, run.site.protection.unit)
         helpers, node = run.protocol.helper_sites, context.node_config
         clients = hosted_clients(node, context.node_id, run.config.federation.num_clients, helpers)

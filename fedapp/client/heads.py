@@ -74,8 +74,8 @@ class FolderHead:
 class StateHead:
     """In a SuperNode's `context.state`, for as long as the run lasts."""
 
-    def __init__(self, state: RecordDict, client: int) -> None:
-        self._state, self._key = state, f"head-{client}"
+    def __init__(self, state: RecordDict, key: str) -> None:
+        self._state, self._key = state, key
 
     def after(self, server_round: int) -> dict[str, Tensor] | None:
         arrays = self._state.array_records.get(self._key)

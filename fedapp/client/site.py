@@ -163,7 +163,7 @@ class Site:
         if fault is not None:
             return {}, fault
         update = self.protection.update(update, self._parameters, len(self.shards.of(client).train))
-        states = storage.step_states.of(client) if storage.step_states is not None else {}
+        states = storage.step_states.of(client, instruction.server_round) if storage.step_states is not None else {}
         weight = instruction.weights[instruction.clients.index(client)]
         try:
             steps = self.steps.judged(loss, instruction.lr_factor)
@@ -176,7 +176,7 @@ class Site:
         if again and (fault := examine(sent, self.steps.template(template)).fault) is not None:
             return {}, fault
         if storage.step_states is not None:
-            storage.step_states.keep(client, states)
+            storage.step_states.keep(client, instruction.server_round, states)
         return sent, None
 
     def _loss(self, examples: Examples) -> float:

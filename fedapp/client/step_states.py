@@ -1,33 +1,36 @@
-"""What update steps keep of a client from round to round, in its SuperNode's memory, for as long as the run lasts."""
+"""What update steps keep of a client from round to round, beside its personal head and as long as that."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flwr.app import RecordDict
+from torch import Tensor
 
+from fedapp.client.heads import Heads
 from fedapp.updates.step import StepState, UpdateStep
-from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 __all__ = ["StepStates"]
 
 
 @dataclass(frozen=True)
 class StepStates:
-    """`state`: the SuperNode's, which Flower keeps between messages. `steps`: those that keep something."""
+    """`stores`: by client, where it lies, as it was after each round. `steps`: those that keep something."""
 
-    state: RecordDict
+    stores: Heads
     steps: Sequence[UpdateStep]
 
-    def of(self, client: int) -> dict[str, StepState]:
-        """By step, its tensors as they were last kept."""
-        records = self.state.array_records
-        keys = {step.name: self._key(step.name, client) for step in self.steps}
-        return {name: arrays_to_state(records[key]) if key in records else {} for name, key in keys.items()}
+    def of(self, client: int, server_round: int) -> dict[str, StepState]:
+        """By step, its tensors as they were before this round."""
+        found: dict[str, StepState] = {step.name: {} for step in self.steps}
+        for name, tensor in (self.stores(client).after(server_round - 1) or {}).items():
+            step, _, key = name.partition("/")
+            if step in found:
+                found[step][key] = tensor
+        return found
 
-    def keep(self, client: int, states: Mapping[str, StepState]) -> None:
-        for name, tensors in states.items():
-            self.state[self._key(name, client)] = state_to_arrays(tensors)
-
-    @staticmethod
-    def _key(name: str, client: int) -> str:
-        return f"step-{name}-{client}"
+    def keep(self, client: int, server_round: int, states: Mapping[str, StepState]) -> None:
+        """As they are after this round."""
+        tensors: dict[str, Tensor] = {
+            f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()
+        }
+        if tensors:
+            self.stores(client).keep(server_round, tensors)

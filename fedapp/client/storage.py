@@ -26,6 +26,7 @@ from fedapp.common.run_paths import KEPT, run_directory
 from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
+from fedapp.learning.build import bytes_of
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
@@ -33,6 +34,7 @@ from fedapp.privacy.protection import Account
 __all__ = [
     "Folder",
     "check_disk",
+    "check_resumable",
     "device_ledger",
     "kept_states",
     "open_account",
@@ -87,13 +89,23 @@ def storage_folder(node_config: NodeConfig) -> Folder | None:
 def check_disk(context: Context, config: Config, site: Site) -> None:
     """Raises ConfigError for a run that would store more in a device's folder than its operator allows."""
     if (folder := storage_folder(context.node_config)) is not None:
-        folder.runs.check(_head_bytes(config, site) + (_result_bytes(site) if config.federation.deliver else 0))
+        needed = _head_bytes(config, site) + (_step_bytes(config, site) if site.steps.keeps_state else 0)
+        folder.runs.check(needed + (_result_bytes(site) if config.federation.deliver else 0))
 
 
 def _head_bytes(config: Config, site: Site) -> int:
     """All heads of a run, each written whole before an old one goes."""
     head: int = sum(value.numel() * value.element_size() + OVERHEAD for value in site.parts.kept_tensors.values())
-    return head * (KEPT * int(config.run.checkpoint_every) + 3)
+    return head * _copies(config)
+
+
+def _step_bytes(config: Config, site: Site) -> int:
+    """The same of what update steps keep: about as much as an update."""
+    return (bytes_of(site.model) + OVERHEAD) * _copies(config)
+
+
+def _copies(config: Config) -> int:
+    return KEPT * int(config.run.checkpoint_every) + 3
 
 
 def _result_bytes(site: Site) -> int:
@@ -105,9 +117,12 @@ def open_storage(context: Context, config: Config, site: Site, run: str) -> Clie
     """`run`: the run's name, as its server says. Raises ConfigError as `check_disk` does."""
     check_disk(context, config, site)
     keeps = not site.parts.is_whole or site.parts.personal.own is not None
-    heads = _open_heads(context, config, site, run) if keeps else None
+    heads = _open_stores("heads", context, config, run, _head_bytes(config, site)) if keeps else None
     keeping = [step for step in site.steps.steps if step.keeps_state]
-    states = StepStates(context.state, keeping) if keeping else None
+    if keeping:
+        check_resumable(context, config)
+    stores = _open_stores("steps", context, config, run, _step_bytes(config, site)) if keeping else None
+    states = StepStates(stores, keeping) if stores is not None else None
     return ClientStorage(open_account(context, config, site, run), heads, states)
 
 
@@ -139,22 +154,41 @@ def device_ledger(node_config: NodeConfig, path: Path, unit: str = "") -> FileLe
     return FileLedger(path.with_name(path.name + unit), second_head=head, makes_folder=False)
 
 
-def _open_heads(context: Context, config: Config, site: Site, run: str) -> Heads:
+def check_resumable(context: Context, config: Config) -> None:
+    """Raises ConfigError where a run is resumed whose update steps have kept something on its clients, and it is gone:
+    the run would end with another model."""
+    if config.run.resume is None:
+        return
+    known = simulated_run_directory(config)
+    if local_data_path(context.node_config) is not None:
+        there = storage_folder(context.node_config) is not None
+    else:
+        there = known is not None and (known / "steps").is_dir()
+    if not there:
+        raise ConfigError(
+            f"run.resume={config.run.resume}: an update step (compression) keeps state on the clients, and there is"
+            " none here: a device needs keep-path in its node-config, and a simulation that can be resumed its"
+            " run.output_dir; start a new run"
+        )
+
+
+def _open_stores(kind: str, context: Context, config: Config, run: str, needed: int) -> Heads:
+    """`kind`: heads or steps. `needed`: bytes that a run's may take on a device."""
     rounds_back = KEPT * config.run.checkpoint_every
     if local_data_path(context.node_config) is not None:
         folder = storage_folder(context.node_config)
         if folder is not None and run:
-            runs, needed = folder.runs, _head_bytes(config, site)
+            runs = folder.runs
 
             def before_keeping() -> None:
                 runs.note_training(run)
-                runs.make_room("heads", run, needed)
+                runs.make_room(kind, run, needed)
 
-            own = FolderHead(folder.path / "heads" / run, rounds_back=rounds_back, before_keeping=before_keeping)
+            own = FolderHead(folder.path / kind / run, rounds_back=rounds_back, before_keeping=before_keeping)
             return lambda client: own
     elif (known := simulated_run_directory(config)) is not None:
-        return lambda client: FolderHead(known / "heads" / f"client-{client}", rounds_back=rounds_back)
-    return lambda client: StateHead(context.state, client)
+        return lambda client: FolderHead(known / kind / f"client-{client}", rounds_back=rounds_back)
+    return lambda client: StateHead(context.state, f"{kind}-{client}")
 
 
 def kept_states(directory: Path, client: int) -> Mapping[str, Tensor]:

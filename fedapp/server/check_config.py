@@ -102,13 +102,7 @@ def checkpoint_of(checked: Checked, directory: Path, *, quiet: bool = False) -> 
     free = {f"secure_aggregation.{key}" for key in checked.protocol.free_keys}
     free |= {f"privacy.{key}" for key in checked.privacy.free_keys}
     config = as_json(checked.config)
-    found = find_checkpoint(directory, checked.config.run.resume, config, free=free, quiet=quiet)
-    if found is not None and checked.steps.keeps_state:
-        raise ConfigError(
-            f"run.resume={checked.config.run.resume}: an update step keeps state on the clients, which no checkpoint"
-            " holds, so the run would end with another model; start a new one"
-        )
-    return found
+    return find_checkpoint(directory, checked.config.run.resume, config, free=free, quiet=quiet)
 
 
 def as_json(config: Config) -> Mapping[str, Any]:

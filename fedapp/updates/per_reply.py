@@ -4,9 +4,9 @@ What travels is one vector of bytes: the scalars of other steps as float32, whic
 codec makes of the update.
 """
 
-import math
 import struct
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,11 +18,11 @@ from torch import Tensor
 from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
 from fedapp.wire.instruction import Params
 
-__all__ = ["LARGEST_SCALE", "Bytes", "PerReply", "scale_and_seed", "with_scale"]
+__all__ = ["LARGEST_SCALE", "Bytes", "PerReply", "scaled", "scales_and_seed", "with_scales"]
 
 Bytes = NDArray[np.uint8]
 LARGEST_SCALE = 2.0**20  # as large as any value of an update may be
-HEADER = struct.Struct("<fQ")
+SEED = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +59,27 @@ class PerReply(UpdateStep):
         return torch.cat([update, torch.from_numpy(tail)]) if self.tail else update
 
 
-def with_scale(scale: float, seed: int, packed: Bytes) -> Bytes:
-    """`packed` behind a scale and the seed of a rotation."""
-    return np.concatenate([np.frombuffer(HEADER.pack(scale, seed), np.uint8), packed])
+def with_scales(scales: Tensor, seed: int, packed: Bytes) -> Bytes:
+    """`packed` behind the scales of all blocks (b,) and the seed of their rotation."""
+    head = (np.frombuffer(SEED.pack(seed), np.uint8), scales.numpy().astype("<f4").view(np.uint8))
+    return np.concatenate([*head, packed])
 
 
-def scale_and_seed(packed: Bytes) -> tuple[float, int, Bytes]:
+def scales_and_seed(packed: Bytes, blocks: int) -> tuple[Tensor, int, Bytes]:
     """The reverse. Raises ValueError for a scale that no update has."""
-    if len(packed) < HEADER.size:
-        raise ValueError(f"{len(packed)} bytes, which hold no scale")
-    scale, seed = HEADER.unpack(packed[: HEADER.size].tobytes())
-    if not math.isfinite(scale) or not 0 <= scale <= LARGEST_SCALE:
+    start = SEED.size + 4 * blocks
+    if len(packed) < start:
+        raise ValueError(f"{len(packed)} bytes, which hold no {blocks} scales")
+    (seed,) = SEED.unpack(packed[: SEED.size].tobytes())
+    scales = np.frombuffer(packed[SEED.size : start].tobytes(), "<f4").astype(np.float32)
+    for scale in scales[~((scales >= 0) & (scales <= LARGEST_SCALE))][:1]:
         raise ValueError(f"a scale of {scale:g}, which no update has")
-    return scale, seed, packed[HEADER.size :]
+    return torch.from_numpy(scales), seed, packed[start:]
+
+
+def scaled(values: Tensor, scales: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Values of all blocks (n,) as blocks of each size (count, size), times their scales."""
+    parts = values.split([count * size for count, size in shapes])
+    factors = scales.split([count for count, _ in shapes])
+    rows = zip(parts, factors, shapes, strict=True)
+    return [part.view(shape) * factor[:, None] for part, factor, shape in rows]

@@ -12,6 +12,7 @@ from fedapp.learning.build import Parts
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.option import PrivacyOption
 from fedapp.privacy.protection import Protection
+from fedapp.updates.steps import steps_of
 
 __all__ = ["ClientDp"]
 
@@ -153,6 +154,12 @@ def check_covered(config: Config, parts: Parts, *, sums_metrics: bool) -> None:
             f"strategy.aggregation={strategy.aggregation['_target_']}: under privacy=client_dp updates are summed: one"
             " client can move a robust rule's result by more than the clipping norm; use strategy=fedavg, or another"
             " that averages"
+        )
+    if any(step.keeps_state for step in steps_of(config).steps):
+        raise ConfigError(
+            f"compression._target_={config.compression['_target_']}: adds to a client's update what it did not send of"
+            " earlier ones (error feedback), so that under privacy=client_dp one client's part of a sum would be no"
+            " longer bounded; set compression.error_feedback=false, or take another compression"
         )
     if strategy.max_update_norm is not None:
         raise ConfigError(

@@ -1,0 +1,105 @@
+"""compression=top_k: the largest values of an update and where they are; with error feedback what was not sent is added
+to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory").
+
+Places are coded as one byte each, within runs of 256, and a count for each run. Values are float16 shares of the
+largest; what that rounds away stays in the residual, too.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedapp.updates.per_reply import LARGEST_SCALE, Bytes, PerReply
+from fedapp.updates.step import StepState, UpdateStep
+
+__all__ = ["TopK"]
+
+RESIDUAL = "residual"
+RUN = 256  # values whose places take one byte
+SCALE = struct.Struct("<f")
+
+
+@dataclass(frozen=True)
+class TopK(UpdateStep):
+    """The keys of `conf/compression/top_k.yaml`, which says what each means."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    error_feedback: bool
+
+    def in_run(self, config: Any, before: Sequence[UpdateStep]) -> UpdateStep:
+        tail = sum(len(step.scalars) for step in before)
+        return LargestValues(share=self.share, error_feedback=self.error_feedback, tail=tail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestValues(PerReply):
+    """Of n values the largest ceil(share * n)."""
+
+    share: float
+    error_feedback: bool
+
+    @property
+    def name(self) -> str:
+        return "top_k"
+
+    @property
+    def keeps_state(self) -> bool:  # type: ignore[override]
+        """The residual."""
+        return self.error_feedback
+
+    def encode(self, update: Tensor, state: StepState) -> Bytes:
+        length, wanted = len(update), update
+        if RESIDUAL in state:
+            kept = state[RESIDUAL]
+            if kept.shape != update.shape or kept.dtype != torch.float32:
+                raise ValueError("the residual of this client is of another model")
+            wanted = update + kept
+        count = self._count(length)
+        places = np.sort(torch.topk(wanted.abs(), count, sorted=False).indices.numpy())
+        chosen = wanted.numpy()[places]
+        scale = np.float32(np.abs(chosen).max(initial=0.0))
+        shares = (chosen / scale if scale else chosen).astype("<f2")
+        if self.error_feedback:
+            residual = wanted.clone()
+            residual[torch.from_numpy(places)] -= torch.from_numpy(shares.astype(np.float32) * scale)
+            state[RESIDUAL] = residual
+        runs = np.bincount(places // RUN, minlength=-(-length // RUN)).astype("<u2")
+        parts = (np.frombuffer(SCALE.pack(scale), np.uint8), runs, (places % RUN).astype(np.uint8), shares)
+        return np.concatenate([part.view(np.uint8) for part in parts])
+
+    def decode(self, packed: Bytes, length: int) -> Tensor:
+        count, runs = self._count(length), -(-length // RUN)
+        if len(packed) != SCALE.size + 2 * runs + 3 * count:
+            needed = SCALE.size + 2 * runs + 3 * count
+            raise ValueError(f"{len(packed)} bytes, and {count} of {length} values take {needed}")
+        (scale,) = SCALE.unpack(packed[: SCALE.size].tobytes())
+        if not math.isfinite(scale) or not 0 <= scale <= LARGEST_SCALE:
+            raise ValueError(f"a scale of {scale:g}, which no update has")
+        rest = packed[SCALE.size :]
+        in_run = np.frombuffer(rest[: 2 * runs].tobytes(), "<u2").astype(np.int64)
+        if int(in_run.sum()) != count:
+            raise ValueError(f"{int(in_run.sum())} indices, and {count} values")
+        places = np.repeat(np.arange(runs) * RUN, in_run) + rest[2 * runs : 2 * runs + count]
+        if count > 1 and not (np.diff(places) > 0).all():
+            raise ValueError("an index that is there twice, or out of order")
+        if count and places[-1] >= length:
+            raise ValueError(f"index {places[-1]} is out of range, the update has {length} values")
+        shares = np.frombuffer(rest[2 * runs + count :].tobytes(), "<f2").astype(np.float32)
+        if not (np.abs(shares) <= 1).all():
+            raise ValueError("a value above the largest one, or none")
+        found = np.zeros(length, np.float32)
+        found[places] = shares * np.float32(scale)
+        return torch.from_numpy(found)
+
+    def seeded(self, seed: int) -> UpdateStep:
+        return replace(self, seed=seed)
+
+    def _count(self, length: int) -> int:
+        return min(length, math.ceil(round(self.share * length, 9)))
