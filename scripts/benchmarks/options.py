@@ -16,6 +16,8 @@ MODELS, COHORTS, ARMS = ("2nn", "cnn"), (10, 100), ("ideal", "fedapp", "fedapp-f
 USUAL = tuple(arm for arm in ARMS if arm != "fedapp-flower")
 ENGINES = ("local", "flower")
 ASKED = ("run.live=true", "tracker=mlflow", "tracker=wandb", "hydra/sweeper=optuna")
+TASKS = ("digits", "digits, CNN", "flights", "solar head")
+CODECS = ("none", *(f"quantise, {bits}" for bits in ("8 bits", "4 bits", "2 bits", "1 bit")), "drive", "top_k")
 LEAST = {
     "runs": 2,
     "repetitions": 1,
@@ -35,6 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "deployment": {"repetitions": 1, "rounds": 3},
     "client-dp": {"repetitions": 1, "steps": 2},
     "client-dp-accuracy": {"repetitions": 1, "rounds": 3},
+    "compression": {"repetitions": 1, "parameters": 10_000, "tasks": ["digits"]},
 }
 
 
@@ -94,6 +97,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _in_process(commands.add_parser("client-dp", help="what client-level DP adds to a round, and to a secure one"))
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
+    _compression(commands.add_parser("compression", help="bytes and accuracy of each codec, and its seconds"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -127,6 +131,14 @@ def _client_dp_accuracy(parser: argparse.ArgumentParser) -> None:
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="of each comparison [3]")
     parser.add_argument("--experiments", nargs="+", default=["hospitals"], help="of docs/experiments.md [hospitals]")
+
+
+def _compression(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS[:3]), help="[all but solar head]")
+    parser.add_argument("--arms", nargs="+", choices=CODECS, default=list(CODECS), help="[all]")
+    parser.add_argument("--repetitions", type=int, default=15, help="of each codec [15]")
+    parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model for codecs [1000000]")
+    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

