@@ -11,7 +11,7 @@ keeps F^q where fixed point is precise.
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -42,7 +42,7 @@ class QFedAvg(UpdateStep):
         self.q, self.lipschitz = q, lipschitz
         self._loss, self._lr_factor, self._reference = math.nan, 1.0, 1.0
 
-    def in_run(self, config: Config) -> "QFedAvg":
+    def in_run(self, config: Config, before: Sequence[UpdateStep] = ()) -> "QFedAvg":
         made = copy.copy(self)
         if made.lipschitz is None:
             rate = config.optimizer.get("lr")

@@ -119,7 +119,7 @@ class SummedLevels(UpdateStep):
     # --- the server's side of a run -----------------------------------------------------------------------------------
 
     def figures(self) -> dict[str, float | None]:
-        return {"share_clipped": self._beyond, "planned_norm": self._planned}
+        return {"beyond_range": self._beyond, "planned_norm": self._planned}
 
     def state_dict(self) -> dict[str, Any]:
         return {NORM: self.norm}

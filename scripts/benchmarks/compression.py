@@ -6,6 +6,7 @@ Each run is done in this process, with a SuperNode for each client, so that byte
 
 import itertools
 import json
+import statistics
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ from fedapp.updates.steps import UpdateSteps, steps_of
 
 TASKS = {
     "digits": ("", "test_accuracy"),
-    "digits, CNN": ("model=cnn", "test_accuracy"),
     "flights": ("experiment=airlines", "val_auc"),
     "solar head": ("task=transfer", "test_auc"),
 }
@@ -66,13 +66,18 @@ class DirectGrid(HostedGrid):
 
 
 def run(options: Namespace) -> Result:
-    """Each task in each arm, and each codec `options.repetitions` times on a model of `options.parameters`."""
+    """Each task in each arm with `options.seeds` seeds, and each codec `options.repetitions` times on a model of
+    `options.parameters`."""
     rows, points = list[dict[str, Any]](), list[Point]()
-    table = Table("task", "arm", "bytes up, times fewer", "accuracy or AUC", "difference, points", title="compression")
+    title = f"compression, means over seeds 0 to {options.seeds - 1}"
+    table = Table("task", "arm", "bytes up, times fewer", "accuracy or AUC", "difference, points", title=title)
     tasks = [name for name in options.tasks if name not in NEEDS or find_spec(NEEDS[name]) is not None]
     for task, arm in itertools.product(tasks, options.arms):
         quick = f" {QUICK}" if options.quick else ""
-        row = {"task": task, "arm": arm, **trained(f"{TASKS[task][0]} {ARMS[arm]}{quick}", TASKS[task][1])}
+        overrides, judged_by = f"{TASKS[task][0]} {ARMS[arm]}{quick}", TASKS[task][1]
+        found = [trained(f"{overrides} run.seed={seed}", judged_by) for seed in range(options.seeds)]
+        row = {"task": task, "arm": arm, **{name: statistics.mean(one[name] for one in found) for name in found[0]}}
+        row["seeds"] = [one["judged"] for one in found]
         rows.append(row)
         print(row, flush=True)
         base = next((r for r in rows if (r["task"], r["arm"]) == (task, "none")), row)

@@ -21,6 +21,8 @@ SECTIONS = {
     "secure_aggregation=secaggplus": ("secure_aggregation",),
     "secure_aggregation=helper": ("secure_aggregation",),
     "secure_aggregation=bfv": ("secure_aggregation",),
+    "compression=quantise": ("compression",),
+    "compression=top_k": ("compression",),
 }
 RUN = "model=logistic_regression federation.num_rounds=1 federation.num_clients=4"
 

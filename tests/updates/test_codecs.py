@@ -143,7 +143,7 @@ def test_the_planned_range_finds_the_updates(bits: int, start: float) -> None:
     for _ in range(30):
         clients = [torch.from_numpy((common + random.normal(size=2000)).astype(np.float32) / 50) for _ in range(8)]
         summed_by(step, clients)
-    assert step.figures()["share_clipped"] == pytest.approx(BEYOND[bits], rel=0.5, abs=1e-3)
+    assert step.figures()["beyond_range"] == pytest.approx(BEYOND[bits], rel=0.5, abs=1e-3)
     assert step.norm == pytest.approx(float(clients[0].norm()), rel=0.35)
 
 

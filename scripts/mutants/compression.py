@@ -1,0 +1,96 @@
+"""Compressed updates: unbiased, summed exactly, bounded, and rejected by name where they are hostile."""
+
+from mutants.mutant import Mutant
+
+__all__ = ["MUTANTS"]
+
+CODECS, RUNS = "tests/updates/test_codecs.py", "tests/updates/test_compressed_runs.py"
+PRIVATE = "tests/updates/test_private_codecs.py"
+PACKAGE = "fedapp/updates"
+
+MUTANTS = [
+    Mutant(
+        f"{PACKAGE}/levels.py",
+        ".add_(torch.from_numpy(random))",
+        ".add_(0.4)",
+        f"{CODECS}::test_what_is_summed_is_unbiased_within_the_range",
+    ),
+    Mutant(
+        f"{PACKAGE}/drive.py",
+        "block.square().sum(1) / size.clamp_min(SMALLEST)",
+        "size / block.shape[1]",
+        f"{CODECS}::test_what_is_decoded_reply_by_reply_is_unbiased",
+    ),
+    Mutant(
+        f"{PACKAGE}/top_k.py",
+        "residual = wanted.clone()",
+        "residual = update.clone()",
+        f"{CODECS}::test_the_residual_and_what_was_sent_are_what_was_to_be_sent",
+    ),
+    Mutant(
+        f"{PACKAGE}/top_k.py",
+        "if count > 1 and not (np.diff(places) > 0).all():",
+        "if False:",
+        f"{CODECS}::test_indices_that_cannot_be_are_rejected",
+    ),
+    Mutant(
+        f"{PACKAGE}/per_reply.py",
+        "(scales >= 0) & (scales <= LARGEST_SCALE)",
+        "scales >= 0",
+        f"{CODECS}::test_a_scale_that_no_update_has_is_rejected",
+    ),
+    Mutant(
+        f"{PACKAGE}/summed_levels.py",
+        "norm = min(max(norm, mean), 2 * math.sqrt(clients) * mean) if mean > 0 else norm",
+        "norm = max(norm, mean)",
+        f"{CODECS}::test_clients_that_claim_any_share_do_not_widen_the_range_without_end",
+    ),
+    Mutant(
+        f"{PACKAGE}/steps.py",
+        "(*before, *([] if last.idle else [last]))",
+        "(*([] if last.idle else [last]), *before)",
+        f"{RUNS}::test_limits_and_noise_come_before_compression",
+    ),
+    Mutant(
+        f"{PACKAGE}/quantised.py",
+        "if seen and (each or before):",
+        "if seen and each:",
+        f"{RUNS}::test_limits_and_noise_come_before_compression",
+    ),
+    Mutant(
+        "fedapp/aggregation/plain/packed_levels.py",
+        "if size and (most := int(found.max())) > highest:",
+        "if size and (most := int(found.max())) < 0:",
+        f"{RUNS}::test_a_hostile_reply_is_rejected_by_name_and_the_run_goes_on",
+    ),
+    Mutant(
+        "fedapp/aggregation/whole_numbers/fixed_point.py",
+        "(min(cohort, MOST_LEVELS) - 1).bit_length()",
+        "(min(cohort, MOST_LEVELS) - 1).bit_length() - 1",
+        f"{RUNS}::test_a_sum_needs_log2_of_the_cohort_more_bits_and_no_more",
+    ),
+    Mutant(
+        "fedapp/aggregation/whole_numbers/trained_vector.py",
+        "replace(instruction, clients=(client,), weights=(weight,))",
+        "replace(instruction, clients=(client,), weights=(1.0,))",
+        f"{RUNS}::test_sums_are_the_same_bit_for_bit_in_the_clear_and_under_masks",
+    ),
+    Mutant(
+        "fedapp/privacy/client_level/client_dp.py",
+        "if any(step.keeps_state for step in steps_of(config).steps):",
+        "if False:",
+        f"{RUNS}::test_what_does_not_go_together_is_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/client/step_states.py",
+        "after(server_round - 1)",
+        "after(server_round)",
+        f"{RUNS}::test_a_resumed_run_ends_with_the_same_model",
+    ),
+    Mutant(
+        "fedapp/privacy/client_level/central_step.py",
+        "return within(trained, self._norm(params) - self.room)",
+        "return trained",
+        f"{PRIVATE}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
+    ),
+]
