@@ -14,7 +14,7 @@ __all__ = ["level_sum", "step_of", "to_levels"]
 
 def step_of(bits: int, largest: float) -> float:
     """The distance between two levels."""
-    return 2 * largest / (2**bits - 1)
+    return 2 * largest / ((1 << bits) - 1)
 
 
 def to_levels(values: Tensor, bits: int, largest: float, seed: int) -> Tensor:

@@ -79,7 +79,7 @@ def scales_and_seed(packed: Bytes, blocks: int) -> tuple[Tensor, int, Bytes]:
 
 def scaled(values: Tensor, scales: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Values of all blocks (n,) as blocks of each size (count, size), times their scales."""
-    parts = values.split([count * size for count, size in shapes])
-    factors = scales.split([count for count, _ in shapes])
+    parts = torch.split(values, [count * size for count, size in shapes])
+    factors = torch.split(scales, [count for count, _ in shapes])
     rows = zip(parts, factors, shapes, strict=True)
     return [part.view(shape) * factor[:, None] for part, factor, shape in rows]

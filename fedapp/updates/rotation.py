@@ -4,6 +4,7 @@ Sums of rotated vectors are rotated sums, and norms stay. The transform of all b
 where a block takes every b-th entry of the vector, b being the number of blocks: then it has entries of all layers.
 """
 
+import math
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -108,7 +109,7 @@ class BlockRotation:
     def _twice(self, full: Tensor, signs: Tensor) -> list[Tensor]:
         """Of each size the blocks' values, transformed, multiplied by signs, and transformed."""
         split = [count * size for count, size in self.shapes]
-        parts = zip(full.split(split), signs.split(split), self.shapes, strict=True)
+        parts = zip(torch.split(full, split), torch.split(signs, split), self.shapes, strict=True)
         return [
             _neighbours_transformed(_neighbours_transformed(part, size) * sign, size) for part, sign, (_, size) in parts
         ]
@@ -157,4 +158,4 @@ def _hadamard(size: int, dtype: torch.dtype) -> Tensor:
     matrix, pair = torch.ones(1, 1, dtype=dtype), torch.tensor([[1, 1], [1, -1]], dtype=dtype)
     while len(matrix) < size:
         matrix = torch.kron(pair, matrix)
-    return matrix / size**0.5
+    return matrix / math.sqrt(size)

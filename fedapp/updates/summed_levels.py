@@ -107,14 +107,15 @@ class SummedLevels(UpdateStep):
 
     def _digits(self, share: float) -> Tensor:
         """As levels, the digits of a share in base 2^bits, lowest first."""
-        whole, base = round(share * (2**SHARE_BITS - 1)), 2**self._bits
+        whole, base = round(share * (2**SHARE_BITS - 1)), 1 << self._bits
         digits = [whole // base**place % base - base // 2 for place in range(len(self.scalars))]
         return torch.tensor(digits, dtype=torch.float32)
 
     def _share(self, digits: Tensor, clients: int) -> float:
-        base = 2**self._bits
+        base = 1 << self._bits
         whole = sum((digit + clients * (base // 2)) * base**place for place, digit in enumerate(digits.tolist()))
-        return min(max(whole / (2**SHARE_BITS - 1) / max(1, clients), 0.0), 1.0)
+        share = float(whole) / ((1 << SHARE_BITS) - 1) / max(1, clients)
+        return min(max(share, 0.0), 1.0)
 
     # --- the server's side of a run -----------------------------------------------------------------------------------
 

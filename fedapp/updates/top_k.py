@@ -19,7 +19,7 @@ from torch import Tensor
 from fedapp.updates.per_reply import LARGEST_SCALE, Bytes, PerReply
 from fedapp.updates.step import StepState, UpdateStep
 
-__all__ = ["TopK"]
+__all__ = ["TopKUpdates"]
 
 RESIDUAL = "residual"
 RUN = 256  # values whose places take one byte
@@ -27,7 +27,7 @@ SCALE = struct.Struct("<f")
 
 
 @dataclass(frozen=True)
-class TopK(UpdateStep):
+class TopKUpdates(UpdateStep):
     """The keys of `conf/compression/top_k.yaml`, which says what each means."""
 
     share: Annotated[float, Field(gt=0, le=1)]

@@ -115,7 +115,7 @@ def codec_seconds(overrides: str, parameters: int, repetitions: int) -> tuple[tu
     steps = steps_of(compose(overrides.split()))
     generator = torch.Generator().manual_seed(0)
     template = {"w": torch.randn(parameters, generator=generator).div_(parameters**0.5)}
-    plan, clients, servers = steps.plan(1), [], []
+    plan, clients, servers = steps.plan(1), list[float](), list[float]()
     for number in range(repetitions + 1):
         states: dict[str, Any] = {step.name: {} for step in steps.steps}
         with _timed(clients):

@@ -186,7 +186,7 @@ def test_an_update_far_longer_than_planned_keeps_its_direction() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 3000), st.floats(0.001, 1.0), st.integers(0, 2**32))
 def test_the_residual_and_what_was_sent_are_what_was_to_be_sent(length: int, share: float, seed: int) -> None:
-    codec, state = LargestValues(share=share, error_feedback=True), {}
+    codec, state = LargestValues(share=share, error_feedback=True), dict[str, Tensor]()
     random, owed = np.random.default_rng(seed), torch.zeros(length)
     for _ in range(3):
         update = torch.from_numpy(random.normal(size=length).astype(np.float32))
@@ -199,7 +199,7 @@ def test_the_residual_and_what_was_sent_are_what_was_to_be_sent(length: int, sha
 
 
 def test_without_error_feedback_nothing_is_kept() -> None:
-    codec, state = LargestValues(share=0.1, error_feedback=False), {}
+    codec, state = LargestValues(share=0.1, error_feedback=False), dict[str, Tensor]()
     codec.on_client(torch.randn(100), 1.0, {}, state)
     assert state == {}
     assert not codec.keeps_state

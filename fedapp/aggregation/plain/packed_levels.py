@@ -54,4 +54,4 @@ def levels_in(sent: State, clients: int, bits: int, template: State) -> dict[str
 
 def _width(bits: int, clients: int) -> int:
     """Bits of the sum of so many clients' unsigned levels."""
-    return (clients * (2**bits - 1)).bit_length()
+    return (clients * ((1 << bits) - 1)).bit_length()
