@@ -43,6 +43,7 @@ ARMS = {
     "quantise, 1 bit": "compression=quantise compression.bits=1",
     "drive": "compression=drive",
     "top_k": "compression=top_k",
+    "top_k, share 0.03": "compression=top_k compression.share=0.03",
 }
 QUICK = "federation.num_rounds=2 federation.num_clients=4"
 

@@ -17,7 +17,8 @@ USUAL = tuple(arm for arm in ARMS if arm != "fedapp-flower")
 ENGINES = ("local", "flower")
 ASKED = ("run.live=true", "tracker=mlflow", "tracker=wandb", "hydra/sweeper=optuna")
 TASKS = ("digits", "flights", "solar head")
-CODECS = ("none", *(f"quantise, {bits}" for bits in ("8 bits", "4 bits", "2 bits", "1 bit")), "drive", "top_k")
+CODECS = ("none", *(f"quantise, {bits}" for bits in ("8 bits", "4 bits", "2 bits", "1 bit")))
+CODECS += ("drive", "top_k", "top_k, share 0.03")
 LEAST = {
     "runs": 2,
     "repetitions": 1,
