@@ -26,7 +26,7 @@ class Quantise(UpdateStep):
     bits: Literal[8, 4, 2, 1]
     first_norm: Annotated[float, Field(ge=1e-6, le=1e6)]
 
-    def in_run(self, config: Any, before: Sequence[UpdateStep]) -> UpdateStep:
+    def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
         seen = instantiate("secure_aggregation", config.secure_aggregation).individual_updates
         each = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each
         if seen and (each or before):

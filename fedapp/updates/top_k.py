@@ -33,7 +33,7 @@ class TopKUpdates(UpdateStep):
     share: Annotated[float, Field(gt=0, le=1)]
     error_feedback: bool
 
-    def in_run(self, config: Any, before: Sequence[UpdateStep]) -> UpdateStep:
+    def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
         tail = sum(len(step.scalars) for step in before)
         return LargestValues(share=self.share, error_feedback=self.error_feedback, tail=tail)
 

@@ -17,7 +17,8 @@ def to_digits(values: Ints, numbers: FixedPoint) -> Ints:
     """(n,) to (n * digits,), each a level: from -2^(bits - 1) to 2^(bits - 1) - 1. The lowest digit comes first."""
     shifts = numbers.bits * np.arange(numbers.digits)
     digits: Ints = (values[:, None] >> shifts) & (2**numbers.bits - 1)
-    return (digits - 2 ** (numbers.bits - 1)).reshape(-1)
+    levels: Ints = (digits - 2 ** (numbers.bits - 1)).reshape(-1)
+    return levels
 
 
 def from_digits(total: Ints, clients: int, numbers: FixedPoint) -> Ints:
