@@ -24,6 +24,7 @@ from fedapp.wire.instruction import Instruction, Params, pack_instruction, stage
 from fedapp.wire.model import GlobalModel
 
 if TYPE_CHECKING:
+    from fedapp.aggregation.plain.update_buffer import UpdateBuffer
     from fedapp.learning.build import Parts
     from fedapp.privacy.limits import OwnLimits
     from fedapp.updates.steps import UpdateSteps
@@ -142,6 +143,10 @@ class AggregationProtocol(HelperPart, ABC):
     @abstractmethod
     def server(self, config: "Config", parts: "Parts", steps: "UpdateSteps") -> ServerHalf:
         """`steps`: what is done to updates in this run."""
+
+    def buffer(self, config: "Config", steps: "UpdateSteps") -> "UpdateBuffer | None":
+        """What takes updates of several rounds into one sum; None where a sum is bound to one cohort and one model."""
+        return None
 
     @abstractmethod
     def client(self, config: "Config", parts: "Parts", limits: "OwnLimits") -> ClientHalf:

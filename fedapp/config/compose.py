@@ -183,9 +183,10 @@ def from_hydra(node: DictConfig) -> Config:
         raise ConfigError(str(error).splitlines()[0]) from None
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
         _check_node(getattr(config, name), name)
-    for name in ("cohort", "tracker"):
+    for name in ("cohort", "rounds", "tracker"):
         _check_node(getattr(config, name), name)
-    _check_node(config.federation.personal, "federation.personal")
+    for name in ("personal", "client_speed"):
+        _check_node(getattr(config.federation, name), f"federation.{name}")
     for name in ("fusion", "label_privacy"):
         _check_node(getattr(config.vertical, name), f"vertical.{name}")
     for name in ("client_lr", "server_lr"):

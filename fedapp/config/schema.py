@@ -38,6 +38,8 @@ class Federation:
     num_rounds: int = bounded(ge=1)
     fraction_train: float = bounded(gt=0, le=1)
     over_selection: float = bounded(ge=0, le=10)
+    client_speed: Any = MISSING
+    dropout: float = bounded(ge=0, le=0.95)
     min_clients: int = bounded(ge=1)
     max_failed_rounds: int = bounded(ge=1)
     exclude_after: int | None = bounded(ge=1)
@@ -98,6 +100,7 @@ class Run:
     device: str = MISSING
     output_dir: str | None = MISSING
     resume: str | None = MISSING
+    replay: str | None = MISSING
     initial_model: str | None = MISSING
     checkpoint_every: int = bounded(ge=1)
     engine: str = choice("local", "flower")
@@ -127,6 +130,7 @@ class Config:
     secure_aggregation: Any = MISSING
     compression: Any = MISSING
     cohort: Any = MISSING
+    rounds: Any = MISSING
     tracker: Any = MISSING
     federation: Federation = field(default_factory=Federation)
     train: Train = field(default_factory=Train)

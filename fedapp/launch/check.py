@@ -75,7 +75,8 @@ def absolute_paths(config: Config) -> list[str]:
     if isinstance(parties := config.data.get("parties"), dict):  # each has a file
         paths |= {f"data.parties.{name}": path for name, path in parties.items()}
     paths |= {"run.resume": None if config.run.resume == "auto" else config.run.resume}
-    paths |= {"run.initial_model": config.run.initial_model}
+    paths |= {"run.initial_model": config.run.initial_model, "run.replay": config.run.replay}
+    paths |= {"federation.client_speed.path": config.federation.client_speed.get("path")}
     if isinstance(weights := config.model.get("pretrained"), str) and weights:
         paths |= {"model.pretrained": weights}
     full = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path}

@@ -13,6 +13,7 @@ from fedapp.config import Config
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, build_parts
 from fedapp.privacy.option import PrivacyOption, privacy_of
+from fedapp.server.asynchronous.option import RoundsOption, rounds_of
 from fedapp.server.build import central_test, check_strategy, cohort_rule, load_initial
 from fedapp.server.build_rules import stop_rules
 from fedapp.server.run_directory.checkpoint import Checkpoint
@@ -48,6 +49,7 @@ class Checked:
     test: Examples | None
     rules: StopRules
     tracker: Tracker
+    rounds: RoundsOption
 
 
 def check_config(config: Config) -> Checked:
@@ -58,8 +60,11 @@ def check_config(config: Config) -> Checked:
     protocol, privacy = protocol_of(config), privacy_of(config)
     steps = steps_of(config, privacy.steps(config, parts))
     check_options(config, parts, protocol, privacy, steps)
+    rounds = rounds_of(config)
+    rounds.conflicts(config, parts)
     rules = stop_rules(config, parts, test)
-    return Checked(config, parts, protocol, privacy, steps, test, rules, tracker_of(config))
+    rounds.check_judges(config, test)
+    return Checked(config, parts, protocol, privacy, steps, test, rules, tracker_of(config), rounds)
 
 
 def check_run(config: Config) -> Checked | CheckedParties:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from logging import WARNING
 
 from flwr.app import Error, Message, MessageType
@@ -64,6 +64,8 @@ class Exchange:
         self._largest_report = largest_report(1, 0)
         self.payload_bytes = 0  # that any reply may hold more: what parties send each other through the server
         self._pending: dict[str, _Pending] = {}  # by message id
+        self._awaited: set[str] = set()  # of them, those that `begin` has sent
+        self._unsent, self._failed = count(), dict[str, Message]()  # ids and replies of what could not be sent
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
         """Push `messages`, then yield each reply once, as it comes, until all are in or `timeout` seconds are over."""
@@ -86,6 +88,46 @@ class Exchange:
             if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
                 time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
 
+    # --- one by one, for who waits for no cohort ------------------------------------------------------------------
+
+    def begin(self, message: Message) -> str:
+        """Push one message, to whose reply `arrived` leads; its id. Where it cannot be sent, that reply is an error."""
+        unsent, sent = self._push([message])
+        for reply in unsent:
+            sent.add(number := f"unsent-{next(self._unsent)}")
+            self._failed[number] = reply
+        (number,) = sent
+        self._awaited.add(number)
+        return number
+
+    def arrived(self, seconds: float) -> Iterator[tuple[str, Message]]:
+        """Replies to messages that `begin` has sent, each with that message's id: those that are there, or come within
+        `seconds`. A second reply to one comes with the first."""
+        start = time.monotonic()
+        while True:
+            failed, self._failed = self._failed, {}
+            self._uploads.until = start
+            found = [*failed.items(), *self._pull(set(self._awaited))]
+            for number, reply in found:
+                self._awaited.discard(number)
+                yield number, reply
+            waited = time.monotonic() - start
+            if found or waited >= seconds:
+                return
+            left = seconds - waited
+            if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
+                time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+
+    def give_up(self, number: str) -> None:
+        """Wait no more for the reply to this message: `late` gives it, if it comes."""
+        self._awaited.discard(number)
+        if number in self._pending:
+            self._pending[number].overdue = True
+
+    def owes(self, number: str) -> bool:
+        """Whether the reply to this message may still come."""
+        return number in self._pending and self._pending[number].stale > time.monotonic()
+
     def expect_reports(self, clients: int, features: int) -> None:
         """Preflight reports are about so many clients at most, with the moments of so many features."""
         self._largest_report = largest_report(clients, features)
@@ -99,7 +141,7 @@ class Exchange:
         now = time.monotonic()
         self._pending = {number: pending for number, pending in self._pending.items() if pending.stale > now}
         overdue = {number: pending.overdue for number, pending in self._pending.items()}
-        for number, reply in self._pull(set(self._pending)):
+        for number, reply in self._pull(self._pending.keys() - self._awaited):
             size = tensor_bytes(reply.content) if reply.has_content() else 0
             about = reply.metadata
             preflight = reply if about.message_type == MessageType.QUERY else None

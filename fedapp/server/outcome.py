@@ -35,6 +35,7 @@ class RoundOutcome:
     `left_out`: how many were being left out when the round began. `scalars`: means that were aggregated along with the
     updates, and all there are, where no client's own may be seen. `figures`: what else metrics.jsonl says of the round.
     `warnings`: by kind, what a person must know. `secret_cohort`: who was asked, and how many, is told nobody.
+    `details`: by client, what else clients.jsonl says of it.
     """
 
     server_round: int
@@ -49,6 +50,7 @@ class RoundOutcome:
     warnings: Mapping[str, str] = field(default_factory=dict)
     figures: Metrics = field(default_factory=dict)
     secret_cohort: bool = False
+    details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def metrics(self) -> Metrics:
         """The round in numbers, as a line of metrics.jsonl has them."""

@@ -1,6 +1,9 @@
 """What a run does with its clients over time. The run around it knows only this."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from fedapp.server.clock import Clock
 from fedapp.server.outcome import Metrics, RoundOutcome
@@ -30,6 +33,9 @@ class Procedure(Protocol):
 
     def optimizer_state(self) -> dict[str, Any]:
         """The server optimizer's state dict."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What of a checkpoint is tensors besides model and optimizer, by name."""
 
     def state_dict(self) -> dict[str, Any]:
         """What else a resumed run needs, as JSON holds it."""

@@ -25,22 +25,22 @@ from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
+from fedapp.server.asynchronous.client_speed import check_played
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
 from fedapp.server.ending import Ending
 from fedapp.server.exchange import Exchange
+from fedapp.server.horizontal_rounds import HorizontalRounds
 from fedapp.server.ledger_place import server_ledger
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.population.joining import AdmissionRules
 from fedapp.server.population.preflight import Population, preflight
 from fedapp.server.population.roster import Roster
-from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.run_directory.claim import claim, writing
 from fedapp.server.run_directory.lock import only_writer
 from fedapp.server.run_directory.record import RunRecord
 from fedapp.server.run_directory.resume import check_same_data, check_same_form
-from fedapp.server.secret_rounds import SecretRounds
 from fedapp.server.summary import show, summarise
 from fedapp.server.training_run import OnRound, TrainingRun
 from fedapp.server.vertical.vertical_run import CheckedParties, run_parties
@@ -98,6 +98,7 @@ def run_federation(
         take_agreed(parts, population)
     check_cohort(checked, population.nodes.keys())
     simulated = is_own(grid) and bool(population.partitions)
+    check_played(config, simulated=simulated)
     if simulated:
         checked.privacy.check_simulation(config, parts)
     elif not checked.privacy.discloses_cohort:
@@ -136,7 +137,7 @@ def run_federation(
         if resumed is None:
             record.warnings.add({f"privacy {number}": text for number, text in enumerate(said)})
         log(INFO, "run directory: %s", directory)
-        rounds.strategy.summary()
+        rounds.summary()
         run = TrainingRun(
             rounds,
             record,
@@ -147,13 +148,15 @@ def run_federation(
             start=start,
             on_round=on_round,
         )
+        rounds.attach(record.add_arrivals, run.save)
         result = run.run(resumed)
         if checked.protocol.model_at_server and result.best is not None:
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())
         if checked.protocol.model_at_server:
             load_shared(parts.model, result.state)
-            summary = {**summarise(checked, roster, run, result, budget), **rounds.central.details(result.state)}
+            summary = {**summarise(checked, roster, run, result, budget), **rounds.facts()}
+            summary |= rounds.central.details(result.state)
             record.finish(summary, parts.whole.state_dict())
         else:  # what was loaded here is the first model, which is public
             sha256 = checked.protocol.sealed_sha256(result.state)
@@ -206,7 +209,7 @@ def build_rounds(
     population: Population,
     admission: AdmissionRules,
     budget: ServerBudget | None = None,
-) -> SynchronousRounds:
+) -> HorizontalRounds:
     """`budget`: of the server itself. Raises FederationError where fewer clients can take part than a round needs."""
     federation, parts = checked.config.federation, checked.parts
     roster = Roster(
@@ -222,15 +225,9 @@ def build_rounds(
     exchange.payload_bytes = checked.protocol.reply_bytes(parts)
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
-    rounds = SynchronousRounds if checked.privacy.discloses_cohort else SecretRounds
-    return rounds(
-        exchange,
-        attendance,
-        strategy,
-        parts.task,
-        CentralEvaluation(parts.task, parts.model, test),
-        round_timeout=federation.round_timeout,
-    )
+    central = CentralEvaluation(parts.task, parts.model, test)
+    arguments = (exchange, attendance, strategy, parts.task, central, federation.round_timeout)
+    return checked.rounds.build(checked.config, parts, checked.steps, arguments)
 
 
 def keeps_nothing(checked: Checked) -> bool:

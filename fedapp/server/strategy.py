@@ -76,9 +76,13 @@ class WeightedFedAvg(Strategy):
         if len(there) < len(reachable):
             log(WARNING, "clients %s are in no complete group: not asked", sorted({*reachable} - {*there})[:20])
         log(INFO, "WeightedFedAvg: %s", self.cohorts.said(size, len(self.roster.nodes)))
+        self.say_bounded()
+        self.protocol.describe(size)
+
+    def say_bounded(self) -> None:
+        """Log whose reports count only within bounds."""
         for name, why in self.roster.bounded.items():
             log(WARNING, "%s is bounded: %s", name, why)
-        self.protocol.describe(size)
 
     def choose(self, server_round: int, run: str, model: GlobalModel | None = None, ask: Ask | None = None) -> Cohort:
         """This round's cohort, of the clients that are there, and what it is asked to do. `run`: the run's name. For an

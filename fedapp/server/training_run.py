@@ -76,7 +76,7 @@ class TrainingRun:
             reason = failed = f"{error}{self._said}"
         done = self.rules.progress.round
         if done % self._checkpoint_every:
-            self._save()
+            self.save()
         self._checkpoints.finish()  # before clients store a result that the server could lose
         if self.ending.best and self._best is not None and failed is None:
             self.procedure.model = GlobalModel(self._best)
@@ -108,7 +108,7 @@ class TrainingRun:
         self._judge(outcome, before)
         self._said = most_said(outcome.replies)
         if server_round % self._checkpoint_every == 0:
-            self._save()
+            self.save()
 
     def _judge(self, outcome: RoundOutcome, before: Mapping[str, Tensor]) -> None:
         """Into the stop rules. `before`: the model that the round began with, which validation splits have judged."""
@@ -140,11 +140,11 @@ class TrainingRun:
         metrics = {"round": 0, "time": time.time(), **self._test}
         self.record.add_round(metrics, None)
         self._on_round(metrics)
-        self._save()
+        self.save()
         self._checkpoints.finish()  # from now on there is always one to go on from
 
-    def _save(self) -> None:
-        """The whole server state, as it is now, goes into the run directory."""
+    def save(self) -> None:
+        """The whole server state, as it is now, goes into the run directory: after a round, or within one."""
         start, done = time.perf_counter(), self.rules.progress.round
         values = {
             **self.record.state_dict(done),
@@ -162,6 +162,7 @@ class TrainingRun:
                 optimizer=self.procedure.optimizer_state(),
                 values=values,
                 config=self._about["config"],
+                tensors=self.procedure.tensors(),
                 best=self._best if self._best is not None and self._best is not self.procedure.model.state else {},
             )
         )

@@ -6,6 +6,7 @@ from typing import cast
 
 from fedapp.aggregation.plain.client import PlainClient
 from fedapp.aggregation.plain.server import PlainServer
+from fedapp.aggregation.plain.update_buffer import UpdateBuffer
 from fedapp.aggregation.protocol import AggregationProtocol
 from fedapp.aggregation.rules import AggregationRule
 from fedapp.common.state_digest import State
@@ -27,8 +28,15 @@ class Plain(AggregationProtocol):
     keeps_state = False
 
     def server(self, config: Config, parts: Parts, steps: UpdateSteps) -> PlainServer:
-        rule = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)
-        return PlainServer(cast(Callable[[State], AggregationRule], rule), steps)
+        return PlainServer(_rule(config), steps)
+
+    def buffer(self, config: Config, steps: UpdateSteps) -> UpdateBuffer:
+        return UpdateBuffer(_rule(config), steps)
 
     def client(self, config: Config, parts: Parts, limits: OwnLimits) -> PlainClient:
         return PlainClient(steps_of(config, privacy_of(config).steps(config, parts)).level_bits)
+
+
+def _rule(config: Config) -> Callable[[State], AggregationRule]:
+    made = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)
+    return cast(Callable[[State], AggregationRule], made)

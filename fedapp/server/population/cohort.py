@@ -59,12 +59,14 @@ class CohortRule:
         server_round: int,
         num_examples: Mapping[int, int] = MappingProxyType({}),
         losses: Losses = unasked,
+        draw: int = 0,
     ) -> list[int]:
         """`size` of these clients, sorted, rounded up to whole groups, without replacement: as `selection` chooses by
-        (seed, round, the set of clients), `num_examples` and `losses`."""
+        (seed, round, the set of clients), `num_examples` and `losses`. `draw`: how many of
+        this round there were before."""
         groups = self.groups(clients)
         # A string seeds Python's generator by SHA-512, alike on every platform and in every version.
-        seeded = random.Random(f"cohort/{self.seed}/{server_round}")
+        seeded = random.Random(f"cohort/{self.seed}/{server_round}{f'/{draw}' if draw else ''}")
         drawn = self.selection.chosen(groups, self._count(groups, size), seeded, num_examples, losses)
         return sorted(client for group in drawn for client in group)
 

@@ -100,6 +100,13 @@ class Roster:
         free = {node for node in self.nodes.values() if self.present is None or node in self.present} - set(self.busy)
         return spread({client: self.num_examples[client] for client in homes}, free) if free else homes
 
+    def host(self, client: int, at_work: Mapping[int, int]) -> int:
+        """The same for one client. `at_work`: by SuperNode, how many examples it has to do already."""
+        there = [node for node in self.nodes.values() if self.present is None or node in self.present]
+        if not self._movable or not there:
+            return self.nodes[client]
+        return min(set(there), key=lambda node: (at_work.get(node, 0), node))
+
     def note(self, server_round: int, reports: Mapping[int, ClientReport]) -> dict[int, int]:
         """Count who failed in a round that is over, and exclude who did so too often in a row: those clients, with the
         last round for which they are left out."""

@@ -1,8 +1,8 @@
 """Checkpoints: the whole server state after a round in one file, written whole or not at all.
 
 A file is a safetensors archive `checkpoint/round-00012.safetensors`: the global model under `model/`, the best one so
-far under `best/` where it is another, the server optimizer's tensors under `optimizer/`, and all else as JSON in the
-header, with a SHA-256 over everything. Nothing in it is executed on loading.
+far under `best/` where it is another, the server optimizer's tensors under `optimizer/`, those of the procedure under
+`procedure/`, and all else as JSON in the header, with a SHA-256 over everything. Nothing in it is executed on loading.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from fedapp.common.state_digest import state_sha256
 
 __all__ = ["Checkpoint", "checkpoint_files", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = 5
+FORMAT = 6
 NAME = re.compile(r"round-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The server after `server_round`. `optimizer` is a torch state dict, `values` and `config` are JSON. `best`: the
-    best model so far; empty where it is `model`, or there is none."""
+    best model so far; empty where it is `model`, or there is none. `tensors`: what else the procedure has."""
 
     server_round: int
     model: Mapping[str, Tensor]
@@ -40,6 +40,7 @@ class Checkpoint:
     values: Mapping[str, Any]
     config: Mapping[str, Any]
     best: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
@@ -48,7 +49,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     tensors, slots = _optimizer_tensors(checkpoint.optimizer)
     tensors |= {f"model/{name}": value.detach().cpu().contiguous() for name, value in checkpoint.model.items()}
     # Copies: what no round has changed, such as a count of batches, is one tensor in both models.
-    tensors |= {f"best/{name}": value.detach().cpu().clone().contiguous() for name, value in checkpoint.best.items()}
+    for kind, state in (("best", checkpoint.best), ("procedure", checkpoint.tensors)):
+        tensors |= {f"{kind}/{name}": value.detach().cpu().clone().contiguous() for name, value in state.items()}
     header = json.dumps(
         {
             "format": FORMAT,
@@ -94,12 +96,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FederationError(f"{path}: has format {found['format']}, this version reads format {FORMAT}")
     return Checkpoint(
         server_round=int(found["round"]),
-        model={name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")},
+        model=_of("model/", tensors),
         optimizer=_optimizer_state(found["optimizer"], tensors),
         values=found["values"],
         config=found["config"],
-        best={name.removeprefix("best/"): v for name, v in tensors.items() if name.startswith("best/")},
+        best=_of("best/", tensors),
+        tensors=_of("procedure/", tensors),
     )
+
+
+def _of(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
 
 
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:

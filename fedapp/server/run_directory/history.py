@@ -1,4 +1,5 @@
-"""metrics.jsonl and clients.jsonl: lines that are only ever added, and cut back to a checkpoint on resuming."""
+"""metrics.jsonl, clients.jsonl, arrivals.jsonl: lines that are only ever added, and cut back to a checkpoint on
+resuming."""
 
 import hashlib
 import json
@@ -12,11 +13,11 @@ from fedapp.common.errors import FederationError
 
 __all__ = ["History", "plain"]
 
-FILES = ("metrics.jsonl", "clients.jsonl")
+FILES = ("metrics.jsonl", "clients.jsonl", "arrivals.jsonl")
 
 
 class History:
-    """The two files of a run directory.
+    """These files of a run directory.
 
     `position` says how much of each there is, with a digest: a checkpoint holds it, so that one of another run, or
     with other lines beside it, is found out.

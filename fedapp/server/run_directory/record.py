@@ -109,6 +109,11 @@ class RunRecord:
         self._events.add_round(metrics)
         self._tell(lambda tracker: tracker.add_round(metrics))
 
+    def add_arrivals(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Lines of arrivals.jsonl: whom the server asked, and whose reply came when."""
+        if events:
+            self._history.append("arrivals.jsonl", events)
+
     def add_final(self, outcome: RoundOutcome) -> None:
         """The final federated evaluation, one line of clients.jsonl for every client."""
         self._count(outcome)
@@ -175,6 +180,7 @@ class RunRecord:
                 row |= asdict(found.spent) | ({"epsilon_disputed": found.disputed} if found.disputed else {})
                 self._epsilon[client] = found.spent.epsilon
                 self.largest_delta = max(self.largest_delta or 0.0, found.spent.delta)
+            row |= outcome.details.get(client, {})
             row |= {"excluded_until": outcome.excluded[client]} if client in outcome.excluded else {}
             rows.append(row)
         return rows + outcome.stray_rows

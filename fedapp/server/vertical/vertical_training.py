@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from logging import INFO, WARNING
 from typing import Any
 
+from torch import Tensor
+
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
@@ -199,6 +201,9 @@ class VerticalTraining:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def optimizer_state(self) -> dict[str, Any]:
+        return {}
+
+    def tensors(self) -> Mapping[str, Tensor]:
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""Rounds that do not wait for everybody they have asked: buffered ones, and any rounds in virtual time.
+
+Clients are at work on the model of the round in which they were asked. A round is over, and the server steps, when it
+has as many good updates as it needs; what comes later counts in a later round, or not at all (`policy.py`). No client
+is asked again in a round in which it was asked, or in which its reply came: it trains at most once from each model, and
+has at most one update in a sum.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from logging import INFO
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from fedapp.aggregation.exact_sum import normalised
+from fedapp.aggregation.plain.update_buffer import UpdateBuffer
+from fedapp.aggregation.reply_log import ReplyLog
+from fedapp.common.logger import log
+from fedapp.server.asynchronous.arrivals import Arrivals, Ended
+from fedapp.server.asynchronous.at_work import AtWork
+from fedapp.server.asynchronous.open_round import OpenRound
+from fedapp.server.asynchronous.policy import Policy
+from fedapp.server.asynchronous.recorded_order import check_replayed, row_asked, row_ended
+from fedapp.server.clock import Clock
+from fedapp.server.horizontal_rounds import HorizontalRounds, add_late, log_faults
+from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics
+from fedapp.server.run_directory.checkpoint import Checkpoint
+from fedapp.server.threads import one_thread
+from fedapp.updates.server_side import figures_of
+from fedapp.wire.model import GlobalModel
+from fedapp.wire.records import said_of
+
+__all__ = ["AsynchronousRounds"]
+
+
+class AsynchronousRounds(HorizontalRounds):
+    """`shows_times`: the run directory may say when single clients replied."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        policy: Policy,
+        buffer: UpdateBuffer,
+        arrivals: Arrivals,
+        shows_times: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._policy, self._buffer, self._shows_times = policy, buffer, shows_times
+        self._arrivals, self._at_work = arrivals, AtWork(self.strategy, arrivals)
+        self._open: OpenRound | None = None
+        self._events: list[Mapping[str, Any]] = []
+        self._record: Callable[[Sequence[Mapping[str, Any]]], None] = lambda rows: None
+        self._save: Callable[[], None] = lambda: None
+
+    def attach(self, record: Callable[[Sequence[Mapping[str, Any]]], None], save: Callable[[], None]) -> None:
+        self._record, self._save = record, save
+
+    def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
+        """Ask, take replies, ask again; with enough updates the next model, and its evaluation."""
+        late = self.attendance.update()
+        self.strategy.roster.busy = ()  # who is at work is known by client
+        self._at_work.begin_round(server_round, self.model)
+        this = self._open = self._open or self._begun(server_round)
+        add_late(this.log, late)
+        for job in self._at_work.ask_again(run, this.log):
+            self._take(this, Ended(job, None, self._arrivals.now, ("lost", "it has gone")))
+        with one_thread(True) if self.attendance.is_simulation else nullcontext():
+            while len(this.updates) < this.needed:
+                self._ask(this, run)
+                if self._policy.is_over(self._at_work.jobs.values(), server_round):
+                    break
+                clock.lap("aggregate")
+                ended = self._at_work.next()
+                clock.lap("clients")
+                self._take(this, ended)
+        self._flush()
+        outcome = self._outcome(this, clock)
+        self._open = None
+        self._at_work.end_round()
+        return outcome
+
+    def _begun(self, server_round: int) -> OpenRound:
+        roster, rule = self.strategy.roster, self.strategy.cohorts
+        made = OpenRound(server_round, 0, len(roster.left_out(server_round)))
+        free = len(self._free(made))
+        made.needed = max(1, self._policy.needed(rule, len(rule.whole(roster.reachable())), free))
+        return made
+
+    def _free(self, this: OpenRound) -> list[int]:
+        """Whom the round may ask now."""
+        taken = self._at_work.clients | this.asked | this.rows.keys()
+        found = self.strategy.roster.available(this.server_round, self.strategy.min_clients)
+        return self.strategy.cohorts.whole([client for client in found if client not in taken])
+
+    def _ask(self, this: OpenRound, run: str) -> None:
+        clients = self._arrivals.prescribed()
+        if clients is None:
+            rule, free = self.strategy.cohorts, self._free(this)
+            wanted = self._policy.missing(rule, this.needed, len(free), len(self._at_work.jobs), this.draws)
+            size = max(0, min(wanted, len(free)))
+            clients = rule.sample(free, size, this.server_round, this.draws) if size else []
+            this.draws += bool(clients)
+        for client in clients:
+            this.asked.add(client)
+            self._events.append(row_asked(self._at_work.ask(client, this.server_round, run, this.log)))
+
+    # --- taking -------------------------------------------------------------------------------------------------
+
+    def _take(self, this: OpenRound, ended: Ended) -> None:
+        """What a job has come to: a good update, or why there is none."""
+        job, before = ended.job, len(this.updates)
+        staleness = this.ended(job, ended.at, shows_times=self._shows_times)
+        for stray in self._arrivals.strays:
+            this.log.strays.append(f"SuperNode {stray.metadata.src_node_id} answered twice")
+        self._arrivals.strays.clear()
+        if ended.reply is None:
+            this.log.reject(job.client, (ended.verdict or ("", ""))[1] or "no reply in time")
+        else:
+            self._read(this, ended, staleness)
+        outcome, why = this.verdict(job.client, replied=ended.reply is not None)
+        if ended.verdict is not None:
+            check_replayed(job, ended.verdict[0], outcome, why)
+        self._events.append(row_ended(job, this.server_round, outcome, why))
+        every, good = self._policy.save_every, len(this.updates)
+        if every is not None and before < good < this.needed and good % every == 0:
+            self._flush()
+            self._save()
+
+    def _read(self, this: OpenRound, ended: Ended, staleness: int) -> None:
+        """Screen a reply. Whatever is wrong with it costs no more than its own update."""
+        job, found, client = ended.job, this.log, ended.job.client
+        assert ended.reply is not None
+        own = ReplyLog(job.server_round, {client: ended.reply.metadata.src_node_id})
+        reply = own.unpack(ended.reply)
+        found.bytes_up += own.bytes_up
+        found.strays += own.strays
+        if reply is None:
+            found.reject(client, "bad reply: it is to another message")
+            found.add(own.reports.values())
+            return
+        found.add(reply.reports)
+        report = found.reports[client]
+        if report.rejected is not None or report.declined:
+            return
+        try:
+            update = self._buffer.decoded(reply, client, self.model, self._at_work.plan(job))
+        except Exception as error:  # whatever it is, it is the sender's
+            found.add([replace(report, rejected=said_of(error))])
+            return
+        if staleness > self._policy.max_staleness:
+            found.unused[client] = self._policy.too_old(staleness)
+            return
+        this.updates[client], this.staleness[client] = update, staleness
+
+    # --- the step -----------------------------------------------------------------------------------------------
+
+    def _outcome(self, this: OpenRound, clock: Clock) -> RoundOutcome:
+        strategy, roster, replies = self.strategy, self.strategy.roster, this.log
+        changed, weights = self._stepped(this)
+        excluded = roster.note(this.server_round, replies.reports)
+        log_faults(replies, excluded)
+        clock.lap("aggregate")
+        self.model = changed or self.model
+        test = self.central.metrics(self.model.state)
+        clock.lap("evaluate")
+        validation = validation_metrics(replies, None, self.task, roster.counted, roster.bound)
+        return RoundOutcome(
+            this.server_round,
+            {client: weights.get(client, 0.0) for client in this.rows},
+            replies,
+            changed=changed is not None,
+            test=test,
+            validation=validation,
+            excluded=excluded,
+            left_out=this.left_out,
+            warnings=self.central.warnings(validation),
+            figures={**figures_of(strategy.steps), **self._figures(this)},
+            details=this.rows,
+        )
+
+    def _stepped(self, this: OpenRound) -> tuple[GlobalModel | None, dict[int, float]]:
+        """The next model, None where there are too few updates for one; and by client, what it counted for."""
+        strategy, roster = self.strategy, self.strategy.roster
+        if len(this.updates) < strategy.min_clients:
+            this.log.leave_out("nothing was aggregated: too few good replies")
+            return None, {}
+        counts = {client: roster.num_examples[client] for client in this.updates}
+        weights = strategy.cohorts.weights(counts, roster.bound)
+        discounts = {client: self._policy.discount(this.staleness[client]) for client in weights}
+        mean = self._buffer.mean(this.updates, weights, discounts, self.model)
+        this.log.unused.update(mean.unused)
+        divisor = strategy.cohorts.divisor(mean.weight)
+        if not divisor > 0:
+            this.log.leave_out("nothing was aggregated: the updates have no weight")
+            return None, {}
+        update = {key: value.div_(divisor) for key, value in mean.total.items()}
+        state = strategy.server_optimizer.step(self.model.state, update, strategy.server_lr(this.server_round))
+        return GlobalModel(state), normalised({c: weights[c] * discounts[c] for c in weights if c not in mean.unused})
+
+    def _figures(self, this: OpenRound) -> Metrics:
+        ages = [this.staleness[client] for client in this.updates]
+        found: Metrics = {"staleness_mean": fmean(ages) if ages else None, "staleness_max": max(ages, default=None)}
+        found |= {"at_work": len(self._at_work.jobs)}
+        return found | self.facts()
+
+    def _flush(self) -> None:
+        """What is recorded is written, before a checkpoint counts on it."""
+        self._record(self._events)
+        self._events = []
+
+    # --- around the rounds --------------------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        log(INFO, "%s", self._policy)
+        self.strategy.say_bounded()
+
+    def facts(self) -> dict[str, Any]:
+        return {"virtual_seconds": self._arrivals.now} if self._arrivals.is_virtual else {}
+
+    def final(self, server_round: int, run: str, *, deliver: bool) -> RoundOutcome:
+        """Nobody is waited for any more."""
+        self._at_work.give_up()
+        return super().final(server_round, run, deliver=deliver)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Models that clients are at work on, and the updates of a round that is not over."""
+        updates = {} if self._open is None else self._open.updates
+        kinds = {"model": self._at_work.tensors(), "update": {str(client): state for client, state in updates.items()}}
+        return {
+            f"{kind}/{number}/{key}": value
+            for kind, states in kinds.items()
+            for number, state in states.items()
+            for key, value in state.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        this = None if self._open is None else self._open.state_dict()
+        return {**super().state_dict(), "at_work": self._at_work.state_dict(), "open_round": this}
+
+    def load(self, saved: Checkpoint) -> None:
+        super().load(saved)
+        states: dict[str, dict[str, dict[str, Tensor]]] = {"model": {}, "update": {}}
+        for name, value in saved.tensors.items():
+            kind, number, key = name.split("/", 2)
+            states[kind].setdefault(number, {})[key] = value
+        self._at_work.load(saved.values["at_work"], states["model"])
+        if (this := saved.values["open_round"]) is not None:
+            self._open = OpenRound.restored(this, states["update"])
