@@ -1,6 +1,6 @@
 """The config: typed sections, composed by Hydra. The only package that imports Hydra."""
 
-from fedapp.config.compose import compose, config_sha256, to_yaml
+from fedapp.config.compose import choice_of, compose, config_sha256, to_yaml
 from fedapp.config.config_file import file_overrides
 from fedapp.config.nodes import instantiate
 from fedapp.config.options import options_of
@@ -17,6 +17,7 @@ __all__ = [
     "as_typed",
     "by_group",
     "check_node",
+    "choice_of",
     "compose",
     "config_sha256",
     "file_overrides",

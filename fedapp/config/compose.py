@@ -33,7 +33,7 @@ from fedapp.config.overrides import CONF_DIR, NO_CODE, by_group, check_overrides
 from fedapp.config.schema import Config, check_ranges
 from fedapp.config.typed_text import as_typed
 
-__all__ = ["committed_targets", "compose", "config_sha256", "to_yaml"]
+__all__ = ["choice_of", "committed_targets", "compose", "config_sha256", "to_yaml"]
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -66,6 +66,13 @@ def _targets(path: Path) -> Iterator[tuple[str, str]]:
                 yield from walk(value, f"{at}.{name}".lstrip("."))
 
     return walk(yaml.safe_load(text), start)
+
+
+def choice_of(group: str, target: str) -> str:
+    """The choice that brings this code, as a person writes it: privacy=dp_sgd. Of several, the shortest."""
+    files = sorted((CONF_DIR / group).glob("*.yaml"), key=lambda path: (len(path.stem), path.stem))
+    names = [path.stem for path in files if (group.replace("/", "."), target) in _targets(path)]
+    return f"{group}={names[0] if names else target}"
 
 
 def _check_node(node: object, key: str, group: str = "") -> None:

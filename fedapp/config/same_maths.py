@@ -20,7 +20,7 @@ FREE = frozenset(
             "federation.min_supernodes",
         ),
         *("federation.wait_timeout", "federation.round_timeout", "run.output_dir", "run.resume"),
-        "run.replay",
+        *("run.replay", "rounds.save_every"),
         *("federation.min_delta", "federation.result"),
         *("federation.patience_metric", "run.checkpoint_every", "run.num_supernodes", "run.device"),
         *("run.engine", "run.name", "run.tags", "run.objective", "run.direction", "run.prune", "run.live"),

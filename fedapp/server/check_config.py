@@ -78,6 +78,7 @@ def check_cohort(checked: Checked, clients: Collection[int]) -> None:
     there = len(rule.whole(clients))
     needed = rule.needed(there)
     checked.protocol.check_cohort(checked.config, checked.parts, needed, rule.asked(needed, there), there)
+    checked.rounds.check_clients(there)
     if there < min(rule.minimum, len(clients)):
         raise ConfigError(
             f"federation.min_clients={checked.config.federation.min_clients}: of {len(clients)} clients {there} are in"

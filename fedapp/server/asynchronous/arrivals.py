@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr.app import Message
 
+from fedapp.common.errors import ConfigError
 from fedapp.server.asynchronous.client_speed import ClientSpeed, vanishes
 from fedapp.server.asynchronous.job import Job
 from fedapp.server.exchange import Exchange
@@ -165,6 +166,18 @@ class VirtualArrivals(Arrivals):
         return replace(
             job, ends_at=job.asked_at + (takes if answers else self._timeout), sent=not gone, answers=answers
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "timeout": self._timeout}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Raises ConfigError for another timeout, which here decides what is computed."""
+        super().load(saved)
+        if saved["timeout"] != self._timeout:
+            raise ConfigError(
+                f"federation.round_timeout={self._timeout:g}: was {saved['timeout']:g}, and decides in virtual time who"
+                " is late; go on with that"
+            )
 
     def next(self) -> Ended:
         job = min(self._jobs.values(), key=lambda job: (job.ends_at, job.number))

@@ -11,7 +11,7 @@ from pydantic import Field
 from fedapp.aggregation.plain.update_buffer import UpdateBuffer
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate, options_of
+from fedapp.config import Config, choice_of, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
 from fedapp.privacy.option import PrivacyOption, privacy_of
@@ -38,6 +38,9 @@ class RoundsOption(ABC):
         speed_of(config).conflicts(config)
         if config.run.replay is not None:
             self.order(config, parts)
+
+    def check_clients(self, clients: int) -> None:  # noqa: B027 (most work with any)
+        """Raise ConfigError for what cannot work with so many clients."""
 
     def check_judges(self, config: Config, test: Examples | None) -> None:  # noqa: B027 (most need nobody)
         """Raise ConfigError where nobody can judge the model as the stop rules need it. `test`: the server's."""
@@ -120,8 +123,8 @@ class Buffered(RoundsOption):
         privacy = privacy_of(config)
         if not privacy.discloses_cohort:
             raise ConfigError(
-                f"rounds=buffered: not with {_option('privacy', config.privacy)}. Its noise is planned for sums over"
-                " cohorts that are drawn in secret and whatever clients' speed; set rounds=synchronous, or"
+                f"rounds=buffered: not with {choice_of('privacy', config.privacy['_target_'])}. Its noise is planned for"
+                " sums over cohorts that are drawn in secret and whatever clients' speed; set rounds=synchronous, or"
                 " privacy=dp_sgd, which protects each update by itself"
             )
         _check_single(config, "rounds=buffered: a buffer holds updates of several rounds")
@@ -129,6 +132,13 @@ class Buffered(RoundsOption):
         self._check_sizes(config)
         self._check_rule(config)
         _check_planned(config, privacy)
+
+    def check_clients(self, clients: int) -> None:
+        if self.buffer_size > clients:
+            raise ConfigError(
+                f"rounds.buffer_size={self.buffer_size}: a buffer has one update of a client, and there are {clients}"
+                f" clients; set it to {clients}, or less"
+            )
 
     def _check_sizes(self, config: Config) -> None:
         federation, least = config.federation, cohort_rule(config).minimum
@@ -167,15 +177,16 @@ class Buffered(RoundsOption):
 def _check_single(config: Config, what: str) -> None:
     """Raises ConfigError for a protocol whose sums are bound to one cohort, and for secret cohorts."""
     protocol = protocol_of(config)
+    chosen = choice_of("secure_aggregation", config.secure_aggregation["_target_"])
     if protocol.buffer(config, UpdateSteps()) is None:
         raise ConfigError(
-            f"{what}, and {_option('secure_aggregation', config.secure_aggregation)} binds a cohort to one model and"
+            f"{what}, and {chosen} binds a cohort to one model and"
             " shows the server its sum alone; set secure_aggregation=none, or rounds=synchronous without"
             " federation.client_speed"
         )
     if not privacy_of(config).discloses_cohort:
         raise ConfigError(
-            f"{what}, and {_option('privacy', config.privacy)} tells nobody who was asked; leave"
+            f"{what}, and {choice_of('privacy', config.privacy['_target_'])} tells nobody who was asked; leave"
             " federation.client_speed=none"
         )
 
@@ -194,12 +205,6 @@ def _buffer(config: Config, steps: UpdateSteps) -> UpdateBuffer:
     made = protocol_of(config).buffer(config, steps)
     assert made is not None, "checked by `conflicts`"
     return made
-
-
-def _option(group: str, node: Mapping[str, Any]) -> str:
-    """A chosen option as a person writes it."""
-    names = [name for name, option in options_of(group).items() if option.get("_target_") == node["_target_"]]
-    return f"{group}={names[0] if names else node['_target_']}"
 
 
 def rounds_of(config: Config) -> RoundsOption:
