@@ -12,6 +12,7 @@ from fedapp.report.party_plot import parties_plot
 from fedapp.report.plots import bytes_by_round, loss_by_round, metric_by_round, privacy_by_round, seconds_by_round
 from fedapp.report.read import RunData
 from fedapp.report.series import client_metric, final_values, headline_metric, participation
+from fedapp.report.time_plots import MOST_JOBS, gantt, metric_by_bytes, metric_by_virtual_time
 from fedapp.report.units import title_of
 
 __all__ = ["PLOT_NAMES", "Plot", "draw_plots"]
@@ -33,6 +34,9 @@ class Plot:
 
 _DRAW: dict[str, Callable[[RunData], Figure | None]] = {
     "metric": metric_by_round,
+    "virtual_time": metric_by_virtual_time,
+    "metric_by_bytes": metric_by_bytes,
+    "gantt": gantt,
     "loss": loss_by_round,
     "confusion": confusion_plot,
     "parties": parties_plot,
@@ -47,13 +51,14 @@ PLOT_NAMES = tuple(_DRAW)
 
 
 def draw_plots(run: RunData) -> tuple[Plot, ...]:
-    """Every plot that `run` has data for. Of an odd number one is wide, so that they fill the rows of the page."""
+    """Every plot that `run` has data for. The others are as many wide ones as fill the rows of the page."""
     words = _words(run)
     figures = {name: figure for name, draw in _DRAW.items() if (figure := draw(run)) is not None}
-    wide = "participation" if len(figures) % 2 else ""
-    if wide in figures:
-        figures[wide].set_size_inches(WIDE)
-    return tuple(Plot(name, *words[name], figure, wide=name == wide) for name, figure in figures.items())
+    wide = {"gantt"} & figures.keys()
+    wide |= {"participation"} if (len(figures) - len(wide)) % 2 else set()
+    for name in wide & figures.keys():
+        figures[name].set_size_inches(WIDE)
+    return tuple(Plot(name, *words[name], figure, wide=name in wide) for name, figure in figures.items())
 
 
 def _words(run: RunData) -> dict[str, tuple[str, str]]:
@@ -65,6 +70,18 @@ def _words(run: RunData) -> dict[str, tuple[str, str]]:
         "metric": (
             f"{_capital(headline)} by round",
             "The global model after each round, on data it was not trained on: the server's, the clients', or both.",
+        ),
+        "virtual_time": (
+            f"{_capital(headline)} over virtual time",
+            "The same over the time that the clients' speeds make of it, which the machine has nothing to do with.",
+        ),
+        "metric_by_bytes": (
+            f"{_capital(headline)} over traffic",
+            "The same over the bytes that had gone over the network by then, both ways.",
+        ),
+        "gantt": (
+            "Clients at work",
+            f"When each client was asked, and when its work was over; the first {MOST_JOBS:,} times at most.",
         ),
         "loss": (
             "Loss by round",

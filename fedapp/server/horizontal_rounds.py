@@ -1,5 +1,6 @@
 """What all procedures over clients with different examples share: the model, its judges, and going on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import WARNING
 from typing import Any
@@ -12,6 +13,7 @@ from fedapp.common.logger import log
 from fedapp.learning.task import Task
 from fedapp.models.shared_state import shared_state
 from fedapp.server.central_evaluation import CentralEvaluation
+from fedapp.server.clock import Clock
 from fedapp.server.exchange import Exchange, Late
 from fedapp.server.outcome import Metrics, RoundOutcome, own_metrics, validation_metrics
 from fedapp.server.population.attendance import Attendance
@@ -24,7 +26,7 @@ from fedapp.wire.records import text
 __all__ = ["HorizontalRounds", "add_late", "log_faults"]
 
 
-class HorizontalRounds:
+class HorizontalRounds(ABC):
     """`central` evaluates on the server's data; its network holds the initial model."""
 
     def __init__(
@@ -41,6 +43,9 @@ class HorizontalRounds:
         self.task, self.central, self.round_timeout = task, central, round_timeout
         # A copy: evaluation loads whatever is judged into the network's own tensors.
         self.model = GlobalModel({name: value.clone() for name, value in shared_state(central.network).items()})
+
+    @abstractmethod
+    def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome: ...
 
     def summary(self) -> None:
         """Log what these rounds will do."""

@@ -215,7 +215,7 @@ class AsynchronousRounds(HorizontalRounds):
     # --- around the rounds --------------------------------------------------------------------------------------
 
     def summary(self) -> None:
-        log(INFO, "%s", self._policy)
+        log(INFO, "%s", self._policy.said())
         self.strategy.say_bounded()
 
     def facts(self) -> dict[str, Any]:

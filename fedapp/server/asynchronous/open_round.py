@@ -68,13 +68,11 @@ class OpenRound:
     @classmethod
     def restored(cls, saved: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> "OpenRound":
         """From a `state_dict`, with the updates by client's number as text."""
-        made = cls(
-            *(saved[name] for name in ("server_round", "needed", "left_out")),
-            asked=set(saved["asked"]),
-            draws=saved["draws"],
-            updates={client: tensors[str(client)] for client in saved["updates"]},
-            **{name: _by_number(saved[name]) for name in ("staleness", "rows", "hosts")},
-        )
+        made = cls(*(saved[name] for name in ("server_round", "needed", "left_out")))
+        made.asked, made.draws = set(saved["asked"]), saved["draws"]
+        made.updates = {client: tensors[str(client)] for client in saved["updates"]}
+        made.staleness, made.rows = _by_number(saved["staleness"]), _by_number(saved["rows"])
+        made.hosts.update(_by_number(saved["hosts"]))
         made.log.add(_report(found) for found in saved["reports"])
         made.log.unused = _by_number(saved["unused"])
         for name in ("strays", "bytes_down", "bytes_up"):

@@ -122,8 +122,9 @@ class Buffered(RoundsOption):
     def conflicts(self, config: Config, parts: Parts) -> None:
         privacy = privacy_of(config)
         if not privacy.discloses_cohort:
+            chosen = choice_of("privacy", config.privacy["_target_"])
             raise ConfigError(
-                f"rounds=buffered: not with {choice_of('privacy', config.privacy['_target_'])}. Its noise is planned for"
+                f"rounds=buffered: not with {chosen}. Its noise is planned for"
                 " sums over cohorts that are drawn in secret and whatever clients' speed; set rounds=synchronous, or"
                 " privacy=dp_sgd, which protects each update by itself"
             )

@@ -28,6 +28,10 @@ class Policy(ABC):
         return float((1 + staleness) ** -self.staleness_exponent)
 
     @abstractmethod
+    def said(self) -> str:
+        """What the log says before the run."""
+
+    @abstractmethod
     def needed(self, rule: CohortRule, there: int, free: int) -> int:
         """Good updates that end a round; of `there` clients so many are `free` when it begins."""
 
@@ -50,6 +54,9 @@ class CohortPolicy(Policy):
 
     max_staleness: int = 0
 
+    def said(self) -> str:
+        return "cohorts in virtual time: who comes too late for its round is not used"
+
     def needed(self, rule: CohortRule, there: int, free: int) -> int:
         return min(free, rule.needed(there))
 
@@ -70,6 +77,12 @@ class BufferPolicy(Policy):
     concurrency: int
     buffer_size: int
     refill: Refill = "reply"
+
+    def said(self) -> str:
+        return (
+            f"buffered: {self.concurrency} clients at work, a step for every {self.buffer_size} good updates, up to"
+            f" {self.max_staleness} steps old"
+        )
 
     def needed(self, rule: CohortRule, there: int, free: int) -> int:
         return self.buffer_size

@@ -199,7 +199,8 @@ def test_ledgers_count_what_was_trained_used_or_not(tmp_path: Path) -> None:
     speeds.write_text("client,seconds\n" + "".join(f"{client},{4 if client == 0 else 1}\n" for client in range(5)))
     overrides = (
         f"{DP} rounds=buffered rounds.concurrency=5 rounds.buffer_size=2 rounds.max_staleness=2"
-        f" federation.num_clients=5 federation.client_speed=from_file federation.client_speed.path={speeds} federation.num_rounds=20"
+        f" federation.num_clients=5 federation.num_rounds=20"
+        f" federation.client_speed=from_file federation.client_speed.path={speeds}"
     )
     directory = run_in_process(tmp_path / "run", f"{overrides} run.output_dir={tmp_path}/run")
     rows = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
