@@ -16,6 +16,7 @@ python scripts/bench.py client-dp     what client-level DP adds to a round, and 
 python scripts/bench.py client-dp-accuracy    AUC of experiment=flights_client_dp: budgets, forms, clipping norms
 python scripts/bench.py compare       seconds of each arm of scripts/compare.py against the run on all data pooled
 python scripts/bench.py compression    bytes up, accuracy and seconds of each codec against none
+python scripts/bench.py buffered      virtual time to an accuracy, by synchronous and by buffered rounds
 python scripts/bench.py all           the first five, with their defaults, as in docs/speed.md
 python scripts/bench.py dp-sgd --repetitions 3 --steps 5 --json figures.json --plot figures.png
 

@@ -220,6 +220,7 @@ OTHER_MEANING = {
     ("fedapp/learning/build.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),
     ("fedapp/report/plots.py", "accuracy"),
+    ("fedapp/report/time_plots.py", "accuracy"),
     ("fedapp/report/client_plots.py", "accuracy"),
 }
 
@@ -268,6 +269,8 @@ def test_conf_reads_what_the_code_has() -> None:
             "metric",
             "model",
         ),
+        *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
+        *("federation/client_speed", "rounds"),
         *(
             "optimizer",
             "partition",

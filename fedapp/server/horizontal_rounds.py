@@ -51,7 +51,7 @@ class HorizontalRounds(ABC):
         """Log what these rounds will do."""
         self.strategy.summary()
 
-    def attach(self, record: Callable[[Sequence[Mapping[str, Any]]], None], save: Callable[[], None]) -> None:
+    def attach(self, record: Callable[[Sequence[Mapping[str, Any]]], None], save: Callable[[], None]) -> None:  # noqa: B027
         """For rounds that have something to record while they go on, or to save: see AsynchronousRounds."""
 
     def facts(self) -> dict[str, Any]:

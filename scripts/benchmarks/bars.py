@@ -17,6 +17,7 @@ def bars(found: Mapping[str, Rows]) -> Table:
     lines = [*_simulation(found.get("simulation", [])), *_command(found.get("command", []))]
     lines += _scale(found.get("scale", []))
     lines += [*_aggregation(found.get("aggregation", [])), *_deployment(found.get("deployment", []))]
+    lines += _buffered(found.get("buffered", []))
     for name, bar, value in lines:
         table.add_row(name, bar, f"{value:.2f}")
     return table
@@ -92,6 +93,16 @@ def _aggregation(rows: Rows) -> list[tuple[str, str, float]]:
         for (cohort, arm), flowers in rates.items()
         if arm == "flower"
     ]
+
+
+def _buffered(rows: Rows) -> list[tuple[str, str, float]]:
+    """Seed by seed, against the buffer that is five updates."""
+    time = {(row["arm"], row["seed"]): row["virtual_seconds"] for row in rows}
+    ours, theirs = "buffered, a step for every 5", "synchronous, 30 % over-selection"
+    seeds = sorted(seed for arm, seed in time if arm == ours)
+    ratios = [time[theirs, seed] / time[ours, seed] for seed in seeds]
+    name = "virtual time to 0.95 on digits, synchronous with 30 % over-selection / buffered"
+    return [(name, ">= 1.5", statistics.median(ratios))] if ratios else []
 
 
 def _deployment(rows: Rows) -> list[tuple[str, str, float]]:

@@ -100,6 +100,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
     _compression(commands.add_parser("compression", help="bytes and accuracy of each codec, and its seconds"))
+    _buffered(commands.add_parser("buffered", help="virtual time to an accuracy: synchronous and buffered rounds"))
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -142,6 +143,10 @@ def _compression(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=15, help="of each codec [15]")
     parser.add_argument("--parameters", type=int, default=1_000_000, help="of the model for codecs [1000000]")
     parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+
+
+def _buffered(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=5, help="seeds of each arm [5]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

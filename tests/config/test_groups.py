@@ -76,6 +76,8 @@ EXTRA = {
     "experiment/flights_vertical": "data.sample=60",
     "experiment/flights_client_dp": "data.sample=60",
     "data/flights_by_plane": "data.sample=60 model=mlp",
+    "rounds/buffered": "rounds.buffer_size=2",
+    "federation/client_speed/from_file": "federation.client_speed.path={speeds}",
     "tracker/mlflow": "tracker.uri={mlruns} tracker.artifacts=false",
     "tracker/wandb": "tracker.artifacts=false",
     "partition/natural": "data=csv data.path={csv} data.label=outcome data.group=hospital data.missing=mean model=mlp",
@@ -110,11 +112,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     np.savez(root / "images.npz", **arrays)
     rows = "".join(f"2024-01-{1 + i % 28:02d},s{i // 28},{i % 7 * 2},1\n" for i in range(84))
     (root / "sales.csv").write_text("day,shop,sold,open\n" + rows)
+    (root / "speeds.csv").write_text("client,seconds\n" + "".join(f"{i},{1 + i}\n" for i in range(20)))
     for party in ("bank", "shop", "phone"):
         lines = [f"{i},{source.random():.3f},{'ny'[i % 2]}" for i in range(60)]
         (root / f"{party}.csv").write_text("\n".join(["id,spent,late", *lines]) + "\n")
     return {
         "parties": "{" + ",".join(f"{name}:{root / name}.csv" for name in ("bank", "shop", "phone")) + "}",
+        "speeds": str(root / "speeds.csv"),
         "sales": str(root / "sales.csv"),
         "npz": str(root / "images.npz"),
         "csv": str(root / "table.csv"),

@@ -148,10 +148,10 @@ class Buffered(RoundsOption):
                 f"rounds.buffer_size={self.buffer_size}: a step needs {least} good updates (federation.min_clients,"
                 f" strategy.aggregation); set it to {least}, or more"
             )
-        if self.refill == "step" and self.buffer_size > self.concurrency:
+        if self.refill == "after_step" and self.buffer_size > self.concurrency:
             raise ConfigError(
-                f"rounds.buffer_size={self.buffer_size}: with rounds.refill=step no more than rounds.concurrency="
-                f"{self.concurrency} clients are asked for a step; raise rounds.concurrency, or set rounds.refill=reply"
+                f"rounds.buffer_size={self.buffer_size}: with rounds.refill=after_step no more than rounds.concurrency="
+                f"{self.concurrency} clients are asked for a step; raise rounds.concurrency, or set rounds.refill=at_once"
             )
         if federation.over_selection:
             raise ConfigError(

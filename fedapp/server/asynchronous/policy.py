@@ -11,7 +11,7 @@ from fedapp.server.population.cohort import CohortRule
 
 __all__ = ["BufferPolicy", "CohortPolicy", "Policy", "Refill"]
 
-Refill = Literal["reply", "step"]
+Refill = Literal["at_once", "after_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class BufferPolicy(Policy):
 
     concurrency: int
     buffer_size: int
-    refill: Refill = "reply"
+    refill: Refill = "at_once"
 
     def said(self) -> str:
         return (
@@ -88,7 +88,7 @@ class BufferPolicy(Policy):
         return self.buffer_size
 
     def missing(self, rule: CohortRule, needed: int, free: int, at_work: int, draws: int) -> int:
-        waits = self.refill == "step" and draws and at_work
+        waits = self.refill == "after_step" and draws and at_work
         return 0 if waits else self.concurrency - at_work
 
     def is_over(self, jobs: Iterable[Job], server_round: int) -> bool:

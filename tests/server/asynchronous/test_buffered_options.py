@@ -30,7 +30,10 @@ DP = (
         (f"{VIRTUAL} secure_aggregation=secaggplus", r"federation.client_speed: .*secure_aggregation=secaggplus"),
         (f"{VIRTUAL} privacy=client_dp federation.num_clients=200", r"federation.client_speed: .*privacy=client_dp"),
         (f"{BUFFERED} rounds.buffer_size=1", r"rounds.buffer_size=1: a step needs 2 good updates"),
-        (f"{BUFFERED} rounds.refill=step rounds.concurrency=4", r"rounds.buffer_size=5: with rounds.refill=step"),
+        (
+            f"{BUFFERED} rounds.refill=after_step rounds.concurrency=4",
+            r"rounds.buffer_size=5: with rounds.refill=after_step",
+        ),
         (f"{BUFFERED} federation.over_selection=0.3", r"federation.over_selection=0.3: rounds=buffered has no cohort"),
         (f"{BUFFERED} strategy=median", r"rounds.staleness_exponent=0.5: .*Median counts every update alike"),
         (f"{BUFFERED} federation.dropout=0.1", r"federation.dropout=0.1: clients vanish in virtual time only"),
@@ -126,7 +129,7 @@ def test_virtual_time_is_not_for_devices(tmp_path: Path) -> None:
 
 def test_devices_whose_buffer_is_the_cohort_compute_what_synchronous_rounds_do(tmp_path: Path) -> None:
     """Weights are bounded here, and replies come as they come: what is summed is the same."""
-    buffered = "rounds=buffered rounds.refill=step rounds.concurrency=3 rounds.buffer_size=3"
+    buffered = "rounds=buffered rounds.refill=after_step rounds.concurrency=3 rounds.buffer_size=3"
     sums = [
         json.loads((run_in_process(tmp_path / name, f"{DEVICES} {options}", **given) / "summary.json").read_text())
         for name, options, given in (

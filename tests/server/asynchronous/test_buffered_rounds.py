@@ -15,7 +15,7 @@ from fedapp.common.errors import ConfigError, FederationError
 SMALL = "federation.num_rounds=4 federation.num_clients=6 model=logistic_regression federation.final_evaluation=false"
 BUFFERED = f"{SMALL} rounds=buffered rounds.concurrency=4 rounds.buffer_size=2"
 VIRTUAL = f"{BUFFERED} federation.client_speed=lognormal"
-ALL_EQUAL = "federation.client_speed=constant rounds=buffered rounds.refill=step"
+ALL_EQUAL = "federation.client_speed=constant rounds=buffered rounds.refill=after_step"
 TIMING = ("seconds", "time")
 
 
@@ -111,7 +111,9 @@ def scattered(seed: int) -> Callable[[Message], float]:
     return lambda reply: source.uniform(0.0, 0.05) if reply.metadata.message_type == "train" else 0.0
 
 
-@pytest.mark.parametrize("options", ["", "strategy=fedadam rounds.refill=step", "federation.personal=head model=mlp"])
+@pytest.mark.parametrize(
+    "options", ["", "strategy=fedadam rounds.refill=after_step", "federation.personal=head model=mlp"]
+)
 def test_a_recorded_order_is_replayed_bit_for_bit(options: str, tmp_path: Path) -> None:
     overrides = f"{BUFFERED} {options}"
     given = f"{overrides} run.output_dir={tmp_path}/first"

@@ -1,0 +1,76 @@
+"""Virtual time to an accuracy, by clients of very different speed: synchronous rounds that ask more clients than they
+need, and buffered rounds with as many clients at work.
+
+Virtual time follows from the config alone, so these figures are the same on any machine.
+"""
+
+import statistics
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms import SCRIPTS, ArmError, command, lines_of, workplace
+from benchmarks.result import Point, Result, Table, median_and_range
+
+__all__ = ["run"]
+
+TARGET, MOST = 0.95, 600  # accuracy on the test data; rounds in which it must be reached
+NEEDED, OVER_SELECTION = 10, 0.3
+CONCURRENCY = 13  # as many as synchronous rounds ask
+WORK = (
+    "federation.client_speed=lognormal federation.client_speed.sigma=0.8 federation.num_clients=20"
+    f" federation.fraction_train=0.5 federation.num_rounds={MOST} federation.target_accuracy={TARGET}"
+    " federation.final_evaluation=false"
+)
+BUFFERED = f"rounds=buffered rounds.concurrency={CONCURRENCY}"
+ARMS = {
+    "synchronous, all asked are waited for": "rounds=synchronous",
+    "synchronous, 30 % over-selection": f"rounds=synchronous federation.over_selection={OVER_SELECTION}",
+    **{f"buffered, a step for every {size}": f"{BUFFERED} rounds.buffer_size={size}" for size in (10, 5, 3)},
+}
+REFERENCE = "synchronous, 30 % over-selection"
+
+
+def run(options: Namespace) -> Result:
+    """All arms on digits, with `options.repetitions` seeds from 0 on."""
+    table = Table(
+        *("arm", "virtual seconds", "steps", "updates used", "MB both ways", "reference / this"),
+        title=f"digits, log-normal speeds with sigma 0.8, to a test accuracy of {TARGET}; medians (ranges) over seeds",
+    )
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    with workplace() as home:
+        for seed in range(options.repetitions):
+            for number, (name, overrides) in enumerate(ARMS.items()):
+                place = home / f"{number}-{seed}"
+                found[name].append({"seed": seed, **measure(f"{overrides} {WORK} run.seed={seed}", place, home)})
+                print(name, found[name][-1], flush=True)
+    rows, points = [{"arm": name, **row} for name in ARMS for row in found[name]], []
+    for name, mine in found.items():
+        ratios = [
+            theirs["virtual_seconds"] / ours["virtual_seconds"]
+            for theirs, ours in zip(found[REFERENCE], mine, strict=True)
+        ]
+        columns = [
+            median_and_range([row[key] for row in mine], digits)
+            for key, digits in (("virtual_seconds", 1), ("steps", 0), ("updates", 0), ("megabytes", 1))
+        ]
+        table.add_row(name, *columns, f"{statistics.median(ratios):.2f}")
+        points.append(Point("digits", name, tuple(row["virtual_seconds"] for row in mine)))
+    return Result(rows, table, points, "virtual seconds")
+
+
+def measure(overrides: str, place: Path, home: Path) -> dict[str, float]:
+    """Of a run of scripts/run.py, what it took to reach the accuracy. Raises ArmError where it does not."""
+    place.mkdir()
+    given = [*overrides.split(), f"hydra.run.dir={place}/run"]
+    command([sys.executable, str(SCRIPTS / "run.py"), *given], home, place / "log")
+    lines = lines_of(place / "run" / "metrics.jsonl")
+    if lines[-1]["test_accuracy"] < TARGET:
+        raise ArmError(f"{overrides}: {lines[-1]['test_accuracy']:.3f} after {lines[-1]['round']} rounds")
+    return {
+        "virtual_seconds": lines[-1]["virtual_seconds"],
+        "steps": lines[-1]["round"],
+        "updates": sum(line["replied"] - line["unused"] for line in lines[1:]),
+        "megabytes": sum(line["bytes_up"] + line["bytes_down"] for line in lines[1:]) / 1e6,
+    }
