@@ -269,7 +269,6 @@ def test_conf_reads_what_the_code_has() -> None:
             "metric",
             "model",
         ),
-        *("compression", "data", "experiment", "federation", "federation/personal", "lr_schedule", "metric", "model"),
         *("federation/client_speed", "rounds"),
         *(
             "optimizer",

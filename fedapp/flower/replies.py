@@ -33,7 +33,8 @@ class Replies:
 
     def __init__(self, grid: Grid) -> None:
         self.largest = sys.maxsize
-        self._made: dict[str, Any] = {}  # messages, until the grid asks for them
+        self._of_thread = threading.local()  # the message that a thread has made, until the grid asks for it there
+        self.closed = False  # nobody waits for uploads any more: an interpreter that ends waits for threads
         error = find("flwr.supercore.inflatable.inflatable_utils", "ObjectPullError", otherwise=UNBOUNDED)
         modules = {sys.modules[kind.__module__] for kind in type(grid).__mro__}
         known = [module for module in modules if hasattr(module, PULL) and hasattr(module, INFLATE)]
@@ -54,6 +55,8 @@ class Replies:
 
             def fetch(name: str) -> bytes:
                 nonlocal taken
+                if self.closed:
+                    raise error(name, "the run is over")
                 content = pull_object_fn(name)
                 with lock:
                     taken += len(content)
@@ -68,7 +71,7 @@ class Replies:
                 raise error(message, f"it is no message: {type(fault).__name__}") from None
             if not isinstance(made, Message):
                 raise error(message, f"it is no message: {type(made).__name__}")
-            self._made = {message: made}
+            self._of_thread.made = {message: made}
             return found
 
         return pull_bounded
@@ -76,6 +79,7 @@ class Replies:
     def _made_or(self, inflate: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(inflate)
         def made(object_id: str, *arguments: Any, **options: Any) -> Any:
-            return self._made.pop(object_id) if object_id in self._made else inflate(object_id, *arguments, **options)
+            mine = getattr(self._of_thread, "made", {})
+            return mine.pop(object_id) if object_id in mine else inflate(object_id, *arguments, **options)
 
         return made

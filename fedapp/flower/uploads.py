@@ -10,6 +10,7 @@ arguments in `LIMITS` (flwr 1.42). Otherwise Flower's own pauses apply.
 
 import inspect
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -29,13 +30,14 @@ GRACE = 2.0  # seconds for an upload that is under way when the round is over, o
 
 
 class Uploads:
-    """How long `grid` waits for the rest of a reply: until `until` on `clock`, and at least `GRACE`.
+    """How long `grid` waits for the rest of a reply: until `until` on `clock`, and at least `GRACE`. Each thread has an
+    `until` of its own.
 
     A reply that is incomplete then comes as an error. A simulation's grid needs no uploads.
     """
 
     def __init__(self, grid: Grid, clock: Callable[[], float] = time.monotonic) -> None:
-        self.until, self._clock = 0.0, clock
+        self._of_thread, self._clock = threading.local(), clock
         modules = [sys.modules[kind.__module__] for kind in type(grid).__mro__]
         pulls = [(module, inspect.unwrap(getattr(module, PULL))) for module in modules if hasattr(module, PULL)]
         known = [(module, pull) for module, pull in pulls if inspect.signature(pull).parameters.keys() >= LIMITS]
@@ -43,6 +45,14 @@ class Uploads:
             setattr(module, PULL, self._in_time(pull))
         if not known and not is_simulated(grid):
             warn_once(f"{PULL} beside {type(grid).__name__}", "a device lost while uploading delays its round by 180 s")
+
+    @property
+    def until(self) -> float:
+        return float(getattr(self._of_thread, "until", 0.0))
+
+    @until.setter
+    def until(self, moment: float) -> None:
+        self._of_thread.until = moment
 
     def _in_time(self, pull: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(pull)

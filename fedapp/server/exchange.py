@@ -1,7 +1,7 @@
 """Messages out, replies in as they arrive, and what came too late."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from logging import WARNING
@@ -11,14 +11,16 @@ from flwr.serverapp import Grid
 
 from fedapp.common.logger import log
 from fedapp.flower.replies import Replies
-from fedapp.flower.simulation import pause_for_reply
+from fedapp.flower.simulation import is_own, pause_for_reply
 from fedapp.flower.uploads import Uploads
+from fedapp.server.background_pulls import BackgroundPulls
 from fedapp.server.reply_sizes import checked, largest_reply, largest_report, without_content
 from fedapp.wire.records import tensor_bytes
 
 __all__ = ["Exchange", "Late"]
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.25  # seconds
+SHORTEST_LOOK = 0.05  # seconds, of replies that are fetched in the background
 POLL_SHARE = 0.05  # of the time waited so far: polling adds at most 5 % to a wait, and stays rare in long ones
 LARGEST_PULL = 1 << 28  # bytes of replies taken from the SuperLink at a time: memory stays bounded in large cohorts
 NOT_SENT = Error(1, "the SuperLink did not take the message; is it too large?")
@@ -64,7 +66,8 @@ class Exchange:
         self._largest_report = largest_report(1, 0)
         self.payload_bytes = 0  # that any reply may hold more: what parties send each other through the server
         self._pending: dict[str, _Pending] = {}  # by message id
-        self._awaited: set[str] = set()  # of them, those that `begin` has sent
+        self._awaited: dict[str, float] = {}  # of them, those that `begin` has sent, and how long each may take
+        self._background = None if is_own(grid) else BackgroundPulls(grid, self._uploads)
         self._unsent, self._failed = count(), dict[str, Message]()  # ids and replies of what could not be sent
 
     def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
@@ -90,14 +93,15 @@ class Exchange:
 
     # --- one by one, for who waits for no cohort ------------------------------------------------------------------
 
-    def begin(self, message: Message) -> str:
-        """Push one message, to whose reply `arrived` leads; its id. Where it cannot be sent, that reply is an error."""
+    def begin(self, message: Message, timeout: float) -> str:
+        """Push one message, to whose reply `arrived` leads; its id. Where it cannot be sent, that reply is an error.
+        `timeout`: seconds that the reply may take, its upload included."""
         unsent, sent = self._push([message])
         for reply in unsent:
             sent.add(number := f"unsent-{next(self._unsent)}")
             self._failed[number] = reply
         (number,) = sent
-        self._awaited.add(number)
+        self._awaited[number] = time.monotonic() + timeout
         return number
 
     def arrived(self, seconds: float) -> Iterator[tuple[str, Message]]:
@@ -106,21 +110,33 @@ class Exchange:
         start = time.monotonic()
         while True:
             failed, self._failed = self._failed, {}
-            self._uploads.until = start
-            found = [*failed.items(), *self._pull(set(self._awaited))]
+            found = [*failed.items(), *self._look(seconds - (time.monotonic() - start))]
             for number, reply in found:
-                self._awaited.discard(number)
+                self._awaited.pop(number, None)
                 yield number, reply
             waited = time.monotonic() - start
             if found or waited >= seconds:
                 return
             left = seconds - waited
-            if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
+            if self._background is None and not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
                 time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+
+    def _look(self, seconds: float) -> list[tuple[str, Message]]:
+        """Replies to awaited messages that are there; of devices, those that come within some time."""
+        waiting = self._awaited.keys() & self._pending.keys()
+        if self._background is None:
+            return list(self._pull(waiting))
+        self._replies.largest = max((self._pending[number].largest for number in waiting), default=0)
+        self._background.look(waiting, self._awaited)
+        return list(self._taken(self._background.found(min(seconds, SHORTEST_LOOK)), self._pending))
+
+    def close(self) -> None:
+        """No reply is waited for any more, nor the rest of one."""
+        self._replies.closed = True
 
     def give_up(self, number: str) -> None:
         """Wait no more for the reply to this message: `late` gives it, if it comes."""
-        self._awaited.discard(number)
+        self._awaited.pop(number, None)
         if number in self._pending:
             self._pending[number].overdue = True
 
@@ -181,10 +197,15 @@ class Exchange:
         while chunk := list(islice(left, max(1, LARGEST_PULL // max(1, likely)))):
             asked = {number: self._pending[number] for number in chunk if number in self._pending}
             self._replies.largest = max((pending.largest for pending in asked.values()), default=0)
-            for reply in self.grid.pull_messages(chunk):
-                number = reply.metadata.reply_to_message_id
-                if number not in asked:
-                    log(WARNING, "a reply to no message is dropped")
-                    continue
-                self._pending.pop(number, None)
-                yield number, checked(reply, asked[number].stub, asked[number].largest)
+            yield from self._taken(self.grid.pull_messages(chunk), asked)
+
+    def _taken(self, replies: Iterable[Message], asked: Mapping[str, _Pending]) -> Iterator[tuple[str, Message]]:
+        """Each with the id of the message that it answers, which is no longer pending."""
+        asked = dict(asked)
+        for reply in replies:
+            number = reply.metadata.reply_to_message_id
+            if number not in asked:
+                log(WARNING, "a reply to no message is dropped")
+                continue
+            self._pending.pop(number, None)
+            yield number, checked(reply, asked[number].stub, asked[number].largest)

@@ -149,7 +149,10 @@ def run_federation(
             on_round=on_round,
         )
         rounds.attach(record.add_arrivals, run.save)
-        result = run.run(resumed)
+        try:
+            result = run.run(resumed)
+        finally:
+            exchange.close()
         if checked.protocol.model_at_server and result.best is not None:
             load_shared(parts.model, result.best)
             record.keep_best(parts.whole.state_dict())

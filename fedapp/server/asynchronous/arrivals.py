@@ -61,7 +61,7 @@ class Arrivals(ABC):
         """`message`: what is to be sent, if anything is."""
         self._jobs[job.number] = job
         if message is not None:
-            self._messages[self._exchange.begin(message)] = job, message.metadata.dst_node_id
+            self._messages[self._exchange.begin(message, self._timeout)] = job, message.metadata.dst_node_id
 
     @abstractmethod
     def next(self) -> Ended:

@@ -151,7 +151,7 @@ class Buffered(RoundsOption):
         if self.refill == "after_step" and self.buffer_size > self.concurrency:
             raise ConfigError(
                 f"rounds.buffer_size={self.buffer_size}: with rounds.refill=after_step no more than rounds.concurrency="
-                f"{self.concurrency} clients are asked for a step; raise rounds.concurrency, or set rounds.refill=at_once"
+                f"{self.concurrency} clients are asked for a step; raise it, or set rounds.refill=at_once"
             )
         if federation.over_selection:
             raise ConfigError(

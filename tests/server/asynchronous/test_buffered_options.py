@@ -30,10 +30,7 @@ DP = (
         (f"{VIRTUAL} secure_aggregation=secaggplus", r"federation.client_speed: .*secure_aggregation=secaggplus"),
         (f"{VIRTUAL} privacy=client_dp federation.num_clients=200", r"federation.client_speed: .*privacy=client_dp"),
         (f"{BUFFERED} rounds.buffer_size=1", r"rounds.buffer_size=1: a step needs 2 good updates"),
-        (
-            f"{BUFFERED} rounds.refill=after_step rounds.concurrency=4",
-            r"rounds.buffer_size=5: with rounds.refill=after_step",
-        ),
+        (f"{BUFFERED} rounds.refill=after_step rounds.concurrency=4", r"buffer_size=5: with rounds.refill=after_step"),
         (f"{BUFFERED} federation.over_selection=0.3", r"federation.over_selection=0.3: rounds=buffered has no cohort"),
         (f"{BUFFERED} strategy=median", r"rounds.staleness_exponent=0.5: .*Median counts every update alike"),
         (f"{BUFFERED} federation.dropout=0.1", r"federation.dropout=0.1: clients vanish in virtual time only"),

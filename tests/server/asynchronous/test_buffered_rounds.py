@@ -1,7 +1,6 @@
 """Buffered rounds: what they compute, and that no client's reply costs more than itself."""
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,22 +104,22 @@ def test_concurrency_clients_are_at_work_at_any_time(tmp_path: Path) -> None:
 # --- order, recorded and replayed ---------------------------------------------------------------------------------
 
 
-def scattered(seed: int) -> Callable[[Message], float]:
-    """Replies to train messages take up to 50 ms, whatever was asked."""
-    source = random.Random(seed)
-    return lambda reply: source.uniform(0.0, 0.05) if reply.metadata.message_type == "train" else 0.0
+def late(rest: int) -> Callable[[Message], float]:
+    """Replies of every second client take so long that the others' come first."""
+    return lambda reply: 0.4 if (client := _client_of(reply)) is not None and client % 2 == rest else 0.0
 
 
-@pytest.mark.parametrize(
-    "options", ["", "strategy=fedadam rounds.refill=after_step", "federation.personal=head model=mlp"]
-)
+REPLAYED = ["", "strategy=fedadam rounds.refill=after_step", "federation.personal=head model=mlp"]
+
+
+@pytest.mark.parametrize("options", REPLAYED)
 def test_a_recorded_order_is_replayed_bit_for_bit(options: str, tmp_path: Path) -> None:
     overrides = f"{BUFFERED} {options}"
     given = f"{overrides} run.output_dir={tmp_path}/first"
-    first = run_in_process(tmp_path / "first", given, 6, delay=scattered(1))
-    other = run_in_process(tmp_path / "other", f"{overrides} run.output_dir={tmp_path}/other", 6, delay=scattered(2))
+    first = run_in_process(tmp_path / "first", given, 6, delay=late(0))
+    other = run_in_process(tmp_path / "other", f"{overrides} run.output_dir={tmp_path}/other", 6, delay=late(1))
     again = f"{overrides} run.output_dir={tmp_path}/again run.replay={first}"
-    replayed = run_in_process(tmp_path / "again", again, 2, delay=scattered(3))
+    replayed = run_in_process(tmp_path / "again", again, 2, delay=late(1))
     assert lines(other, "arrivals.jsonl") != lines(first, "arrivals.jsonl")  # else there would be nothing to replay
     assert sha(other) != sha(first)
     assert sha(replayed) == sha(first)
@@ -133,7 +132,7 @@ def test_a_replay_leaves_out_what_the_run_did_not_use(tmp_path: Path) -> None:
     def spoilt(reply: Message) -> Message:
         return _changed(reply, float("nan")) if _client_of(reply) in (0, 1, 2) else reply
 
-    first = run_in_process(tmp_path / "first", BUFFERED, 6, tamper=spoilt, delay=scattered(1))
+    first = run_in_process(tmp_path / "first", BUFFERED, 6, tamper=spoilt, delay=late(0))
     assert summary(first)["rejected"] > 0
     replayed = run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
     assert sha(replayed) == sha(first)
@@ -306,9 +305,14 @@ def test_a_reply_that_does_not_come_in_time_frees_its_place(tmp_path: Path) -> N
 
 
 def test_too_few_good_updates_change_nothing_and_end_the_run(tmp_path: Path) -> None:
+    """One of six clients is sound, and federation.min_clients is two."""
     overrides = f"{VIRTUAL} federation.max_failed_rounds=2"
     with pytest.raises(FederationError, match="2 rounds in a row"):
-        run_in_process(tmp_path / "run", overrides, 6, tamper=lambda reply: _changed(reply, float("inf")))
+        run_in_process(
+            tmp_path / "run", overrides, 6, tamper=lambda r: _changed(r, float("inf")) if _client_of(r) else r
+        )
     rows = lines(tmp_path / "run", "clients.jsonl")
     assert len(rows) == 12  # each client once in each round
-    assert all(row["rejected"].startswith("non-finite value") and row["weight"] == 0 for row in rows)
+    assert all(row["weight"] == 0 for row in rows)
+    assert all(row["rejected"].startswith("non-finite value") for row in rows if row["client"])
+    assert {row["unused"] for row in rows if not row["client"]} == {"nothing was aggregated: too few good replies"}
