@@ -96,9 +96,9 @@ def _aggregation(rows: Rows) -> list[tuple[str, str, float]]:
 
 
 def _buffered(rows: Rows) -> list[tuple[str, str, float]]:
-    """Seed by seed, against the buffer that is five updates."""
+    """Seed by seed, with a buffer of as many updates as a synchronous round needs."""
     time = {(row["arm"], row["seed"]): row["virtual_seconds"] for row in rows}
-    ours, theirs = "buffered, a step for every 5", "synchronous, 30 % over-selection"
+    ours, theirs = "buffered, a step for every 10", "synchronous, 30 % over-selection"
     seeds = sorted(seed for arm, seed in time if arm == ours)
     ratios = [time[theirs, seed] / time[ours, seed] for seed in seeds]
     name = "virtual time to 0.95 on digits, synchronous with 30 % over-selection / buffered"

@@ -17,17 +17,16 @@ __all__ = ["run"]
 
 TARGET, MOST = 0.95, 600  # accuracy on the test data; rounds in which it must be reached
 NEEDED, OVER_SELECTION = 10, 0.3
-CONCURRENCY = 13  # as many as synchronous rounds ask
+CONCURRENCY = round(NEEDED * (1 + OVER_SELECTION))  # as many as synchronous rounds ask
 WORK = (
-    "federation.client_speed=lognormal federation.client_speed.sigma=0.8 federation.num_clients=20"
-    f" federation.fraction_train=0.5 federation.num_rounds={MOST} federation.target_accuracy={TARGET}"
-    " federation.final_evaluation=false"
+    "federation.client_speed=lognormal federation.client_speed.sigma=0.8 federation.num_clients=100"
+    " federation.fraction_train=0.1 train.local_epochs=5"  # 10 of clients that have 14 examples on average
+    f" federation.num_rounds={MOST} federation.target_accuracy={TARGET} federation.final_evaluation=false"
 )
 BUFFERED = f"rounds=buffered rounds.concurrency={CONCURRENCY}"
 ARMS = {
-    "synchronous, all asked are waited for": "rounds=synchronous",
     "synchronous, 30 % over-selection": f"rounds=synchronous federation.over_selection={OVER_SELECTION}",
-    **{f"buffered, a step for every {size}": f"{BUFFERED} rounds.buffer_size={size}" for size in (10, 5, 3)},
+    **{f"buffered, a step for every {size}": f"{BUFFERED} rounds.buffer_size={size}" for size in (NEEDED, NEEDED // 2)},
 }
 REFERENCE = "synchronous, 30 % over-selection"
 

@@ -75,7 +75,7 @@ MUTANTS = [
         ARRIVALS,
         "answers = not gone and takes <= self._timeout",
         "answers = not gone",
-        f"{BUFFERED}::test_a_client_that_never_answers_delays_nobody",
+        f"{OPTIONS}::test_who_is_slower_than_the_timeout_is_late",
     ),
     Mutant(
         RECORD,

@@ -178,6 +178,18 @@ def _events(directory: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (directory / "arrivals.jsonl").read_text().splitlines()]
 
 
+def test_who_is_slower_than_the_timeout_is_late(tmp_path: Path) -> None:
+    speeds = tmp_path / "speeds.csv"
+    speeds.write_text("client,seconds\n" + "".join(f"{client},{30 if client == 4 else 1}\n" for client in range(10)))
+    overrides = f"{SYNCHRONOUS} federation.fraction_train=1 federation.round_timeout=5 federation.num_rounds=2"
+    speed = f"federation.client_speed=from_file federation.client_speed.path={speeds} federation.exclude_after=null"
+    directory = run_in_process(tmp_path / "run", f"{overrides} {speed} federation.final_evaluation=false")
+    rows = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
+    assert {row["client"] for row in rows if row["rejected"]} == {4}
+    assert {row["rejected"] for row in rows if row["client"] == 4} == {"no reply in time"}
+    assert json.loads((directory / "summary.json").read_text())["virtual_seconds"] == 10.0
+
+
 def test_vanishing_clients_cost_a_round_its_timeout_and_nothing_else(tmp_path: Path) -> None:
     overrides = f"{SYNCHRONOUS} federation.client_speed=constant federation.dropout=0.3 federation.round_timeout=20"
     directory = run_in_process(tmp_path / "run", f"{overrides} federation.num_rounds=6")
