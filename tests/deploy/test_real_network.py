@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +56,28 @@ class Spread(Deployed):
         return self.start("run", *self.network.at_server, *given, f"run.output_dir={directory}")
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
-    """Four sites, of which the last has a twentieth of the bandwidth."""
-    place = tmp_path_factory.mktemp("network")
+@contextmanager
+def spread_out(place: Path, *, secure: bool = False) -> Iterator[Spread]:
+    """Four sites, of which the last has a twentieth of the bandwidth. `secure`: they ask for secure aggregation."""
     with Network() as network:
         hosts = {site: network.add(site, SLOW if site == SITES[-1] else FAST) for site in SITES}
         spread = Spread(place / "federation", network, hosts)
+        own = ["--min-cohort", "2", "--peers", str(spread.root / "superlink" / "keys")] if secure else []
         try:
             spread.superlink()
             for number, site in enumerate(SITES):
-                own = ["--min-cohort", "2", "--peers", str(spread.root / "superlink" / "keys")]
                 spread.supernode(site, *own, "--node-config", f"partition-id={number}", "num-partitions=4")
             for site in SITES:
                 spread.running[site].wait_for("SuperNode ID")
             yield spread
         finally:
             spread.end(*list(spread.running))
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
+    with spread_out(tmp_path_factory.mktemp("network")) as spread:
+        yield spread
 
 
 def rows(directory: Path, name: str) -> list[dict[str, Any]]:
@@ -121,10 +127,11 @@ def test_a_site_that_is_cut_off_while_it_uploads_costs_the_others_no_round(feder
     assert {row["rejected"] for row in rows(directory, "clients.jsonl") if row["client"] != 3} == {None}
 
 
-def test_a_secure_sum_over_slow_links_is_the_sum(federation: Spread, tmp_path: Path) -> None:
+def test_a_secure_sum_over_slow_links_is_the_sum(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     overrides = f"{RUN} secure_aggregation=secaggplus train.val_fraction=0 federation.num_rounds=1"
-    found = finished(federation.begin(directory, overrides), directory)
+    with spread_out(tmp_path, secure=True) as federation:
+        found = finished(federation.begin(directory, overrides), directory)
     assert found["status"] == "finished"
     metrics = rows(directory, "metrics.jsonl")
     assert metrics[1]["replied"] == 4
