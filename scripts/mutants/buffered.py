@@ -61,8 +61,8 @@ MUTANTS = [
     ),
     Mutant(
         ARRIVALS,
-        "            if found is None:\n                self.strays.append(reply)\n",
-        "            if found is None:\n                pass\n",
+        "            elif found is None:\n                self.strays.append(reply)\n",
+        "            elif found is None:\n                pass\n",
         f"{BUFFERED}::test_a_second_reply_is_dropped",
     ),
     Mutant(

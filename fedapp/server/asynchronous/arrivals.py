@@ -11,7 +11,8 @@ from flwr.app import Message
 from fedapp.common.errors import ConfigError
 from fedapp.server.asynchronous.client_speed import ClientSpeed, vanishes
 from fedapp.server.asynchronous.job import Job
-from fedapp.server.exchange import Exchange
+from fedapp.server.exchange import Exchange, Late
+from fedapp.wire.records import tensor_bytes
 
 __all__ = ["Arrivals", "Ended", "RealArrivals", "VirtualArrivals"]
 
@@ -29,6 +30,7 @@ class Ended:
 
 class Arrivals(ABC):
     """`now`: seconds since the run began. `is_virtual`: they follow from the config alone. `strays`: second replies.
+    `late`: replies that came when nobody waited for them.
     `timeout`: seconds that a reply is waited for."""
 
     is_virtual: bool = True
@@ -38,8 +40,10 @@ class Arrivals(ABC):
         self._jobs: dict[int, Job] = {}
         self._messages: dict[str, tuple[Job, int]] = {}  # by id, those without a reply, each with its SuperNode
         self._replies: dict[int, Message] = {}  # by job, those whose turn has not come, in the order of arrival
-        self._late: dict[int, str] = {}  # by client, the message that it still owes a reply to
+        self._owing: dict[int, str] = {}  # by client, the message that it still owes a reply to
+        self._given_up: set[str] = set()  # messages whose replies nobody waits for any more
         self.strays: list[Message] = []
+        self.late: list[Late] = []
         self.now = 0.0
 
     def planned(self, job: Job, num_examples: int) -> Job:
@@ -77,8 +81,8 @@ class Arrivals(ABC):
     @property
     def owing(self) -> set[int]:
         """Clients that are late, and may still be at work."""
-        self._late = {client: number for client, number in self._late.items() if self._exchange.owes(number)}
-        return set(self._late)
+        self._owing = {client: number for client, number in self._owing.items() if self._exchange.owes(number)}
+        return set(self._owing)
 
     def give_up(self) -> None:
         """Wait for nobody any more."""
@@ -91,14 +95,18 @@ class Arrivals(ABC):
         self._replies.pop(job.number, None)
         for number in [number for number, (other, _) in self._messages.items() if other.number == job.number]:
             del self._messages[number]
-            self._late[job.client] = number
+            self._given_up.add(number)
+            self._owing[job.client] = number
             self._exchange.give_up(number)
 
     def _take_in(self, seconds: float) -> None:
         """The replies that are there, or come within `seconds`."""
         for number, reply in self._exchange.arrived(seconds):
             found = self._messages.pop(number, None)
-            if found is None:
+            if found is None and number in self._given_up:
+                size, about = tensor_bytes(reply.content) if reply.has_content() else 0, reply.metadata
+                self.late.append(Late(about.src_node_id, about.group_id, overdue=True, tensor_bytes=size))
+            elif found is None:
                 self.strays.append(reply)
             else:
                 self._replies[found[0].number] = reply

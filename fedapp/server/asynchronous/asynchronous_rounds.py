@@ -117,6 +117,8 @@ class AsynchronousRounds(HorizontalRounds):
         for stray in self._arrivals.strays:
             this.log.strays.append(f"SuperNode {stray.metadata.src_node_id} answered twice")
         self._arrivals.strays.clear()
+        add_late(this.log, self._arrivals.late)
+        self._arrivals.late.clear()
         if ended.reply is None:
             this.log.reject(job.client, (ended.verdict or ("", ""))[1] or "no reply in time")
         else:
