@@ -24,6 +24,7 @@ class PowerOfChoice(Selection):
     """`candidates`: so many for each client that is needed, drawn by their examples. Candidates are asked anew in every
     round; one without a finite loss is chosen last."""
 
+    asks = True
     candidates: Annotated[float, Field(gt=1, le=1000)] = 2.0
     words = ", those with the largest loss of more candidates"
 

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import ClassVar
 
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, instantiate
@@ -21,9 +22,10 @@ Losses = Callable[[Sequence[int]], Mapping[int, float]]
 
 
 class Selection(ABC):
-    """`words`: what the log says of it."""
+    """`words`: what the log says of it. `asks`: candidates are asked for their losses before a cohort is chosen."""
 
     words: str
+    asks: ClassVar[bool] = False
 
     def conflicts(self, config: Config, parts: Parts) -> None:  # noqa: B027 (there may be none)
         """Raise ConfigError for a config or parts that do not go with this option."""

@@ -102,7 +102,8 @@ class AsynchronousRounds(HorizontalRounds):
             rule, free = self.strategy.cohorts, self._free(this)
             wanted = self._policy.missing(rule, this.needed, len(free), len(self._at_work.jobs), this.draws)
             size = max(0, min(wanted, len(free)))
-            clients = rule.sample(free, size, this.server_round, this.draws) if size else []
+            counted = self.strategy.roster.counted
+            clients = rule.sample(free, size, this.server_round, counted, draw=this.draws) if size else []
             this.draws += bool(clients)
         for client in clients:
             this.asked.add(client)

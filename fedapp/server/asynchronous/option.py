@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fedapp.aggregation.plain.update_buffer import UpdateBuffer
 from fedapp.aggregation.protocol import protocol_of
+from fedapp.aggregation.selection.selection import selection_of
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, choice_of, instantiate
 from fedapp.data.source import Examples
@@ -184,6 +185,15 @@ def _check_single(config: Config, what: str) -> None:
             f"{what}, and {chosen} binds a cohort to one model and"
             " shows the server its sum alone; set secure_aggregation=none, or rounds=synchronous without"
             " federation.client_speed"
+        )
+    if selection_of(config).asks:
+        raise ConfigError(
+            f"{what}, and {choice_of('cohort', config.cohort['_target_'])} asks candidates for their losses before a"
+            " whole cohort is chosen; set cohort=uniform or cohort=by_data"
+        )
+    if config.strategy.fairness is not None:
+        raise ConfigError(
+            f"{what}, and strategy.fairness works on the sum over a whole cohort; leave it null (strategy=fedavg)"
         )
     if not privacy_of(config).discloses_cohort:
         raise ConfigError(

@@ -29,6 +29,11 @@ DP = (
         (f"{BUFFERED} privacy=client_dp federation.num_clients=200", r"rounds=buffered: not with privacy=client_dp"),
         (f"{VIRTUAL} secure_aggregation=secaggplus", r"federation.client_speed: .*secure_aggregation=secaggplus"),
         (f"{VIRTUAL} privacy=client_dp federation.num_clients=200", r"federation.client_speed: .*privacy=client_dp"),
+        (
+            f"{BUFFERED} cohort=power_of_choice strategy.weighting=uniform",
+            r"rounds=buffered: .*cohort=power_of_choice asks candidates",
+        ),
+        (f"{BUFFERED} strategy=qfedavg", r"rounds=buffered: .*strategy.fairness works on the sum"),
         (f"{BUFFERED} rounds.buffer_size=1", r"rounds.buffer_size=1: a step needs 2 good updates"),
         (f"{BUFFERED} rounds.refill=after_step rounds.concurrency=4", r"buffer_size=5: with rounds.refill=after_step"),
         (f"{BUFFERED} federation.over_selection=0.3", r"federation.over_selection=0.3: rounds=buffered has no cohort"),
