@@ -26,7 +26,7 @@ from fedapp.server.exchange import Exchange
 from fedapp.server.horizontal_rounds import HorizontalRounds
 from fedapp.server.rounds import SynchronousRounds
 from fedapp.server.secret_rounds import SecretRounds
-from fedapp.updates.steps import UpdateSteps
+from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = ["Buffered", "RoundsOption", "Synchronous", "rounds_of"]
 
@@ -185,6 +185,12 @@ def _check_single(config: Config, what: str) -> None:
             f"{what}, and {chosen} binds a cohort to one model and"
             " shows the server its sum alone; set secure_aggregation=none, or rounds=synchronous without"
             " federation.client_speed"
+        )
+    if steps_of(config).level_bits is not None:
+        codec = choice_of("compression", config.compression["_target_"])
+        raise ConfigError(
+            f"{what}, and {codec} sends levels that are summed over a cohort of one plan; set compression=none,"
+            " or one that is undone for each reply (drive, top_k)"
         )
     if selection_of(config).asks:
         raise ConfigError(

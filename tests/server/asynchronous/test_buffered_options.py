@@ -33,6 +33,7 @@ DP = (
             f"{BUFFERED} cohort=power_of_choice strategy.weighting=uniform",
             r"rounds=buffered: .*cohort=power_of_choice asks candidates",
         ),
+        (f"{BUFFERED} compression=quantise", r"rounds=buffered: .*compression=quantise sends levels"),
         (f"{BUFFERED} strategy=qfedavg", r"rounds=buffered: .*strategy.fairness works on the sum"),
         (f"{BUFFERED} rounds.buffer_size=1", r"rounds.buffer_size=1: a step needs 2 good updates"),
         (f"{BUFFERED} rounds.refill=after_step rounds.concurrency=4", r"buffer_size=5: with rounds.refill=after_step"),
