@@ -20,8 +20,8 @@ def code_path() -> str:
 def code_digest() -> str:
     """SHA-256 over names and contents of `fedapp/**/*.py`, `fedapp/**/*.json` and `conf/**/*.yaml`."""
     digest = hashlib.sha256()
-    files = [found for pattern in ("fedapp/**/*.py", "fedapp/**/*.json", "conf/**/*.yaml") for found in ROOT.glob(pattern)]
-    for path in sorted(files):
+    patterns = ("fedapp/**/*.py", "fedapp/**/*.json", "conf/**/*.yaml")
+    for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -157,8 +157,8 @@ class Task(ABC):
         return outputs
 
     def told(self, inputs: Tensor, predictions: Tensor) -> Tensor:
-        """What of the `predictions` (B, ...) of these inputs (B, *input_shape) users are told; all, unless a kind of task
-        says otherwise."""
+        """What of the `predictions` (B, ...) of these inputs (B, *input_shape) users are told; all, unless a kind of
+        task says otherwise."""
         return predictions
 
     @property

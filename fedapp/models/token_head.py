@@ -12,7 +12,7 @@ SPREAD = 0.1  # of initial embeddings; as the weights of a tied head they must b
 
 def check_text(schema: Schema, model: str) -> tuple[int, int]:
     """How many tokens there are, and how long windows are; a ConfigError that names `model` where the data has none."""
-    if not schema.vocabulary or len(schema.input_shape) != 1 or schema.kind != "next_token":
+    if schema.text is None or schema.classes:
         raise ConfigError(f"model={model}: predicts the next token of a text; choose data=shakespeare or data=text")
     return schema.vocabulary, schema.input_shape[0]
 

@@ -68,9 +68,7 @@ class TransformerLm(nn.Module):
         return out
 
 
-def transformer_lm(
-    schema: Schema, *, width: int, heads: int, layers: int, dropout: float, tied: bool
-) -> nn.Module:
+def transformer_lm(schema: Schema, *, width: int, heads: int, layers: int, dropout: float, tied: bool) -> nn.Module:
     """Embeddings of tokens and places, `layers` of attention and a linear layer, which has the embedding's weight if
     `tied`. Raises ConfigError for data that is no text, and bad values."""
     tokens, length = check_text(schema, "transformer_lm")

@@ -26,8 +26,8 @@ MARKUP = re.compile(r"[_*\\]")
 
 @dataclass(frozen=True, kw_only=True)
 class Shakespeare(TextSource):
-    """`role` splits the windows. A line is a speech, without stage directions. Roles of fewer than `min_words` words are
-    left out."""
+    """`role` splits the windows. A line is a speech, without stage directions. Roles of fewer than `min_words` words
+    are left out."""
 
     owner: ClassVar[str] = "role"
     min_words: int = 0

@@ -23,8 +23,8 @@ def by_user(path: Path) -> dict[str, list[str]]:
         return found
     if path.suffix.lower() not in JSON_LINES:
         raise DataError(
-            f"{path}: is no folder and no file of JSON lines (.jsonl); in a simulation each file of a folder is a client,"
-            ' or each "user" of JSON lines'
+            f"{path}: is no folder and no file of JSON lines (.jsonl); in a simulation each file of a folder is a"
+            ' client, or each "user" of JSON lines'
         )
     users: dict[str, list[str]] = {}
     for number, row in _rows(path):

@@ -13,7 +13,7 @@ from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.findings import Findings
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.data.text.text_files import read_lines
-from fedapp.data.text.token_windows import Windows, prompt
+from fedapp.data.text.token_windows import TokenWindows, prompt
 from fedapp.data.text.tokenizer_file import read_tokenizer
 from fedapp.data.text.vocabulary import Characters, Vocabulary, Words
 
@@ -27,8 +27,8 @@ class TextSource(DataSource):
     """Examples are windows of `window` tokens; targets are the tokens that follow. A line is what no split separates.
 
     `vocabulary` is characters or words; of words, the `vocabulary_size` most frequent ones of the list that comes with
-    the app, and `extra_words`. `tokenizer`, the path of a tokenizer file, takes the place of both. `test_clients`, drawn
-    with `split_seed`, are the server's test data: no client of a simulation has their text.
+    the app, and `extra_words`. `tokenizer`, the path of a tokenizer file, takes the place of both. `test_clients`,
+    drawn with `split_seed`, are the server's test data: no client of a simulation has their text.
     """
 
     owner: ClassVar[str]  # what a client is called in this data: partition.partition_by
@@ -74,8 +74,8 @@ class TextSource(DataSource):
         return Schema((self.window,), vocabulary=len(self.tokens), text=self.tokens)
 
     def windows_of(self, texts: Mapping[str, Iterable[str]], name: str) -> Pooled:
-        """`texts`: by client, its lines. Raises DataError, opening with `name`, where no window or no client is left."""
-        found = Windows(self.tokens, self.window)
+        """`texts`: by client, its lines. Raises DataError, opening with `name`, where no window or client is left."""
+        found = TokenWindows(self.tokens, self.window)
         for owner, lines in texts.items():
             found.add(owner, lines)
         examples, owners = found.examples(), list(dict.fromkeys(found.owners))
@@ -83,7 +83,8 @@ class TextSource(DataSource):
             raise DataError(f"{name}: holds no text that this vocabulary knows a word of")
         if len(owners) <= self.test_clients:
             raise DataError(
-                f"{name}: has {len(owners)} clients with text, too few to hold out data.test_clients={self.test_clients}"
+                f"{name}: has {len(owners)} clients with text, too few to hold out"
+                f" data.test_clients={self.test_clients}"
             )
         order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(self.split_seed)).tolist()
         away = {owners[index] for index in order[: self.test_clients]}
@@ -98,7 +99,7 @@ class TextSource(DataSource):
 
     def local(self, path: Path) -> Examples:
         """All text of a device: a file, or a folder of files."""
-        found = Windows(self.tokens, self.window)
+        found = TokenWindows(self.tokens, self.window)
         found.add("", read_lines(path))
         examples = found.examples()
         if not len(examples):

@@ -9,11 +9,11 @@ from torch import Tensor
 from fedapp.data.source import Examples
 from fedapp.data.text.vocabulary import Vocabulary
 
-__all__ = ["Windows", "prompt"]
+__all__ = ["TokenWindows", "prompt"]
 
 
 @dataclass
-class Windows:
+class TokenWindows:
     """Gathers the windows of lines. A line of n tokens, with its beginning before and its end behind it, is n + 1 pairs
     of a token and the next one; `length` T of them are a window, and what the last one lacks is padding. A window in
     which nothing is to be learnt, since all that follows is unknown, is left out."""

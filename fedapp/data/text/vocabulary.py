@@ -19,7 +19,8 @@ SHIPPED = Path(__file__).with_name("words.json")
 # What follows an apostrophe is a word of its own, as in "I'll" and "banish'd"; the rest are runs of letters.
 CLITICS = ("'s", "'d", "'ll", "'t", "'st", "'re", "'ve", "'m")
 WORD = re.compile(rf"(?:{'|'.join(CLITICS)})(?![^\W\d_])|[^\W\d_]+")
-TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " ", "\t": " "})
+# Typographic quotes and dashes, spaces that do not break, and tabs.
+TYPOGRAPHIC = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u00a0\t", "''\"\"--  ")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Vocabulary(ABC):
     @abstractmethod
     def join(self, indices: Sequence[int]) -> str:
         """The text of these tokens."""
+
+    def begun(self, text: str) -> tuple[str, str]:
+        """What of `text` is whole tokens, and a token that has begun behind it; the second is "" where tokens cannot be
+        told to have begun."""
+        return text, ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,10 @@ class Words(_Listed):
 
     def pieces(self, text: str) -> list[str]:
         return WORD.findall(text.translate(TYPOGRAPHIC).lower())
+
+    def begun(self, text: str) -> tuple[str, str]:
+        found = re.search(r"'?[^\W\d_]+$", text)
+        return (text[: found.start()], found[0].lower()) if found else (text, "")
 
     def join(self, indices: Sequence[int]) -> str:
         words = " ".join(self.tokens[index] for index in indices)

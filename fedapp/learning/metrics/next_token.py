@@ -1,6 +1,6 @@
 """Metrics of the next token. They are of scores (n, T, 2) in place of logits, which are too large to be kept: of each
-token that is counted the log-probability, in nats, and its rank among all tokens from 0; a rank of -1 marks what is not
-counted. Targets (n, T) are token indices. All tokens of all examples count alike."""
+token the log-probability, in nats, and its rank from 0 among those that are part of a text; a rank of -1 marks what is
+not counted. Targets (n, T) are token indices. All tokens of all examples count alike."""
 
 import math
 from dataclasses import dataclass

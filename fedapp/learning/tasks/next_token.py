@@ -69,9 +69,11 @@ class NextToken(Task):
     # --- evaluation ------------------------------------------------------------------------------------------------
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """(B, T, 2) as metrics take them, of logits (B, T, tokens). Of equal logits the first token ranks first."""
+        """(B, T, 2) as metrics take them, of logits (B, T, tokens). Ranks are among tokens that are part of a text,
+        which alone are suggested; of equal logits the first token ranks first."""
         own = outputs.gather(2, targets[..., None])
         log_probability = own.squeeze(2) - outputs.logsumexp(2)
+        outputs = outputs.index_fill(2, torch.tensor(self.text.special, device=outputs.device), -torch.inf)
         before = torch.arange(outputs.shape[2], device=outputs.device) < targets[..., None]
         rank = ((outputs > own) | ((outputs == own) & before)).sum(2)
         rank = torch.where(outside(targets, self.text.special), rank, -1)
@@ -125,4 +127,9 @@ class NextToken(Task):
         chances[list(self.text.special)] = -1.0
         best = chances.topk(SUGGESTIONS)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(self.text.join([index]), chance) for index, chance in pairs]
+        return [(_shown(self.text.join([index])), chance) for index, chance in pairs]
+
+
+def _shown(token: str) -> str:
+    """As it is, or as Python writes it where that cannot be seen."""
+    return token if token.strip() and token.isprintable() else repr(token)
