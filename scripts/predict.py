@@ -107,10 +107,8 @@ def _complete(keyboard: Keyboard, text: str | None) -> None:
     def show(text: str, found: list[tuple[str, float]]) -> None:
         words = "  ".join(f"{token} {chance:.2f}" for token, chance in found)
         line = text[-60:]
-        print(
-            f"\r\x1b[K{line}\x1b[2m   [{words}]\x1b[0m\r\x1b[{len(line)}C" if line else f"\r\x1b[K[{words}]\r", end=""
-        )
-        sys.stdout.flush()
+        back = f"\x1b[{len(line)}C" if line else ""  # the cursor goes behind what was typed
+        print(f"\r\x1b[K{line}\x1b[2m   [{words}]\x1b[0m\r{back}", end="", flush=True)
 
     before = termios.tcgetattr(sys.stdin)
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,6 @@ class FromTokenizer(Vocabulary):
         return text
 
 
-@lru_cache(maxsize=4)
 def read_tokenizer(path: Path) -> FromTokenizer:
     """Raises ConfigError for a path that is not absolute, DeviceError for what is no tokenizer file."""
     key = f"data.tokenizer={path}"
