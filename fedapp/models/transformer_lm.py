@@ -46,7 +46,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.before_attention(x))
-        return x + self.dropout(self.linear(self.before_linear(x)))
+        out: Tensor = x + self.dropout(self.linear(self.before_linear(x)))
+        return out
 
 
 class TransformerLm(nn.Module):
