@@ -8,8 +8,8 @@ import torch
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
-from fedapp.data.sources.shakespeare import Shakespeare, _speeches
 from fedapp.data.sources.own_text import Text
+from fedapp.data.sources.shakespeare import Shakespeare, _speeches
 from fedapp.data.text.vocabulary import PADDING, Words
 from fedapp.learning.build import build_parts, build_shards
 
