@@ -91,8 +91,8 @@ class Trigram:
             ranked[special] = -1.0
             for row, place in where:
                 token = int(examples.targets[row, place])
-                before = int((ranked > ranked[token]).sum() + (ranked[:token] == ranked[token]).sum())
-                found[row, place] = torch.tensor([float(np.log(chances[token])), float(before)])
+                above = int((ranked >= ranked[token]).sum()) - 1
+                found[row, place] = torch.tensor([float(np.log(chances[token])), float(above)])
         return found
 
 

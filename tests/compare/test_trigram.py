@@ -25,8 +25,8 @@ def examples(*lines: str, length: int = 8) -> Examples:
 
 
 def test_golden_chances() -> None:
-    """Lines "the of the of" and "the and". Triples, with the beginning (b) and the end (e): bb the 2; b the: of 1, and 1;
-    the of: the 1, e 1; of the: of 1; the and: e 1. Six of count 1, one of count 2: discount 6/8. Pairs by how many
+    """Lines "the of the of" and "the and". Triples, with the beginning (b) and the end (e): bb the 2; b the: of 1, and
+    1; the of: the 1, e 1; of the: of 1; the and: e 1. Six of count 1, one of count 2: discount 6/8. Pairs by how many
     words come before them: b the 1; the of 2 (behind b and of), the and 1; of the 1, of e 1; and e 1: five of 1, one of
     2: discount 5/7. Single tokens by how many pairs end in them: the 2 (b, of), of 1, and 1, e 2 (of, and): two of 1,
     two of 2: discount 2/6."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DataError
@@ -70,14 +71,12 @@ class NextToken(Task):
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B, T, 2) as metrics take them, of logits (B, T, tokens). Ranks are among tokens that are part of a text,
-        which alone are suggested; of equal logits the first token ranks first."""
-        own = outputs.gather(2, targets[..., None])
-        log_probability = own.squeeze(2) - outputs.logsumexp(2)
-        outputs = outputs.index_fill(2, torch.tensor(self.text.special, device=outputs.device), -torch.inf)
-        before = torch.arange(outputs.shape[2], device=outputs.device) < targets[..., None]
-        rank = ((outputs > own) | ((outputs == own) & before)).sum(2)
-        rank = torch.where(outside(targets, self.text.special), rank, -1)
-        return torch.stack([log_probability, rank.to(log_probability)], 2)
+        which alone are suggested; one ranks behind all others of equal logits."""
+        own, special = outputs.gather(2, targets[..., None]), list(self.text.special)
+        log_probability = -F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        above = (outputs >= own).sum(2, dtype=torch.int32) - (outputs[..., special] >= own).sum(2)
+        rank = torch.where(outside(targets, self.text.special), above - 1, -1)  # less one: the token itself
+        return torch.stack([log_probability.view(targets.shape), rank.to(log_probability)], 2)
 
     @torch.no_grad()
     def judge(self, model: nn.Module, examples: Examples) -> tuple[float, Tensor]:
