@@ -75,6 +75,10 @@ EXTRA = {
     "data/watch": "model=cnn1d",
     "data/stock_prices": "model=mlp partition=iid",
     "data/text": LANGUAGE.replace("data=text", "model=lstm"),
+    "data/hub_text": (
+        "data.dataset={hub_text} data.user=who data.test_clients=1 data.vocabulary_size=500 partition=natural"
+        " partition.partition_by=user model=lstm model.embedding=4 model.hidden=6"
+    ),
     "data/shakespeare": f"{PLAYS} data.test_clients=2 model=lstm model.embedding=4 model.hidden=6",
     "model/lstm": LANGUAGE,
     "model/transformer_lm": LANGUAGE.partition(" model.embedding")[0],
@@ -129,7 +133,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for party in ("bank", "shop", "phone"):
         lines = [f"{i},{source.random():.3f},{'ny'[i % 2]}" for i in range(60)]
         (root / f"{party}.csv").write_text("\n".join(["id,spent,late", *lines]) + "\n")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    said = {"who": [f"user {i % 6}" for i in range(60)], "text": ["the river was wide\nand new"] * 60}
+    (root / "hub_text").mkdir()
+    parquet.write_table(pa.table(said), root / "hub_text" / "train-00000-of-00001.parquet")
     return {
+        "hub_text": str(root / "hub_text"),
         "parties": "{" + ",".join(f"{name}:{root / name}.csv" for name in ("bank", "shop", "phone")) + "}",
         "sales": str(root / "sales.csv"),
         "npz": str(root / "images.npz"),

@@ -8,8 +8,10 @@ import torch
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
+from fedapp.data.sources.hub_text import HubText
 from fedapp.data.sources.own_text import Text
 from fedapp.data.sources.shakespeare import Shakespeare, _speeches
+from fedapp.data.text.text_source import TextSource
 from fedapp.data.text.vocabulary import PADDING, Words
 from fedapp.learning.build import build_parts, build_shards
 
@@ -29,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def said(source: Text) -> dict[str, list[str]]:
+def said(source: TextSource) -> dict[str, list[str]]:
     pooled = source.pooled()
     found: dict[str, list[str]] = {}
     for user, row in zip(pooled.columns["user"], pooled.train.targets, strict=True):
@@ -126,6 +128,29 @@ def test_no_split_separates_the_windows_of_a_line(tmp_path: Path) -> None:
         data = shards.of(client)
         assert len(data.train) == 24
         assert len(data.validation) == 12  # two lines of six windows
+
+
+@pytest.mark.slow
+def test_a_local_copy_of_a_data_set_of_the_hub(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for split, users in (("train", ["a", "b", "a"]), ("test", ["c"])):
+        table = pa.table(
+            {"who": users, "said": ["one day\nthe house", "time", "the river", "another day"][: len(users)]}
+        )
+        parquet.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    source = HubText(dataset=str(tmp_path), text="said", user="who")
+    assert said(source) == {"a": ["one day", "the house", "the river"], "b": ["time"]}
+    assert source.test() is None
+    test = HubText(dataset=str(tmp_path), text="said", test_split="test").test()
+    assert test is not None
+    assert len(test) == 1
+    assert len(set(HubText(dataset=str(tmp_path), text="said").pooled().columns["user"])) == 1
+    with pytest.raises(DataError, match="no column 'text'; it has"):
+        HubText(dataset=str(tmp_path)).pooled()
+    with pytest.raises(ConfigError, match=r"needs data\.user"):
+        HubText(dataset=str(tmp_path), test_clients=1)
 
 
 # --- Shakespeare ---------------------------------------------------------------------------------------------------
