@@ -8,6 +8,7 @@ import torch
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
+from fedapp.data.findings import Findings
 from fedapp.data.sources.hub_text import HubText
 from fedapp.data.sources.own_text import Text
 from fedapp.data.sources.shakespeare import Shakespeare, _speeches
@@ -87,6 +88,7 @@ def test_a_device_has_its_own_file_or_folder(folder: Path) -> None:
     assert len(source.local(folder / "anna.txt")) == 2
     assert len(source.local(folder)) == 5
     assert source.test() is None
+    assert source.findings() == Findings()
     with pytest.raises(DataError, match=r"data\.path: is needed in a simulation"):
         source.pooled()
     test = Text(path=str(folder), test_path=str(folder / "ben.txt"))
@@ -145,7 +147,7 @@ def test_a_local_copy_of_a_data_set_of_the_hub(tmp_path: Path) -> None:
     assert source.test() is None
     test = HubText(dataset=str(tmp_path), text="said", test_split="test").test()
     assert test is not None
-    assert len(test) == 1
+    assert len(test) == 2
     assert len(set(HubText(dataset=str(tmp_path), text="said").pooled().columns["user"])) == 1
     with pytest.raises(DataError, match="no column 'text'; it has"):
         HubText(dataset=str(tmp_path)).pooled()
