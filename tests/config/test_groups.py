@@ -87,7 +87,11 @@ EXTRA = {
         f"{LANGUAGE} model=lstm",
     ),
     "metric/perplexity": f"{LANGUAGE} model=lstm",
-    "experiment/keyboard": "data.vocabulary_size=300 model.embedding=4 model.hidden=6",
+    **{
+        f"experiment/{name}": "data.vocabulary_size=300 model.embedding=4 model.hidden=6"
+        for name in ("keyboard", "keyboard_full", "keyboard_dp")
+    },
+    "experiment/shakespeare_chars": "model.embedding=4 model.hidden=6 model.layers=1",
     **{f"data/synthetic_{name}": "data.num_examples=800 model=mlp" for name in ("machines", "payments")},
     **{f"experiment/{name}": "data.num_examples=800" for name in ("factories", "banks")},
     **{f"federation/personal/{name}": "federation.final_evaluation=true" for name in ("finetune", "ditto")},
