@@ -13,7 +13,7 @@ from fedapp.audit import canaries
 from fedapp.audit.canaries import Canary, audit_canaries
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator
-from fedapp.data.source import Schema
+from fedapp.data.source import Examples, Schema
 from fedapp.data.text.vocabulary import Words
 from fedapp.learning.tasks.next_token import NextToken
 from scripts import audit as command
@@ -71,22 +71,22 @@ def test_exposure_is_that_of_the_rank() -> None:
 
 def test_a_canary_is_a_line_of_its_client() -> None:
     examples = canaries._with_canary(
-        TASK.check(canaries.Examples(torch.full((1, 8), 5), torch.full((1, 8), 6)), "x"),
+        Examples(torch.full((1, 8), 5), torch.full((1, 8), 6)),
         TASK,
         Canary(0, 3, (10, 11, 12), (13, 14, 15)),
     )
     assert len(examples) == 4
-    assert examples.inputs[1].tolist() == [WORDS.begin, 10, 11, 12, 13, 14, 15, WORDS.padding]
+    assert examples.inputs[1].tolist() == [WORDS.begin, 10, 11, 12, 13, 14, 15, WORDS.end]
     assert examples.targets[3].tolist() == [10, 11, 12, 13, 14, 15, WORDS.end, WORDS.padding]
 
 
 @pytest.mark.slow
 def test_dp_keeps_what_plain_training_tells(tmp_path: Path) -> None:
     """Sixty copies of a line among some thirteen others are learnt by heart; not under DP-SGD."""
-    plain = "optimizer=adamw optimizer.lr=0.02 train.batch_size=8 federation.num_rounds=12"
+    plain = "optimizer=adamw optimizer.lr=0.02 train.batch_size=8 federation.num_rounds=8"
     overrides = [*SMALL.split(), *plain.split(), "privacy.sample_rate=0.2"]
     code = command.main(
-        [*overrides, "--canaries", "--candidates", "2", "--copies", "60", "--epsilon", "1", "--output", str(tmp_path)]
+        [*overrides, "--canaries", "--candidates", "1", "--copies", "60", "--epsilon", "1", "--output", str(tmp_path)]
     )
     assert code == 0
     without, private = json.loads((tmp_path / "audit.json").read_text())["arms"]
