@@ -2,7 +2,6 @@
 
 Needs of it: `wrap_model` and, of the wrapped model, `to_standard_module`; `GradSampleModule` with its two hooks,
 `GRAD_SAMPLERS` and `rearrange_grad_samples`; the names of the parameters of `DPLSTM` and its cells; what its modes
-`GRAD_SAMPLERS` and `rearrange_grad_samples`; the names of the parameters of `DPLSTM` and its cells; what its modes
 leave in each parameter's `grad_sample`; `ModuleValidator`; accountants whose `history` can be set;
 `PRVAccountant._get_domain` and the functions that its `get_epsilon` calls; `rdp._compute_rdp`.
 tests/privacy/test_opacus_internals.py checks these against the installed version.
