@@ -17,6 +17,12 @@ not, by a coin, and guessed from its released models. --candidates is their numb
     python scripts/audit.py --unit client
     python scripts/audit.py --unit client secure_aggregation=secaggplus --epsilon 8 --candidates 40 --attacked 8
 
+With --canaries, models of text are searched for lines of random words that some clients have among theirs, once or
+more often: their exposure and extraction, without and with DP-SGD (experiment=keyboard_dp unless data is given).
+
+    python scripts/audit.py --canaries
+    python scripts/audit.py --canaries federation.num_rounds=10 --epsilon 8 --candidates 5 --copies 1,10
+
 For task=vertical it attacks the labels, as a party without them sees gradients and embeddings: without protection and
 with each option of vertical.label_privacy; and the embeddings of single parties, as the label party finds them in what
 it is sent, without masks and out of masked sums. The result is in audit.json.
@@ -47,6 +53,7 @@ from rich.table import Table
 from fedapp.audit.arms import Setting
 from fedapp.audit.attacks import ATTACKS
 from fedapp.audit.audit import Audited, Size, audit, save
+from fedapp.audit.canaries import audit_canaries
 from fedapp.audit.client_unit import audit_clients
 from fedapp.audit.embedding_attack import audit_embeddings
 from fedapp.audit.label_attacks import audit_labels
@@ -73,8 +80,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for scripts/run.py [experiment=audit]")
     parser.add_argument("--unit", choices=("example", "client"), default="example", help="what is attacked [example]")
+    parser.add_argument("--canaries", action="store_true", help="look for single lines in a model of text")
+    parser.add_argument("--copies", type=copies, default=(1, 4, 16), help="of a canary at its client [1,4,16]")
     parser.add_argument("--epsilon", type=epsilons, default=(8.0, 3.0, 1.0), help="budgets, e.g. 8,1 [8,3,1]")
-    parser.add_argument("--candidates", type=count(20), default=100, help="examples whose membership is guessed [100]")
+    parser.add_argument(
+        "--candidates", type=count(1), help="examples whose membership is guessed [100]; canaries of each kind [10]"
+    )
     parser.add_argument(
         "--shadows", type=count(2), default=32, help="federations the attacker trains to learn from [32]"
     )
@@ -83,7 +94,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--confidence", type=share, default=0.95, help="of every interval and bound [0.95]")
     parser.add_argument("--jobs", type=count(1), default=os.cpu_count() or 1, help="processes [one per core]")
     parser.add_argument("--output", type=Path, help="a new or empty directory [outputs/<date>/audit-<time>]")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.candidates is None:
+        options.candidates = 10 if options.canaries else 100
+    elif options.candidates < 20 and not options.canaries:
+        parser.error("argument --candidates: must be a whole number of at least 20")
+    return options
 
 
 def number(text: str) -> float:
@@ -100,6 +116,10 @@ def count(least: int) -> Callable[[str], int]:
         return int(found)
 
     return read
+
+
+def copies(text: str) -> tuple[int, ...]:
+    return tuple(count(1)(part) for part in text.split(","))
 
 
 def epsilons(text: str) -> tuple[float, ...]:
@@ -224,6 +244,31 @@ def audit_whole_clients(console: Console, options: argparse.Namespace, directory
     return int(any(arm.refuted for arm in audited))
 
 
+def audit_text(console: Console, options: argparse.Namespace, directory: Path) -> int:
+    """Look for canaries in models of text."""
+    if directory.exists() and any(directory.iterdir()):
+        raise FedappError(f"--output {directory}: is not empty")
+    given = any(line.startswith(("experiment=", "data=")) for line in options.overrides)
+    overrides = [*(() if given else ("experiment=keyboard_dp",)), *options.overrides]
+    with console.status("") as status:
+        audited = audit_canaries(
+            overrides, options.epsilon, canaries=options.candidates, copies=options.copies, tell=status.update
+        )
+    table = Table("privacy", "accounted ε", "copies", "exposure", "extracted", "test loss", box=SIMPLE_HEAD)
+    for arm in audited:
+        for number, found in arm.exposures.items():
+            spent = "-" if arm.epsilon is None else f"{arm.epsilon:.2f}"
+            loss = "-" if arm.test_loss is None else f"{arm.test_loss:.3f}"
+            mean = f"{sum(found) / len(found):.2f} of {arm.largest:.2f}"
+            table.add_row(arm.name, spent, str(number), mean, f"{arm.extracted[number]} of {len(found)}", loss)
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"overrides": overrides, "arms": [asdict(arm) for arm in audited]}
+    (directory / "audit.json").write_text(json.dumps(content, indent=2) + "\n")
+    console.print(table)
+    print(f"audit_dir={directory}", flush=True)
+    return 0
+
+
 def draw(directory: Path, audited: Sequence[Audited]) -> None:
     from fedapp.report.audit_plots import epsilons, reconstructions, roc
 
@@ -256,6 +301,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     now = datetime.now()
     directory = (options.output or Path("outputs", f"{now:%Y-%m-%d}", f"audit-{now:%H-%M-%S-%f}")).resolve()
     overrides = tuple(options.overrides)
+    if options.canaries:
+        try:
+            return audit_text(console, options, directory)
+        except FedappError as error:
+            console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            return 2
     if options.unit == "client":
         try:
             return audit_whole_clients(console, options, directory)

@@ -8,8 +8,9 @@
 
 Input: images (N, channels, height, width), uint8 of 0..255 (digits: float32 of 0..16), or a table's features (N,
 features) float32 in the order that the file names, categories one-hot, missing values NaN where the run imputes.
-Scaling is inside. Output: probabilities (N, classes); for regression values (N, 1). N is free. The file names
-input_shape, input_dtype, features, classes and model_sha256 (that of the run's summary.json):
+Scaling is inside. Output: probabilities (N, classes); for regression values (N, 1); of the next token: indices of
+tokens (N, T) int64, padded at the end, to probabilities (N, T, tokens), with the tokens in the file. N is free. The
+file names input_shape, input_dtype, features, classes and model_sha256 (that of the run's summary.json):
 
     facts = {"fedapp.json": ""}
     model = torch.jit.load("model.torchscript", _extra_files=facts)     # facts["fedapp.json"] is JSON

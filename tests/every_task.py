@@ -4,7 +4,11 @@ The frozen network is a small one with random weights, on a few small images tha
 kept and what is paid for is the same as with learnt ones and photographs, and it is quick.
 """
 
-__all__ = ["BODY", "EVERY_TASK", "FEW_IMAGES", "HEAD", "SLOW_TASKS"]
+from pathlib import Path
+
+__all__ = ["BODY", "EVERY_TASK", "FEW_IMAGES", "HEAD", "LANGUAGE", "SLOW_TASKS", "TEXTS"]
+
+TEXTS = Path(__file__).with_name("texts.jsonl")  # 24 users, 14 lines each, of made-up sentences
 
 FEW_IMAGES = "data=synthetic data.shape=[1,8,8] data.num_examples=600 data.test_examples=60"
 BODY = (
@@ -12,11 +16,16 @@ BODY = (
     " model.pretrained=false"
 )
 HEAD = f"{BODY} model.trainable=head model.feature_norm=layer"
+LANGUAGE = (
+    f"data=text data.path={TEXTS} data.test_clients=4 data.window=8 data.vocabulary_size=2500 partition=natural"
+    " partition.partition_by=user model=lstm model.embedding=8 model.hidden=12 optimizer.lr=0.5"
+)
 EVERY_TASK = {
     "horizontal": "model=logistic_regression",
     "head": HEAD,
     "lora": f"{BODY} model.trainable=lora model.lora.rank=1",
     "last_k": f"{BODY} model.trainable=last_k",
     "personal heads": "model=mlp federation.personal=head",
+    "next token": LANGUAGE,
 }
 SLOW_TASKS = [name for name in EVERY_TASK if name != "horizontal"]

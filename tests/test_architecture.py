@@ -250,7 +250,8 @@ def test_one_name_for_one_thing() -> None:
     assert {name: where for name, where in classes.items() if len(where) > 1} == {}
     # A half or a wing has files for the same purposes as the other.
     paired = {"__init__.py", "__main__.py", "build.py", "client.py", "server.py", "option.py", "preflight.py"}
-    paired |= {"classification.py", "multilabel.py", "regression.py"}  # a kind of task, its losses and its metrics
+    # A kind of task, its losses and its metrics.
+    paired |= {"classification.py", "multilabel.py", "next_token.py", "regression.py"}
     paired |= {"run.py"}  # the server's run, and the command that starts one
     assert {name: where for name, where in files.items() if len(where) > 1 and name not in paired} == {}
 

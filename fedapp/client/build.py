@@ -87,16 +87,22 @@ def only_own_paths(config: Config, limits: OwnLimits) -> Config:
     data = {key: None if key in ("path", "test_path") else value for key, value in config.data.items()}
     if isinstance(parties := data.get("parties"), dict):
         data["parties"] = dict.fromkeys(parties)
-    model, given = dict(config.model), config.model.get("pretrained")
-    if isinstance(given, str):
-        try:
-            there = {file.name: file for file in limits.weights.iterdir()} if limits.weights is not None else {}
-        except OSError as error:
-            raise DeviceError(f"node-config weights-dir={limits.weights}: {error.strerror}") from None
-        if (name := PurePath(given).name) not in there:
-            raise DeviceError(
-                f"model.pretrained={given}: on a device weights come from the folder that its node-config names"
-                f" (weights-dir={limits.weights}), which has no {name}"
-            )
-        model["pretrained"] = str(there[name])
+    model = dict(config.model)
+    for section, key, named in ((model, "pretrained", "model.pretrained"), (data, "tokenizer", "data.tokenizer")):
+        if isinstance(given := section.get(key), str):
+            section[key] = str(_own_file(named, given, limits))
     return replace(config, data=data, model=model)
+
+
+def _own_file(key: str, given: str, limits: OwnLimits) -> Path:
+    """The file of that name in the operator's folder."""
+    try:
+        there = {file.name: file for file in limits.weights.iterdir()} if limits.weights is not None else {}
+    except OSError as error:
+        raise DeviceError(f"node-config weights-dir={limits.weights}: {error.strerror}") from None
+    if (name := PurePath(given).name) not in there:
+        raise DeviceError(
+            f"{key}={given}: on a device weights and tokenizers come from the folder that its node-config names"
+            f" (weights-dir={limits.weights}), which has no {name}"
+        )
+    return there[name]

@@ -18,9 +18,10 @@ def code_path() -> str:
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """SHA-256 over names and contents of `fedapp/**/*.py` and `conf/**/*.yaml`."""
+    """SHA-256 over names and contents of `fedapp/**/*.py`, `fedapp/**/*.json` and `conf/**/*.yaml`."""
     digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob("fedapp/**/*.py"), *ROOT.glob("conf/**/*.yaml")]):
+    patterns = ("fedapp/**/*.py", "fedapp/**/*.json", "conf/**/*.yaml")
+    for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

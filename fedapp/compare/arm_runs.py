@@ -19,7 +19,6 @@ from fedapp.data.shards import Split
 from fedapp.launch.check import Ready, check
 from fedapp.launch.local.engine import LocalEngine
 from fedapp.learning.build import Parts
-from fedapp.learning.task import outputs_of
 from fedapp.models.shared_state import load_tensors
 from fedapp.server.check_config import Checked
 
@@ -135,11 +134,11 @@ def _judge(found: ArmRuns, run: _Finished | None, seed: int, judged: Sequence[Ju
     for one in judged:
         found.held_out.setdefault(one.name, set()).add(one.examples.sha256())
         if len(one.examples) and _take_own(run, run.clients[one.name], one.name, found):
-            found.add(one.name, seed, outputs_of(run.parts.whole, one.examples))
+            found.add(one.name, seed, run.parts.task.judge(run.parts.whole, one.examples)[1])
     if sites.test is not None:
         if run.kept is None:
             found.held_out.setdefault(sites.test.name, set()).add(sites.test.examples.sha256())
-            found.add(sites.test.name, seed, outputs_of(run.parts.whole, sites.test.examples))
+            found.add(sites.test.name, seed, run.parts.task.judge(run.parts.whole, sites.test.examples)[1])
         else:
             found.note(sites.test.name, "is of no site, and sites have models of their own in this arm")
 

@@ -20,6 +20,7 @@ from fedapp.data.findings import Findings
 if TYPE_CHECKING:
     from fedapp.data.tables.columns import Columns
     from fedapp.data.tables.sheet import Form
+    from fedapp.data.text.vocabulary import Vocabulary
 
 __all__ = ["DataSource", "Examples", "Pooled", "Scaling", "Schema", "check_inputs"]
 
@@ -49,7 +50,7 @@ class Schema:
     many tokens there are where inputs are token indices; 0 means that inputs are numbers. `steps` is how many steps of
     time there are of each feature, which then follow each other in `features`; 0 means that there is no time.
     `labels` names those of which an example has any number at once, in the order of the columns of targets; then there
-    are no classes.
+    are no classes. `text` says what the tokens are where inputs are text; without classes the next token is predicted.
     """
 
     input_shape: tuple[int, ...]
@@ -60,17 +61,20 @@ class Schema:
     vocabulary: int = 0
     steps: int = 0
     labels: tuple[str, ...] = ()
+    text: "Vocabulary | None" = None
 
     @property
     def num_outputs(self) -> int:
-        """Width of the model's head: the number of classes or labels, or 1 for regression."""
-        return len(self.labels) or len(self.classes) or 1
+        """Width of the model's head: the number of classes or labels, of tokens, or 1 for regression."""
+        return len(self.labels) or len(self.classes) or (1 if self.text is None else self.vocabulary)
 
     @property
     def kind(self) -> str:
         """The kind of task that the data is for: an option of conf/task/kind/. A subclass may name another one."""
         if self.labels:
             return "multilabel"
+        if self.text is not None and not self.classes:
+            return "next_token"
         return "classification" if self.classes else "regression"
 
     @property
@@ -98,7 +102,8 @@ def check_inputs(inputs: Tensor, schema: Schema, name: str) -> None:
 @dataclass(frozen=True)
 class Examples:
     """n examples: `inputs` (n, *input_shape) float32 or uint8, or int64 for tokens; `targets` as the task says, such as
-    (n,) int64 for classes, (n,) float32 for numbers and (n, labels) float32 of 0 and 1 for several labels at once.
+    (n,) int64 for classes, (n,) float32 for numbers, (n, labels) float32 of 0 and 1 for several labels at once, and
+    (n, T) int64 for the tokens that follow T tokens.
 
     Where there are `groups` (n,) int64, such as a number for each patient, no split separates examples of one; where
     there are `times` (n,) float64, what is held out comes last.

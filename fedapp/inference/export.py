@@ -107,7 +107,9 @@ def _dtype(schema: Schema) -> torch.dtype:
 
 def _facts(saved: Saved, dtype: torch.dtype) -> dict[str, object]:
     """What a program needs to know to use the file, written into it."""
+    text = saved.schema.text
     return {
+        **({} if text is None else {"tokens": list(text.tokens), "padding": text.padding, "begin": text.begin}),
         "input_shape": list(saved.schema.input_shape),
         "input_dtype": str(dtype).removeprefix("torch."),
         "features": list(saved.schema.features),

@@ -48,6 +48,6 @@ def predict(saved: Saved, paths: Sequence[Path]) -> Predictions:
     values = []
     for path in paths:
         inputs, found = saved.source.unlabelled(path)
-        values.append(saved.predict(inputs, str(path)))
+        values.append(saved.tell(inputs, str(path)))
         names += [f"{path}:{name}" for name in found] if saved.schema.features and len(paths) > 1 else found
     return Predictions(tuple(names), saved.task, torch.cat(values))

@@ -55,9 +55,18 @@ class Saved:
     def predict(self, inputs: Tensor, name: str) -> Tensor:
         """The task's predictions (n, ...), such as probabilities (n, classes), on the CPU. Raises DataError, opening
         with `name`, for inputs that do not fit the schema."""
+        return self._each(inputs, name, lambda _, predictions: predictions)
+
+    @torch.no_grad()
+    def tell(self, inputs: Tensor, name: str) -> Tensor:
+        """The same, of what users are told."""
+        return self._each(inputs, name, self.task.told)
+
+    def _each(self, inputs: Tensor, name: str, keep: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         check_inputs(inputs, self.schema, name)
         device = next(self.predictor.parameters()).device
-        return torch.cat([self.predictor(chunk.to(device)).cpu() for chunk in torch.split(inputs, BATCH)])
+        chunks = torch.split(inputs, BATCH)
+        return torch.cat([keep(chunk, self.predictor(chunk.to(device)).cpu()) for chunk in chunks])
 
 
 def load_run(directory: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Saved:

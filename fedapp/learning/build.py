@@ -80,9 +80,11 @@ class Parts:
 
     @property
     def backbone(self) -> str:
-        """SHA-256 of what server and clients must have alike because it never travels; "" where all does."""
+        """SHA-256 of what server and clients must have alike because it never travels: what is frozen, and of text the
+        tokens; "" where all travels."""
         fixed = frozen_state(self.model) | (self.frozen.state_dict() if self.frozen is not None else {})
-        return state_sha256(fixed) if fixed else ""
+        frozen, text = state_sha256(fixed) if fixed else "", self.task.schema.text
+        return frozen if text is None else sha256(f"{frozen}{text.sha256}".encode()).hexdigest()
 
     @property
     def kept_tensors(self) -> dict[str, Tensor]:

@@ -120,13 +120,19 @@ class Task(ABC):
         """Judge `model` on `examples`; None where there are none. Metrics of outputs that are not finite are NaN."""
         if not len(examples):
             return None
-        outputs = outputs_of(model, examples)
+        loss, outputs = self.judge(model, examples)
         targets, finite = examples.targets.cpu(), bool(outputs.isfinite().all())
         return Evaluation(
             num_examples=len(examples),
-            loss=float(self.loss(outputs, targets)),
+            loss=loss,
             metrics={name: metric(outputs, targets) if finite else math.nan for name, metric in self.metrics.items()},
         )
+
+    def judge(self, model: nn.Module, examples: Examples) -> tuple[float, Tensor]:
+        """The mean loss on `examples`, and what metrics take: the outputs (n, *output_shape), or what a kind of task
+        keeps of them."""
+        outputs = outputs_of(model, examples)
+        return float(self.loss(outputs, examples.targets.cpu())), outputs
 
     def details(self, model: nn.Module, examples: Examples) -> dict[str, Any]:
         """What there is to say of a finished model on `examples` besides metrics, as JSON holds it."""
@@ -149,6 +155,11 @@ class Task(ABC):
     def predictions(self, outputs: Tensor) -> Tensor:
         """What users are told of outputs (B, *output_shape), such as probabilities. A part of exported models."""
         return outputs
+
+    def told(self, inputs: Tensor, predictions: Tensor) -> Tensor:
+        """What of the `predictions` (B, ...) of these inputs (B, *input_shape) users are told; all, unless a kind of
+        task says otherwise."""
+        return predictions
 
     @property
     @abstractmethod

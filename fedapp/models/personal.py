@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from fedapp.common.errors import ConfigError
-from fedapp.models.shared_state import make_personal, shared_state
+from fedapp.models.shared_state import aliases, make_personal, shared_state
 from fedapp.models.transfer import last_linear
 
 __all__ = ["AllShared", "OwnModel", "Personal", "PersonalHead", "check_something_shared"]
@@ -61,7 +61,13 @@ class PersonalHead(Personal):
     whole = False
 
     def mark(self, model: nn.Module) -> None:
-        make_personal(last_linear(model)[1])
+        name, head = last_linear(model)
+        if aliases(model) & {f"{name}.weight", f"{name}.bias"}:
+            raise ConfigError(
+                "federation.personal=head: the head of this model has the weight of another layer, which is federated;"
+                " untie them (model.tied=false), or choose federation.personal=finetune"
+            )
+        make_personal(head)
 
     def conflicts(self, config: Any, parts: Any) -> None:
         check_something_shared(

@@ -1,9 +1,9 @@
 """Everything that fedapp takes from inside of Opacus. Written for opacus 1.6; importing this module takes 2 s.
 
 Needs of it: `wrap_model` and, of the wrapped model, `to_standard_module`; `GradSampleModule` with its two hooks,
-`GRAD_SAMPLERS` and `rearrange_grad_samples`; what its modes leave in each parameter's `grad_sample`; `ModuleValidator`;
-accountants whose `history` can be set; `PRVAccountant._get_domain` and the functions that its `get_epsilon` calls;
-`rdp._compute_rdp`.
+`GRAD_SAMPLERS` and `rearrange_grad_samples`; the names of the parameters of `DPLSTM` and its cells; what its modes
+leave in each parameter's `grad_sample`; `ModuleValidator`; accountants whose `history` can be set;
+`PRVAccountant._get_domain` and the functions that its `get_epsilon` calls; `rdp._compute_rdp`.
 tests/privacy/test_opacus_internals.py checks these against the installed version.
 """
 
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import torch
 from opacus.accountants import create_accountant
 from opacus.accountants.analysis import rdp
 from opacus.accountants.analysis.prv import (
@@ -24,6 +25,7 @@ from opacus.accountants.analysis.prv import (
     discretize,
 )
 from opacus.grad_sample import GradSampleModule, wrap_model
+from opacus.layers import DPLSTM
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
@@ -93,14 +95,57 @@ class _Ghost(GradSampleModule):  # type: ignore[misc]
 
 def rows_in_memory(model: nn.Module, *, mode: str) -> int:
     """How many examples' gradients mode ghost, which is there to save memory, may hold at once: 256 MB of them."""
-    factored = {p for module in model.modules() if type(module) is nn.Linear for p in module.parameters()}
+    # Linear layers over the places of a sequence have no two factors.
+    sequences = any(isinstance(module, nn.Embedding) for module in model.modules())
+    linear = [] if sequences else [module for module in model.modules() if type(module) is nn.Linear]
+    factored = {p for module in linear for p in module.parameters()}
     made = sum(p.numel() for p in model.parameters() if p.requires_grad and p not in factored)
     return max(1, GHOST_VALUES // max(1, made)) if mode == "ghost" else sys.maxsize
 
 
 @contextmanager
+def _private_layers(model: nn.Module) -> Iterator[None]:
+    """Inside the block each nn.LSTM of `model` is a DPLSTM, of which Opacus makes each example's gradient. It computes
+    the same from the very same parameters."""
+    plain = {name: module for name, module in model.named_modules() if type(module) is nn.LSTM and name}
+    plain = {name: module for name, module in plain.items() if module.bias and not module.proj_size}
+    try:
+        for name, module in plain.items():
+            model.set_submodule(name, _private_lstm(module))
+        yield
+    finally:
+        for name, module in plain.items():
+            model.set_submodule(name, module)
+
+
+def _private_lstm(module: nn.LSTM) -> nn.Module:
+    with torch.device("meta"):  # initial values would be drawn and thrown away
+        made: Any = DPLSTM(
+            module.input_size,
+            module.hidden_size,
+            module.num_layers,
+            batch_first=module.batch_first,
+            dropout=module.dropout,
+            bidirectional=module.bidirectional,
+        )
+    for name, own in made.old_to_new.items():
+        owner, _, kind = name.rpartition(".")
+        parameter = getattr(module, own)
+        setattr(made.get_submodule(owner), kind, parameter)
+        setattr(made, own, parameter)
+    made.train(module.training)
+    return made  # type: ignore[no-any-return]
+
+
+@contextmanager
 def wrapped(model: nn.Module, *, mode: str) -> Iterator[Any]:
     """`model` with Opacus's hooks, which are removed afterwards."""
+    with _private_layers(model), _hooked(model, mode) as made:
+        yield made
+
+
+@contextmanager
+def _hooked(model: nn.Module, mode: str) -> Iterator[Any]:
     made: Any
     made = _Ghost(model) if mode == "ghost" else wrap_model(model, grad_sample_mode=mode, loss_reduction="sum")
     try:
@@ -139,7 +184,7 @@ def per_example_gradients(parameters: list[nn.Parameter], losses: Tensor) -> lis
 def validation_errors(model: nn.Module) -> list[str]:
     """Why Opacus cannot train `model` with DP-SGD; empty where it can."""
     was_training = model.training
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _private_layers(model):
         warnings.simplefilter("ignore")
         errors = ModuleValidator.validate(model.train(), strict=False)
     model.train(was_training)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_task import TEXTS
 from hydra.utils import get_object
 from in_process import run_in_process
 from photographs import one_in
@@ -23,6 +24,11 @@ NUMBER = (
     "data=synthetic data.shape=[5] data.num_examples=600 data.test_examples=60 data.num_classes=null partition=iid"
     " model=logistic_regression"
 )
+LANGUAGE = (
+    "data=text data.path={said} data.vocabulary_size=500 data.window=6 partition=natural partition.partition_by=user"
+    " model.embedding=4 model.hidden=6"
+)
+PLAYS = "data.vocabulary_size=300 data.extra_words=[] partition=natural partition.partition_by=role data.min_words=6000"
 SALES = "data=series data.path={sales} data.time=day data.series=shop data.label=sold data.regression=true"
 SALES += " partition=iid"
 SEVERAL = f"data=csv data.path={{visits}} {COLUMNS} partition=iid model=mlp"  # labels at once
@@ -68,6 +74,24 @@ EXTRA = {
     "data/heart_disease": "model=mlp",
     "data/watch": "model=cnn1d",
     "data/stock_prices": "model=mlp partition=iid",
+    "data/text": LANGUAGE.replace("data=text", "model=lstm"),
+    "data/hub_text": (
+        "data.dataset={hub_text} data.user=who data.test_clients=1 data.vocabulary_size=500 partition=natural"
+        " partition.partition_by=user model=lstm model.embedding=4 model.hidden=6"
+    ),
+    "data/shakespeare": f"{PLAYS} data.test_clients=2 model=lstm model.embedding=4 model.hidden=6",
+    "model/lstm": LANGUAGE,
+    "model/transformer_lm": LANGUAGE.partition(" model.embedding")[0],
+    **dict.fromkeys(
+        ("task/kind/next_token", "task/loss/token_cross_entropy", "metric/token_accuracy", "metric/token_top_3"),
+        f"{LANGUAGE} model=lstm",
+    ),
+    "metric/perplexity": f"{LANGUAGE} model=lstm",
+    **{
+        f"experiment/{name}": "data.vocabulary_size=300 model.embedding=4 model.hidden=6"
+        for name in ("keyboard", "keyboard_full", "keyboard_dp")
+    },
+    "experiment/shakespeare_chars": "model.embedding=4 model.hidden=6 model.layers=1",
     **{f"data/synthetic_{name}": "data.num_examples=800 model=mlp" for name in ("machines", "payments")},
     **{f"experiment/{name}": "data.num_examples=800" for name in ("factories", "banks")},
     **{f"federation/personal/{name}": "federation.final_evaluation=true" for name in ("finetune", "ditto")},
@@ -116,7 +140,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for party in ("bank", "shop", "phone"):
         lines = [f"{i},{source.random():.3f},{'ny'[i % 2]}" for i in range(60)]
         (root / f"{party}.csv").write_text("\n".join(["id,spent,late", *lines]) + "\n")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    said = {"who": [f"user {i % 6}" for i in range(60)], "text": ["the river was wide\nand new"] * 60}
+    (root / "hub_text").mkdir()
+    parquet.write_table(pa.table(said), root / "hub_text" / "train-00000-of-00001.parquet")
     return {
+        "hub_text": str(root / "hub_text"),
         "parties": "{" + ",".join(f"{name}:{root / name}.csv" for name in ("bank", "shop", "phone")) + "}",
         "speeds": str(root / "speeds.csv"),
         "sales": str(root / "sales.csv"),
@@ -125,6 +156,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "images": str(root / "images"),
         "hub": str(root / "hub"),
         "visits": write_columns(root / "visits.csv"),
+        "said": str(TEXTS),
         "mlruns": (root / "mlruns").as_uri(),
     }
 

@@ -324,6 +324,28 @@ def test_weights_come_from_the_operators_folder_and_a_server_learns_of_no_file(p
     assert set(said.values()) == {"the run's config does not work on this device (see the client's log)"}, said
 
 
+def test_a_tokenizer_comes_from_the_operators_folder_and_a_server_learns_of_no_file(
+    planted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "said.txt").write_text(f"the river was {MARK}\n")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "no.json").write_text("no tokenizer")
+    config: dict[str, Any] = {"data-path": str(tmp_path / "said.txt"), "partition-id": 0}
+    cases = {
+        "a file outside": (config | {"weights-dir": str(weights)}, planted / "secret.safetensors"),
+        "no folder of the operator's": (config, planted / "secret.safetensors"),
+        "no tokenizer": (config | {"weights-dir": str(weights)}, weights / "no.json"),
+    }
+    said = {}
+    for name, (node_config, path) in cases.items():
+        _run.cache_clear()
+        with listening() as found:
+            said[name] = told(node_config, f"data=text model=lstm partition=iid data.tokenizer={path}")
+        assert not [looked for looked in found if within(looked, planted)], name
+    assert set(said.values()) == {"the run's config does not work on this device (see the client's log)"}, said
+
+
 def test_a_setting_of_the_operators_is_not_repeated_to_the_server(tmp_path: Path) -> None:
     text = told(device(tmp_path, **{"max-epsilon": MARK}), TABLE)
     assert text == "its node-config does not go with this run (see the client's log)"

@@ -21,6 +21,8 @@ KINDS = {  # plain runs: test_federation.py
     "secure": f"{EVERY_TASK['horizontal']} secure_aggregation=secaggplus",
     "heads": f"{EVERY_TASK['personal heads']} partition=pathological",
     "robust": f"{EVERY_TASK['horizontal']} strategy=median",
+    "next token": EVERY_TASK["next token"],
+    "next token, secure": f"{EVERY_TASK['next token']} secure_aggregation=secaggplus",
 }
 
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import itertools
+import json
 import os
 import shlex
 import subprocess
@@ -48,7 +49,7 @@ UNIQUE = [
 # Not the app's own, and not looked at.
 TOOLS = "cd git jupyter kill ls mkdir mkdocs mlflow mypy pip ray ruff sleep source ssh tail tensorboard wait wandb"
 # Data sets that need the network, or minutes: of these the config is only composed.
-FAR_OR_LARGE = ("sources.hub.", "sources.solar.")
+FAR_OR_LARGE = ("sources.hub.", "sources.hub_text.", "sources.solar.", "sources.shakespeare.")
 CHECK = """
 import sys
 from pathlib import Path
@@ -92,6 +93,8 @@ def make_place(folder: Path) -> None:
         image = folder / "clinics" / site / ("ill", "well")[i % 2] / f"patient{i // 9}_{i}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (i, 100, 0)).save(image)
+    letters = [{"user": name, "text": f"dear {name}, the river was wide"} for name in ("anna", "ben", "carol")]
+    (folder / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters))
     visits = [f"{i % 7},{i % 2},{i % 3 // 2},{i % 5 // 4}" for i in range(60)]
     (folder / "visits.csv").write_text("age,fever,cough,rash\n" + "\n".join(visits) + "\n")
     findings = [f"{i % 7},{('No Finding', 'Mass', 'Mass|Nodule')[i % 3]}" for i in range(60)]
@@ -146,6 +149,7 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
         "scripts/bench.py": parse_bench,
         "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given).overrides),
         "scripts/compare.py": check_comparison,
+        "scripts/baselines.py": lambda given: compose_all(script_module("baselines").parse(given).overrides),
         "scripts/experiment_tables.py": lambda given: script_module("experiment_tables").parse(given),
         "scripts/predict.py": lambda given: script_module("predict").parse(given),
         "scripts/runs.py": lambda given: script_module("runs").parse(given),

@@ -51,7 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def other_task(overrides: str, task: str) -> str:
     """Of a network with BatchNorm only what lies behind it can be trained privately."""
-    changed = overrides.replace(EVERY_TASK["horizontal"], EVERY_TASK[task])
+    own = EVERY_TASK[task]
+    changed = overrides.replace(" partition=iid", "") if "partition=" in own else overrides
+    changed = changed.replace(EVERY_TASK["horizontal"], own)
     return f"{changed} model.last_k=1" if task == "last_k" else changed
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fedapp.common.errors import ConfigError, DataError
 from fedapp.common.override_text import pasted
 from fedapp.data.checks import check_fraction, check_size, known, names
 from fedapp.data.held_out import hold_out
+from fedapp.data.hub_split import check_column, column_of, hub_split
 from fedapp.data.image_files import Reading, images_in
 from fedapp.data.pixels import PIXEL_SCALING, to_pixels
 from fedapp.data.source import DataSource, Examples, Pooled, Scaling, Schema
@@ -74,7 +75,7 @@ class Hub(DataSource):
     def pooled(self) -> Pooled:
         split = self._split(self.train_split)
         examples = self._examples(split, self.train_split)
-        columns = {} if self.group is None else {self.group: _column(split, self.group, self._name(self.train_split))}
+        columns = {} if self.group is None else {self.group: column_of(split, self.group, self._name(self.train_split))}
         if self.test_split is not None:
             return Pooled(examples, self.test(), columns)
         name = self._name(self.train_split)
@@ -99,25 +100,10 @@ class Hub(DataSource):
         return f"{self.dataset} ({split})"
 
     def _split(self, split: str) -> "Dataset":
-        from flwr_datasets import FederatedDataset  # type: ignore[import-untyped]
-
-        try:
-            source = FederatedDataset(dataset=self.dataset, subset=self.subset, partitioners={}, shuffle=False)
-            return source.load_split(split)
-        except ConnectionError as error:
-            raise DataError(
-                f"{self.dataset}: no network, or the Hugging Face Hub cannot be reached ({_first_line(error)}), and the"
-                " data set is not in the local cache. Data that need no network: data=digits, data=breast_cancer,"
-                " data=csv, data=image_folder"
-            ) from error
-        except Exception as error:  # the loaders of `datasets` raise what their format's parser does
-            raise DataError(
-                f"{self._name(split)}: could not be loaded: {_first_line(error)}. Check data.dataset, data.subset,"
-                " data.train_split and data.test_split against its page on huggingface.co/datasets"
-            ) from error
+        return hub_split(self.dataset, self.subset, split)
 
     def _training_labels(self) -> set[object]:
-        return set(_column(self._split(self.train_split), self.label, self._name(self.train_split)))
+        return set(column_of(self._split(self.train_split), self.label, self._name(self.train_split)))
 
     def _examples(self, split: "Dataset", split_name: str) -> Examples:
         name, classes = self._name(split_name), self._class_names()
@@ -133,19 +119,8 @@ class Hub(DataSource):
             targets = _floats(split, self.label, name)
         if self.split_by is None:
             return Examples(inputs, targets)
-        groups = np.unique(np.array(_column(split, self.split_by, name), dtype=str), return_inverse=True)[1]
+        groups = np.unique(np.array(column_of(split, self.split_by, name), dtype=str), return_inverse=True)[1]
         return Examples(inputs, targets, torch.from_numpy(groups.astype(np.int64)))
-
-
-def _column(split: "Dataset", column: str, name: str) -> list[Any]:
-    _check_column(split, column, name)
-    values: list[Any] = split.select_columns([column])[:][column]
-    return values
-
-
-def _check_column(split: "Dataset", column: str, name: str) -> None:
-    if column not in split.column_names:
-        raise DataError(f"{name}: no column {column!r}; it has {known(split.column_names)}")
 
 
 def _images(split: "Dataset", column: str, name: str, size: int, channels: int) -> Tensor:
@@ -153,7 +128,7 @@ def _images(split: "Dataset", column: str, name: str, size: int, channels: int) 
     import datasets
     from PIL import Image
 
-    _check_column(split, column, name)
+    check_column(split, column, name)
     if not isinstance(split.features[column], datasets.Image):
         raise DataError(f"{name}: column {column!r} holds {split.features[column]}, no images. Set data.image")
     files = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -170,7 +145,7 @@ def _images(split: "Dataset", column: str, name: str, size: int, channels: int) 
 
 def _floats(split: "Dataset", column: str, name: str) -> Tensor:
     """(n,) float32, all finite."""
-    values = _column(split, column, name)
+    values = column_of(split, column, name)
     kind = str(getattr(split.features[column], "dtype", split.features[column]))
     if not kind.startswith(("int", "uint", "float", "bool")):
         raise DataError(f"{name}: column {column!r} holds {kind}, not numbers")
@@ -192,7 +167,7 @@ def _class_indices(
     """(n,) int64: by name where the data set names its labels, or by value. Label numbers that are in neither way among
     `classes` are places in that list only where 0 is one of `all_labels`, those of the training split: else they may as
     well count from 1. Raises DataError."""
-    values = _column(split, column, name)
+    values = column_of(split, column, name)
     own_names = getattr(split.features[column], "names", None)
     if own_names is not None:
         texts = [own_names[value] if value is not None and 0 <= value < len(own_names) else value for value in values]
@@ -218,7 +193,3 @@ def _class_indices(
             f" count from 0 or from 1. List the numbers themselves, such as {pasted('data.classes', numbers)}"
         )
     return torch.tensor(found, dtype=torch.int64)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

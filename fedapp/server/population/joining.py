@@ -61,7 +61,8 @@ def check_admission(report: PreflightReport, rules: AdmissionRules, partitions: 
     if report.clients and report.backbone != rules.backbone:  # an average would mean nothing
         raise FederationError(
             f"its frozen part of the model is another one (SHA-256 {report.backbone[:12]}..., the server's"
-            f" {rules.backbone[:12]}...): give it the same weights (model.pretrained)"
+            f" {rules.backbone[:12]}...): give it the same weights (model.pretrained), and for text the same tokens"
+            " (data.tokenizer)"
         )
     if rules.features and report.moments and report.moments["count"].shape[1] != rules.features:
         found = report.moments["count"].shape[1]

@@ -22,6 +22,8 @@ KINDS = {
     "heads": f"{EVERY_TASK['personal heads']} partition=pathological",
     "robust": f"{EVERY_TASK['horizontal']} strategy=multi_krum strategy.aggregation.num_malicious=1"
     " federation.fraction_train=1",
+    "next token": EVERY_TASK["next token"],
+    "next token, secure": f"{EVERY_TASK['next token']} secure_aggregation=secaggplus",
     "seeded noise": f"{EVERY_TASK['horizontal']} privacy=dp_sgd privacy.noise_source=seeded_for_tests",
 }
 

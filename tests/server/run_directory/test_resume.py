@@ -37,7 +37,7 @@ BASE = (
     " strategy.max_update_norm=1.1 federation.exclude_after=1 federation.exclude_rounds=2 run.resume=auto"
 )
 # What holds for one task must hold for the others: only a head that travels, adapters, and heads that never do.
-OTHERS = {name: EVERY_TASK[name] for name in ("head", "lora", "personal heads")}
+OTHERS = {name: EVERY_TASK[name] for name in ("head", "lora", "personal heads", "next token")}
 TASKS = {
     "horizontal": BASE,
     **{name: BASE.replace("model=logistic_regression", "").replace("norm=1.1", "norm=4") for name in OTHERS},

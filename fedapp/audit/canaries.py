@@ -1,0 +1,231 @@
+"""Does a model of text remember what one client wrote? Canaries, lines of random tokens, are put among the text of some
+clients, and looked for in the model that the federation ends with (Carlini et al., "The Secret Sharer: Evaluating and
+Testing Unintended Memorization in Neural Networks", USENIX Security 2019).
+
+A canary is a prefix, which the attacker knows, and a secret. Its exposure is log2 of how many secrets there are, less
+log2 of the rank that the model gives the right one; here among drawn ones, so that it lies between 0 and log2(drawn +
+1), and is about 1.4 on average for a secret that the model never saw. It is extracted where a beam search from the
+prefix ends with it.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.common.errors import ConfigError
+from fedapp.common.seeding import generator
+from fedapp.config import Config, compose
+from fedapp.data.source import Examples
+from fedapp.learning.build import Parts, build_parts, build_shards, build_training
+from fedapp.learning.tasks.next_token import NextToken
+from fedapp.privacy.accounting import epsilon
+from fedapp.privacy.dp_sgd import DpSgd
+from fedapp.privacy.limits import OwnLimits
+from fedapp.privacy.option import privacy_of
+
+__all__ = ["AuditedCanaries", "Canary", "audit_canaries"]
+
+PREFIX, SECRET = 3, 3  # tokens
+DRAWN = 1023  # secrets that the right one is ranked among
+BEAM = 50
+ROWS = 64  # windows at once
+Training = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """`client` has it `copies` times among its lines; 0: nobody has it."""
+
+    client: int
+    copies: int
+    prefix: tuple[int, ...]
+    secret: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AuditedCanaries:
+    """One arm: the accounted `epsilon` of a window of a client at `delta` (None without noise); by how many copies
+    there were, each canary's exposure and whether it was extracted; and the model's loss on test data."""
+
+    name: str
+    epsilon: float | None
+    delta: float
+    exposures: dict[int, list[float]]
+    extracted: dict[int, int]
+    test_loss: float | None
+
+    @property
+    def largest(self) -> float:
+        """The largest exposure that can be found."""
+        return math.log2(DRAWN + 1)
+
+
+def audit_canaries(
+    overrides: Sequence[str],
+    budgets: Sequence[float],
+    *,
+    canaries: int,
+    copies: Sequence[int],
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[AuditedCanaries]:
+    """Without DP, and with DP-SGD at each of `budgets`; `canaries` of each number of `copies`, and as many that nobody
+    has. Raises ConfigError for what is no model of text."""
+    private = [line for line in overrides if line.startswith("privacy.")]
+    others = [line for line in overrides if line not in private]
+    found = []
+    for budget in (None, *budgets):
+        if budget is None:
+            name, own = "without DP", ["privacy=none"]
+        else:
+            name, own = f"ε = {budget:g}", ["privacy=dp_sgd", *private, f"privacy.target_epsilon={budget}"]
+        config = compose([*others, *own])
+        if budget is None:  # an experiment may set keys of privacy=dp_sgd
+            config = replace(config, privacy={"_target_": config.privacy["_target_"]})
+        found.append(_arm(name, config, canaries, (0, *copies), tell))
+    return found
+
+
+def _arm(
+    name: str, config: Config, canaries: int, copies: Sequence[int], tell: Callable[[str], None]
+) -> AuditedCanaries:
+    parts, seed = build_parts(config), config.run.seed
+    task = parts.task
+    if not isinstance(task, NextToken):
+        raise ConfigError(f"--canaries: are looked for in models of text, and this task is {task.kind}")
+    planted = _canaries(config, task, canaries, copies)
+    shards = build_shards(config, parts)
+    clients = [shards.of(client).train for client in range(config.federation.num_clients)]
+    for canary in planted:
+        if canary.copies:
+            clients[canary.client] = _with_canary(clients[canary.client], task, canary)
+    training, spent, delta = _training(config, parts, min(map(len, clients)))
+    _train(config, parts, clients, training, lambda text: tell(f"{name}: {text}"))
+    model = parts.whole.eval()
+    exposures: dict[int, list[float]] = {count: [] for count in copies}
+    extracted = dict.fromkeys(copies, 0)
+    for number, canary in enumerate(planted):
+        tell(f"{name}: canary {number + 1} of {len(planted)}")
+        exposures[canary.copies].append(_exposure(model, task, canary, generator(seed, "secrets", number)))
+        extracted[canary.copies] += _beam(model, task, canary.prefix) == canary.secret
+    test = parts.source.test()
+    judged = task.evaluate(model, test) if test is not None else None
+    return AuditedCanaries(name, spent, delta, exposures, extracted, None if judged is None else judged.loss)
+
+
+def _canaries(config: Config, task: NextToken, each: int, copies: Sequence[int]) -> list[Canary]:
+    """The same in every arm."""
+    if task.schema.input_shape[0] < PREFIX + SECRET + 1:
+        raise ConfigError(f"data.window: a canary has {PREFIX + SECRET} tokens; set {PREFIX + SECRET + 1} or more")
+    drawn, able = random.Random(f"canaries/{config.run.seed}"), _tokens(task)
+    found = []
+    for count in copies:
+        for _ in range(each):
+            tokens = tuple(drawn.choice(able) for _ in range(PREFIX + SECRET))
+            client = drawn.randrange(config.federation.num_clients)
+            found.append(Canary(client, count, tokens[:PREFIX], tokens[PREFIX:]))
+    return found
+
+
+def _tokens(task: NextToken) -> list[int]:
+    special = set(task.text.special)
+    return [index for index in range(len(task.text)) if index not in special]
+
+
+def _with_canary(examples: Examples, task: NextToken, canary: Canary) -> Examples:
+    text, length = task.text, task.schema.input_shape[0]
+    line = [text.begin, *canary.prefix, *canary.secret, text.end]
+    row = torch.tensor(line + [text.padding] * (length + 1 - len(line)))
+    rows = row.expand(canary.copies, -1)
+    return Examples(torch.cat([examples.inputs, rows[:, :-1]]), torch.cat([examples.targets, rows[:, 1:]]))
+
+
+def _training(config: Config, parts: Parts, smallest: int) -> tuple[Training, float | None, float]:
+    privacy = privacy_of(config)
+    if not isinstance(privacy, DpSgd):
+        return build_training(config, parts), None, 0.0
+    plan = privacy.plan(config, parts, OwnLimits())
+    delta = plan.budget.delta_of(smallest)
+    rounds = math.ceil(config.federation.num_rounds * config.federation.fraction_train)
+    spent = epsilon([plan.budget.cost] * rounds, delta, plan.budget.accountant)
+    return plan.training, spent, delta
+
+
+def _train(
+    config: Config, parts: Parts, clients: Sequence[Examples], training: Training, tell: Callable[[str], None]
+) -> None:
+    """Federated averaging by number of examples, and nothing of messages. Each client is in as many rounds as
+    fraction_train says, in an order that a budget may be planned by."""
+    section, model = config.federation, parts.model
+    size = max(1, math.ceil(round(section.fraction_train * section.num_clients, 9)))
+    turn: list[int] = []
+    for server_round in range(1, section.num_rounds + 1):
+        tell(f"round {server_round} of {section.num_rounds}")
+        if len(turn) < size:
+            turn = turn + random.Random(f"turns/{config.run.seed}/{server_round}").sample(
+                range(section.num_clients), section.num_clients
+            )
+        cohort, turn = turn[:size], turn[size:]
+        start = {key: value.clone() for key, value in model.state_dict().items()}
+        total = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in start.items()}
+        weight = sum(len(clients[client]) for client in cohort)
+        for client in cohort:
+            model.load_state_dict(start)
+            training(model, clients[client], seed=(config.run.seed, server_round, client))
+            for key, value in model.state_dict().items():
+                total[key] += value.double() * (len(clients[client]) / weight)
+        model.load_state_dict({key: value.to(start[key]) for key, value in total.items()})
+
+
+# --- looking for them -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _log_chances(model: nn.Module, task: NextToken, tokens: Tensor, count: int) -> Tensor:
+    """(n, tokens): log-probabilities behind the first `count` of each of `tokens` (n, at least count)."""
+    length = task.schema.input_shape[0]
+    inputs = torch.full((len(tokens), length), task.text.padding)
+    inputs[:, 0] = task.text.begin
+    inputs[:, 1 : count + 1] = tokens[:, :count]
+    chunks = torch.split(inputs, ROWS)
+    return torch.cat([model(chunk)[:, count].log_softmax(1) for chunk in chunks])
+
+
+@torch.no_grad()
+def _log_chance_of(model: nn.Module, task: NextToken, prefix: Sequence[int], secrets: Tensor) -> Tensor:
+    """(n,): of each of `secrets` (n, SECRET) behind the prefix."""
+    tokens = torch.cat([torch.tensor(prefix).expand(len(secrets), -1), secrets], 1)
+    length = task.schema.input_shape[0]
+    inputs = torch.full((len(tokens), length), task.text.padding)
+    inputs[:, 0] = task.text.begin
+    inputs[:, 1 : tokens.shape[1]] = tokens[:, :-1]
+    found = []
+    for rows, own in zip(torch.split(inputs, ROWS), torch.split(secrets, ROWS), strict=True):
+        chances = model(rows)[:, PREFIX : PREFIX + SECRET].log_softmax(2)
+        found.append(chances.gather(2, own[..., None]).squeeze(2).sum(1))
+    return torch.cat(found)
+
+
+def _exposure(model: nn.Module, task: NextToken, canary: Canary, draws: torch.Generator) -> float:
+    able = torch.tensor(_tokens(task))
+    secrets = able[torch.randint(len(able), (DRAWN, SECRET), generator=draws)]
+    secrets = torch.cat([torch.tensor(canary.secret)[None], secrets])
+    chances = _log_chance_of(model, task, canary.prefix, secrets)
+    rank = 1 + int((chances[1:] >= chances[0]).sum())
+    return math.log2(DRAWN + 1) - math.log2(rank)
+
+
+def _beam(model: nn.Module, task: NextToken, prefix: Sequence[int]) -> tuple[int, ...]:
+    """The most probable secret behind the prefix that a search of width `BEAM` finds."""
+    able = torch.tensor(_tokens(task))
+    tokens, scores = torch.tensor(prefix)[None], torch.zeros(1)
+    for place in range(SECRET):
+        chances = scores[:, None] + _log_chances(model, task, tokens, PREFIX + place)[:, able]
+        best = chances.flatten().topk(min(BEAM, chances.numel()))
+        rows, columns = best.indices // len(able), best.indices % len(able)
+        tokens, scores = torch.cat([tokens[rows], able[columns][:, None]], 1), best.values
+    return tuple(tokens[0, PREFIX:].tolist())

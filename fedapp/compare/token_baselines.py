@@ -1,0 +1,185 @@
+"""What a federated model of text is to be judged by: a model of three words and the same network on all text in one
+place, each client alone, and each client's own fine-tuned one."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fedapp.common.errors import ConfigError
+from fedapp.common.seeding import generator
+from fedapp.compare.bootstrap import Drawn, Interval, interval, resamples
+from fedapp.compare.trigram import Trigram
+from fedapp.config import Config
+from fedapp.data.source import Examples
+from fedapp.data.whole_groups import group_rows
+from fedapp.learning.build import build_parts, build_shards, build_training
+from fedapp.learning.tasks.next_token import NextToken
+from fedapp.learning.training import LocalTraining
+from fedapp.models.weights import load_into, read_weights
+
+__all__ = ["Baselines", "HeldOut", "Row"]
+
+DRAWS = 1000
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Windows that no model has learnt from. `units`: rows that are drawn together, those of one client."""
+
+    name: str
+    examples: Examples
+    units: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on held-out text: by metric, with the interval over clients."""
+
+    model: str
+    on: str
+    metrics: Mapping[str, Interval]
+
+
+class Baselines:
+    """Trains and judges models of the same text. Raises ConfigError for a config whose task is not the next token."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.parts = config, build_parts(config)
+        task = self.parts.task
+        if not isinstance(task, NextToken):
+            raise ConfigError(f"task: baselines of text need data=shakespeare or data=text, this task is {task.kind}")
+        self.task: NextToken = task
+        self.start = {key: value.clone() for key, value in self.parts.whole.state_dict().items()}
+        shards = build_shards(config, self.parts)
+        self.clients = [shards.of(client) for client in range(config.federation.num_clients)]
+        self.train = _joined([client.train for client in self.clients])
+        self.training: LocalTraining = build_training(config, self.parts)
+        self.scores: dict[tuple[str, str], Tensor] = {}
+        self.held_out = self._held_out()
+
+    def _held_out(self) -> dict[str, HeldOut]:
+        validation = [client.validation for client in self.clients]
+        found = {}
+        if any(map(len, validation)):
+            sizes = [len(one) for one in validation if len(one)]
+            units = torch.split(torch.arange(sum(sizes)), sizes)
+            found["lines"] = HeldOut("held-out lines of the clients", _joined(validation), units)
+        test = self.parts.source.test()
+        if test is not None:
+            found["clients"] = HeldOut("held-out clients", test, tuple(group_rows(test)))
+        if not found:
+            raise ConfigError("train.val_fraction, data.test_clients: nothing is held out; set one of them")
+        return found
+
+    @property
+    def windows_of_the_federation(self) -> int:
+        """How many windows all rounds together train on, for a cohort of mean size."""
+        section = self.config.federation
+        cohort = math.ceil(round(section.fraction_train * section.num_clients, 9))
+        mean = len(self.train) / section.num_clients
+        return round(section.num_rounds * cohort * mean * self.config.train.local_epochs)
+
+    # --- models ----------------------------------------------------------------------------------------------------
+
+    def trigram(self) -> None:
+        """Three words, on all training text."""
+        model = Trigram(self.task.text, self.train)
+        for key, held in self.held_out.items():
+            self.scores["3-gram, pooled", key] = model.scores(held.examples)
+
+    def pooled(self) -> None:
+        """The network on all training text in one place, on as many windows as the federation's rounds have."""
+        model, wanted = self._fresh(), self.windows_of_the_federation
+        passes, left = divmod(wanted, len(self.train))
+        if passes:
+            replace(self.training, local_epochs=passes)(model, self.train, seed=(self.config.run.seed, "pooled"))
+        if left:
+            order = torch.randperm(len(self.train), generator=generator(self.config.run.seed, "pooled", "rest"))
+            some = self.train.take(order[:left])
+            replace(self.training, local_epochs=1)(model, some, seed=(self.config.run.seed, "pooled", "rest"))
+        self._judge("network, pooled", model)
+
+    def run(self, directory: Path) -> None:
+        """The model of a finished run."""
+        self._judge(f"federated ({directory.name})", self._of_run(directory))
+
+    def alone(self, count: int, epochs: int, tell: Tell) -> Row:
+        """`count` clients, each with a network of its own from the start, on their own held-out lines."""
+        return self._own("network, each client alone", count, epochs, self._fresh, tell)
+
+    def fine_tuned(self, directory: Path, count: int, epochs: int, tell: Tell) -> tuple[Row, Row]:
+        """The same from the model of a run, and what that model says of the same lines before."""
+        make = lambda: self._of_run(directory)  # noqa: E731
+        name = f"federated ({directory.name})"
+        return (
+            self._own(f"{name}, as it is", count, 0, make, tell),
+            self._own(f"{name}, fine-tuned by each client", count, epochs, make, tell),
+        )
+
+    def _own(self, name: str, count: int, epochs: int, make: Callable[[], nn.Module], tell: Tell) -> Row:
+        scores, units, held, start = [], [], [], 0
+        chosen = self.chosen(count)
+        for number, client in enumerate(chosen, 1):
+            tell(f"{name}: {number} of {len(chosen)}")
+            data, model = self.clients[client], make()
+            if epochs:
+                seed = (self.config.run.seed, "own", client)
+                replace(self.training, local_epochs=epochs)(model, data.train, seed=seed)
+            scores.append(self.task.judge(model, data.validation)[1])
+            held.append(data.validation)
+            units.append(torch.arange(start, start + len(data.validation)))
+            start += len(data.validation)
+        some = HeldOut(f"held-out lines of {len(chosen)} clients", _joined(held), tuple(units))
+        self.scores[name, some.name] = torch.cat(scores)
+        return self._row(name, some, torch.cat(scores))
+
+    def chosen(self, count: int) -> list[int]:
+        """Clients with held-out lines, drawn with the run's seed."""
+        able = [client for client, data in enumerate(self.clients) if len(data.validation)]
+        order = torch.randperm(len(able), generator=generator(self.config.run.seed, "chosen")).tolist()
+        return sorted(able[place] for place in order[:count])
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[Row]:
+        return [
+            self._row(name, self.held_out[key], found)
+            for (name, key), found in self.scores.items()
+            if key in self.held_out
+        ]
+
+    def difference(self, one: str, other: str, key: str, metric: str) -> Interval:
+        """Of a metric between two models on the same held-out text, paired by the clients that are drawn."""
+        held = self.held_out[key]
+        drawn = [self._drawn(held, self.scores[name, key], metric) for name in (one, other)]
+        return interval(drawn[0].minus(drawn[1]))
+
+    def _row(self, name: str, held: HeldOut, scores: Tensor) -> Row:
+        return Row(name, held.name, {key: interval(self._drawn(held, scores, key)) for key in self.task.metrics})
+
+    def _drawn(self, held: HeldOut, scores: Tensor, metric: str) -> Drawn:
+        counts, by = resamples(held.units, DRAWS, self.config.run.seed), self.task.metrics[metric]
+        targets = held.examples.targets
+        return Drawn(by(scores, targets), by.on_draws(scores, targets, counts).numpy())
+
+    def _judge(self, name: str, model: nn.Module) -> None:
+        for key, held in self.held_out.items():
+            self.scores[name, key] = self.task.judge(model, held.examples)[1]
+
+    def _fresh(self) -> nn.Module:
+        self.parts.whole.load_state_dict(self.start)
+        return self.parts.whole
+
+    def _of_run(self, directory: Path) -> nn.Module:
+        path = directory / "model.safetensors"
+        load_into(self.parts.whole, read_weights(path, key="--run"), f"--run {path}")
+        return self.parts.whole
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    return Examples(torch.cat([one.inputs for one in parts]), torch.cat([one.targets for one in parts]))

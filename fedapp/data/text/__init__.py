@@ -1,0 +1,1 @@
+"""Text as tokens: public vocabularies, and windows of tokens as examples."""

@@ -1,0 +1,66 @@
+"""A vocabulary from a tokenizer file, as the library `tokenizers` writes it (tokenizer.json)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedapp.common.errors import ConfigError, DeviceError
+from fedapp.data.text.vocabulary import SPECIAL, Vocabulary
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["FromTokenizer", "read_tokenizer"]
+
+# What makers of tokenizers call the four special tokens; one that has none of these names gets one at the end.
+NAMES = {
+    "padding": ("[PAD]", "<pad>", "<|padding|>", "<|pad|>"),
+    "unknown": ("[UNK]", "<unk>", "<|unknown|>"),
+    "begin": ("[CLS]", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>"),
+    "end": ("[SEP]", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FromTokenizer(Vocabulary):
+    """The tokens of a tokenizer under its own indices."""
+
+    tokenizer: "Tokenizer | None" = None
+
+    def encode(self, text: str) -> list[int]:
+        assert self.tokenizer is not None
+        indices: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return indices
+
+    def join(self, indices: Sequence[int]) -> str:
+        assert self.tokenizer is not None
+        text: str = self.tokenizer.decode([index for index in indices if index < self.tokenizer.get_vocab_size()])
+        return text
+
+
+def read_tokenizer(path: Path) -> FromTokenizer:
+    """Raises ConfigError for a path that is not absolute, DeviceError for what is no tokenizer file."""
+    key = f"data.tokenizer={path}"
+    if not path.expanduser().is_absolute():
+        raise ConfigError(f"{key}: must be an absolute path, since server and clients start elsewhere")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise DeviceError(f"{key}: needs the package tokenizers; install the extra text (fedapp[text])") from None
+    try:
+        tokenizer = Tokenizer.from_file(str(path.expanduser()))
+    except Exception as error:  # the library raises plain Exception
+        raise DeviceError(f"{key}: is no tokenizer file ({str(error).splitlines()[0]})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    by_token = tokenizer.get_vocab(with_added_tokens=True)
+    tokens = [f"<unused {index}>" for index in range(max(by_token.values(), default=-1) + 1)]
+    for token, index in by_token.items():
+        tokens[index] = token
+    places = {}
+    for (role, names), own in zip(NAMES.items(), SPECIAL, strict=True):
+        places[role] = next((by_token[name] for name in names if name in by_token), len(tokens))
+        if places[role] == len(tokens):
+            tokens.append(own)
+    return FromTokenizer(tuple(tokens), **places, tokenizer=tokenizer)

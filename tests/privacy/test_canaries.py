@@ -1,0 +1,104 @@
+"""Canaries in models of text: one that was learnt by heart is found, one that nobody has is not."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from every_task import TEXTS
+from torch import Tensor, nn
+
+from fedapp.audit import canaries
+from fedapp.audit.canaries import Canary, audit_canaries
+from fedapp.common.errors import ConfigError
+from fedapp.common.seeding import generator
+from fedapp.data.source import Examples, Schema
+from fedapp.data.text.vocabulary import Words
+from fedapp.learning.tasks.next_token import NextToken
+from scripts import audit as command
+
+WORDS = Words(size=40)
+TASK = NextToken(Schema((8,), vocabulary=len(WORDS), text=WORDS))
+SMALL = (
+    f"data=text data.path={TEXTS} data.window=8 data.vocabulary_size=200 data.test_clients=2 partition=natural"
+    " partition.partition_by=user federation.num_clients=2 federation.fraction_train=1 model=lstm model.embedding=16"
+    " model.hidden=32 train.val_fraction=0 federation.final_evaluation=false"
+)
+
+
+class Parrot(nn.Module):
+    """Goes on with one line, whatever comes before; else every token is as likely."""
+
+    def __init__(self, line: tuple[int, ...]) -> None:
+        super().__init__()
+        self.line = line
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.zeros(*x.shape, len(WORDS))
+        for place, token in enumerate(self.line):
+            logits[:, place, token] = 9.0
+        return logits
+
+
+def test_what_the_model_knows_by_heart_is_exposed_and_extracted() -> None:
+    canary = Canary(0, 1, (10, 11, 12), (13, 14, 15))
+    knowing, ignorant = Parrot((10, 11, 12, 13, 14, 15)), Parrot((10, 11, 12, 20, 21, 22))
+    largest = math.log2(canaries.DRAWN + 1)
+    assert canaries._exposure(knowing, TASK, canary, generator(0)) > largest - 1  # a drawn secret may be the same
+    assert canaries._beam(knowing, TASK, canary.prefix) == canary.secret
+    assert canaries._exposure(ignorant, TASK, canary, generator(0)) < 1
+    assert canaries._beam(ignorant, TASK, canary.prefix) == (20, 21, 22)
+
+
+def test_exposure_is_that_of_the_rank() -> None:
+    """Half of the tokens are likelier than those of the secret, by the same at each place."""
+    able = canaries._tokens(TASK)
+
+    class Ordered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.arange(len(WORDS)).float().expand(*x.shape, -1)
+
+    middle = able[len(able) // 2]
+    found = canaries._exposure(Ordered(), TASK, Canary(0, 1, (5, 5, 5), (middle,) * 3), generator(0))
+    assert found == pytest.approx(1.0, abs=0.2)  # about half of all sums of three are larger
+
+
+def test_a_canary_is_a_line_of_its_client() -> None:
+    examples = canaries._with_canary(
+        Examples(torch.full((1, 8), 5), torch.full((1, 8), 6)),
+        TASK,
+        Canary(0, 3, (10, 11, 12), (13, 14, 15)),
+    )
+    assert len(examples) == 4
+    assert examples.inputs[1].tolist() == [WORDS.begin, 10, 11, 12, 13, 14, 15, WORDS.end]
+    assert examples.targets[3].tolist() == [10, 11, 12, 13, 14, 15, WORDS.end, WORDS.padding]
+
+
+@pytest.mark.slow
+def test_dp_keeps_what_plain_training_tells(tmp_path: Path) -> None:
+    """Sixty copies of a line among some thirteen others are learnt by heart; not under DP-SGD."""
+    plain = "optimizer=adamw optimizer.lr=0.02 train.batch_size=8 federation.num_rounds=8"
+    overrides = [*SMALL.split(), *plain.split(), "privacy.sample_rate=0.2"]
+    code = command.main(
+        [*overrides, "--canaries", "--candidates", "1", "--copies", "60", "--epsilon", "1", "--output", str(tmp_path)]
+    )
+    assert code == 0
+    without, private = json.loads((tmp_path / "audit.json").read_text())["arms"]
+    assert min(without["exposures"]["60"]) > 6
+    assert without["extracted"]["60"] >= 1
+    assert without["extracted"]["0"] == private["extracted"]["0"] == private["extracted"]["60"] == 0
+    assert max(private["exposures"]["60"]) < 8
+    assert (without["epsilon"], private["epsilon"] <= 1.0) == (None, True)
+
+
+def test_other_tasks_and_short_windows_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--canaries: are looked for in models of text"):
+        audit_canaries(["model=logistic_regression"], (), canaries=1, copies=(1,))
+    with pytest.raises(ConfigError, match=r"data\.window: a canary has 6 tokens"):
+        audit_canaries([*SMALL.split(), "data.window=5"], (), canaries=1, copies=(1,))
