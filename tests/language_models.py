@@ -9,7 +9,10 @@ SMALL = (
 )
 NO_DROPOUT = "hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0"
 ARCHITECTURES = {
-    "gpt2": "{model_type: gpt2, n_embd: 16, n_layer: 2, n_head: 2, n_positions: 64, resid_pdrop: 0.0, embd_pdrop: 0.0, attn_pdrop: 0.0}",
+    "gpt2": (
+        "{model_type: gpt2, n_embd: 16, n_layer: 2, n_head: 2, n_positions: 64,"
+        " resid_pdrop: 0.0, embd_pdrop: 0.0, attn_pdrop: 0.0}"
+    ),
     "llama": f"{{model_type: llama, {SMALL}}}",
     "bert": f"{{model_type: bert, {SMALL}, {NO_DROPOUT}}}",
 }

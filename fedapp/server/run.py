@@ -242,7 +242,7 @@ def keeps_nothing(checked: Checked) -> bool:
 
 
 def settled(config: Config, parts: Parts) -> Config:
-    """The config with what was found in data and files of weights written out, so that the model can be used without."""
+    """The config with what was found in data and weights written out, so that the model can be used without them."""
     data, model = {**config.data, **parts.source.settled()}, {**config.model, **settled_arguments(parts.whole)}
     return replace(config, data=data, model=model)
 
