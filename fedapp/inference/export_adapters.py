@@ -25,6 +25,7 @@ ADAPTER = "default"  # peft's name of it
 HEAD = "head.safetensors"
 
 
+@torch.no_grad()
 def export_adapters(saved: Saved, folder: Path, inputs: Tensor, *, merged: bool) -> float:
     """Write the folder and give the largest difference of its predictions from those of the run's model on `inputs`.
 

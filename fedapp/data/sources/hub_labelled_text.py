@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from fedapp.common.errors import DataError
 from fedapp.data.findings import Findings
-from fedapp.data.source import Examples, Pooled
 from fedapp.data.hub_split import hub_split
+from fedapp.data.source import Examples, Pooled
 from fedapp.data.sources.own_labelled_text import OwnLabelledText, Row
 from fedapp.data.text.labelled_text import LabelledText
 
