@@ -4,6 +4,7 @@ A folder counts only after it was loaded back, and says on real examples what th
 """
 
 import shutil
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -86,7 +87,13 @@ def _write_adapters(network: Any, folder: Path) -> Callable[[], nn.Module]:
     config.inference_mode = True
     config.save_pretrained(str(folder))
     plain = _without_adapters(network, merge=False)
-    return lambda: PeftModel.from_pretrained(plain, str(folder)).eval()
+
+    def loaded() -> nn.Module:
+        with warnings.catch_warnings():  # peft asks for what transformers will call otherwise
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+            return PeftModel.from_pretrained(plain, str(folder)).eval()
+
+    return loaded
 
 
 def _write_merged(network: Any, folder: Path) -> Callable[[], nn.Module]:

@@ -6,6 +6,7 @@ Nothing that comes with weights is executed: architectures are the library's own
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def load_network(
             f"model.revision={revision}: is of a name on the Hub; model.pretrained is none, leave it null"
         )
     _check_given(pretrained, architecture)
-    options = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa", "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa", "trust_remote_code": False}
     with _quiet():
         if architecture is not None and (pretrained is False or not weights_wanted()):
             net = _random(made, architecture, **options)
@@ -165,14 +166,14 @@ def _quiet() -> Iterator[None]:
 
     level = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    logging.set_verbosity(CRITICAL)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:
