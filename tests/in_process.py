@@ -2,7 +2,6 @@
 
 import math
 import random
-import shlex
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,7 +96,7 @@ def run_in_process(directory: Path, overrides: str, num_nodes: int = 2, *, repor
 
 def run_on(grid: Grid, directory: Path, overrides: str, *, report: bool = False) -> Path:
     """The same on a grid of one's own."""
-    config: Config = compose(shlex.split(overrides))
+    config: Config = compose(overrides.split())
     told = {} if report else {"show": lambda *_: None}
-    run_federation(grid, config, directory, time.perf_counter(), shlex.split(overrides), **told)
+    run_federation(grid, config, directory, time.perf_counter(), overrides.split(), **told)
     return directory

@@ -1,9 +1,11 @@
 """Small language models with random weights, for tests of what holds for large ones."""
 
-from every_task import TEXTS
+from pathlib import Path
 
 __all__ = ["ADAPTED", "ARCHITECTURES", "CAUSAL", "LABELLED", "LETTERS", "made_of"]
 
+TEXTS = Path(__file__).with_name("texts.jsonl")
+LETTERS = TEXTS.with_name("letters.jsonl")  # 24 users, 12 lines each: whether somebody asks or tells
 SMALL = (
     "hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, max_position_embeddings: 64"
 )
@@ -16,17 +18,17 @@ ARCHITECTURES = {
     "llama": f"{{model_type: llama, {SMALL}}}",
     "bert": f"{{model_type: bert, {SMALL}, {NO_DROPOUT}}}",
 }
+ARCHITECTURES = {name: text.replace(" ", "") for name, text in ARCHITECTURES.items()}  # overrides are split at spaces
 TEXT = (
     f"data=text data.path={TEXTS} data.test_clients=4 data.window=8 data.vocabulary_size=500 partition=natural"
     " partition.partition_by=user"
 )
-LETTERS = TEXTS.with_name("letters.jsonl")  # 12 users, 20 lines each: whether somebody asks or tells
 LABELLED = (
     f"task=text_classification data=labelled_text data.path={LETTERS} data.classes=[asks,tells] data.window=10"
     " data.tokenizer=null data.vocabulary_size=500 data.test_clients=2 partition.partition_by=user"
 )
-CAUSAL = f"{TEXT} model=causal_lm model.pretrained=false 'model.architecture={ARCHITECTURES['gpt2']}' optimizer.lr=0.5"
-ADAPTED = f"{LABELLED} model.pretrained=false 'model.architecture={ARCHITECTURES['bert']}' optimizer.lr=0.02"
+CAUSAL = f"{TEXT} model=causal_lm model.pretrained=false model.architecture={ARCHITECTURES['gpt2']} optimizer.lr=0.5"
+ADAPTED = f"{LABELLED} model.pretrained=false model.architecture={ARCHITECTURES['bert']} optimizer.lr=0.02"
 
 
 def made_of(overrides: str, architecture: str) -> str:

@@ -124,17 +124,17 @@ def test_of_a_frozen_encoder_the_features_are_kept() -> None:
         (f"{CAUSAL} data.window=65", "this network takes at most 64 tokens"),
         (f"{CAUSAL} model.revision=main", "model.revision=main: is of a name on the Hub"),
         (f"{CAUSAL} federation.personal=head", "federation.personal=head: the head of this model"),
-        (CAUSAL.replace("model_type: gpt2", "model_type: nonsense"), "model.architecture: model_type=nonsense"),
-        (CAUSAL.replace("n_head: 2", "n_head: 3"), "model.architecture: model_type=gpt2"),
+        (CAUSAL.replace("model_type:gpt2", "model_type:nonsense"), "model.architecture: model_type=nonsense"),
+        (CAUSAL.replace("n_head:2", "n_head:3"), "model.architecture: model_type=gpt2"),
         (
-            CAUSAL.replace("n_embd: 16", "n_embd: 16, vocab_size: 99"),
+            CAUSAL.replace("n_embd:16", "n_embd:16,vocab_size:99"),
             "the network's embedding 99; give the tokenizer.json that",
         ),
         (f"{CAUSAL} model.architecture=null", "random values need a form"),
         (f"{CAUSAL} model.pretrained=./weights model.architecture=null", "must be an absolute path"),
         (f"{CAUSAL} model.pretrained=/nowhere", "has an effect with model.pretrained=false only"),
         (f"{CAUSAL} model.pretrained=/nowhere model.architecture=null", "is no folder with config.json"),
-        (made_of(ADAPTED, "bert").replace("bert, hidden_size: 16", "t5, d_model: 16"), "encoder with a decoder|t5"),
+        (made_of(ADAPTED, "bert").replace("bert,hidden_size:16", "t5,d_model:16"), "encoder with a decoder|t5"),
         (f"{ADAPTED} data=digits", "classifies texts"),
     ],
 )
@@ -206,8 +206,8 @@ def test_code_beside_the_weights_is_not_run(folder: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("key", ["auto_map", "attn_implementation", "quantization_config"])
 def test_an_architecture_says_the_form_alone(key: str) -> None:
     """A server may send one: nothing of it may name code, kernels or quantisers to load."""
-    value = {"attn_implementation": "someone/kernel"}.get(key, "{AutoConfig: own.Own}")
-    overrides = CAUSAL.replace("{model_type", f"{{{key}: {value}, model_type")
+    value = {"attn_implementation": "someone/kernel"}.get(key, "{AutoConfig:own.Own}")
+    overrides = CAUSAL.replace("{model_type", f"{{{key}:{value},model_type")
     network: Any = parts_of(overrides).whole.get_submodule("net.network")
     assert network.config._attn_implementation == "sdpa"
     assert not hasattr(network.config, "auto_map")
