@@ -25,7 +25,8 @@ TEXT = (
 )
 LABELLED = (
     f"task=text_classification data=labelled_text data.path={LETTERS} data.classes=[asks,tells] data.window=10"
-    " data.tokenizer=null data.vocabulary_size=500 data.test_clients=2 partition.partition_by=user"
+    " data.tokenizer=null data.vocabulary_size=500 data.test_clients=2 partition=natural"
+    " partition.partition_by=user"
 )
 CAUSAL = f"{TEXT} model=causal_lm model.pretrained=false model.architecture={ARCHITECTURES['gpt2']} optimizer.lr=0.5"
 ADAPTED = f"{LABELLED} model.pretrained=false model.architecture={ARCHITECTURES['bert']} optimizer.lr=0.02"

@@ -83,14 +83,14 @@ EXTRA = {
     "data/watch": "model=cnn1d",
     "data/stock_prices": "model=mlp partition=iid",
     "data/text": LANGUAGE.replace("data=text", "model=lstm"),
-    "data/labelled_text": f"{ADAPTERS} partition=natural",
+    "data/labelled_text": ADAPTERS,
     "data/hub_labelled_text": (
         "task=text_classification data.dataset={letters} data.classes=[asks,tells] data.window=10 data.test_split=null"
         f" data.tokenizer=null data.vocabulary_size=500 partition.partition_by=user {FORM}"
     ),
     **dict.fromkeys(("data/verse", "task/text_classification"), f"{VERSE} {FORM}"),
     "experiment/verse": f"{VERSE} {FORM}",
-    "model/text_encoder": f"{ADAPTERS} partition=natural",
+    "model/text_encoder": ADAPTERS,
     "model/causal_lm": CAUSAL_LM,
     "data/hub_text": (
         "data.dataset={hub_text} data.user=who data.test_clients=1 data.vocabulary_size=500 partition=natural"
