@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedapp.common.errors import ModelError
 from fedapp.data.text.tokenizer_file import FromTokenizer
 from fedapp.inference.saved import Saved
+from fedapp.models.transformer_network import quiet
 
 __all__ = ["ADAPTER_TOLERANCE", "export_adapters"]
 
@@ -98,11 +99,18 @@ def _write_adapters(network: Any, folder: Path) -> Callable[[], nn.Module]:
 
 def _write_merged(network: Any, folder: Path) -> Callable[[], nn.Module]:
     plain = _without_adapters(network, merge=True)
-    plain.save_pretrained(str(folder))
     kind = type(plain)
-    return lambda: kind.from_pretrained(
-        str(folder), use_safetensors=True, dtype=torch.float32, local_files_only=True
-    ).eval()
+    with quiet():
+        plain.save_pretrained(str(folder))
+
+    def loaded() -> nn.Module:
+        with quiet():
+            found: nn.Module = kind.from_pretrained(
+                str(folder), use_safetensors=True, dtype=torch.float32, local_files_only=True
+            )
+        return found.eval()
+
+    return loaded
 
 
 def _without_adapters(network: Any, *, merge: bool) -> Any:

