@@ -6,6 +6,8 @@ kept and what is paid for is the same as with learnt ones and photographs, and i
 
 from pathlib import Path
 
+from language_models import ADAPTED, CAUSAL
+
 __all__ = ["BODY", "EVERY_TASK", "FEW_IMAGES", "HEAD", "LANGUAGE", "SLOW_TASKS", "TEXTS"]
 
 TEXTS = Path(__file__).with_name("texts.jsonl")  # 24 users, 14 lines each, of made-up sentences
@@ -27,5 +29,7 @@ EVERY_TASK = {
     "last_k": f"{BODY} model.trainable=last_k",
     "personal heads": "model=mlp federation.personal=head",
     "next token": LANGUAGE,
+    "adapters": ADAPTED,
+    "causal adapters": CAUSAL,
 }
 SLOW_TASKS = [name for name in EVERY_TASK if name != "horizontal"]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 __all__ = ["State", "state_sha256", "trained_sha256"]
@@ -16,6 +17,7 @@ def state_sha256(state: State) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        value = value.view(torch.int16) if value.dtype is torch.bfloat16 else value  # which NumPy does not know
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
 

@@ -25,7 +25,7 @@ def choice(*options: str | int) -> Any:
 
 @dataclass
 class TaskSection:
-    name: str = choice("horizontal", "transfer", "vertical")
+    name: str = choice("horizontal", "transfer", "text_classification", "vertical")
     by_columns: bool = MISSING
     kind: Any = MISSING
     loss: Any = MISSING

@@ -62,6 +62,11 @@ class PersonalHead(Personal):
 
     def mark(self, model: nn.Module) -> None:
         name, head = last_linear(model)
+        if not any(parameter.requires_grad for parameter in head.parameters()):
+            raise ConfigError(
+                "federation.personal=head: the head of this model is frozen (model.trainable), so there is nothing of"
+                " its own to train; choose federation.personal=finetune"
+            )
         if aliases(model) & {f"{name}.weight", f"{name}.bias"}:
             raise ConfigError(
                 "federation.personal=head: the head of this model has the weight of another layer, which is federated;"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DeviceError
 
-__all__ = ["form_only", "load_into", "package_file", "read_weights", "weights_wanted"]
+__all__ = ["form_only", "load_into", "package_file", "read_weights", "settle", "settled_arguments", "weights_wanted"]
 
 _wanted: ContextVar[bool] = ContextVar("weights_wanted", default=True)
 
@@ -93,3 +93,16 @@ def package_file(package: str, path: str, extra: str) -> Path:
             " model.pretrained=false or model.pretrained=/path/to/weights.safetensors"
         )
     return Path(next(iter(spec.submodule_search_locations))) / path
+
+
+SETTLED = "settled_arguments"
+
+
+def settle(net: nn.Module, arguments: Mapping[str, object]) -> None:
+    """Let `net` say what of a model's arguments was found in files: with these the same form comes without them."""
+    setattr(net, SETTLED, dict(arguments))
+
+
+def settled_arguments(model: nn.Module) -> dict[str, object]:
+    """What the networks in `model` say of its arguments."""
+    return {key: value for module in model.modules() for key, value in getattr(module, SETTLED, {}).items()}

@@ -34,6 +34,11 @@ def check_private(model: nn.Module, instead_of_batch_norm: str) -> None:
             )
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
             raise ConfigError(f"privacy=dp_sgd: layer {name} keeps running statistics of private data; switch them off")
+        if getattr(module, "gradient_checkpointing", False):
+            raise ConfigError(
+                "privacy=dp_sgd: gradient checkpointing computes layers a second time, and Opacus would take both times"
+                " for two uses; set model.gradient_checkpointing=false"
+            )
     if errors := validation_errors(model):
         raise ConfigError(f"privacy=dp_sgd: Opacus cannot train this model: {'; '.join(errors)}")
 

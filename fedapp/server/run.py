@@ -23,6 +23,7 @@ from fedapp.flower.simulation import is_own, is_simulated
 from fedapp.learning.agreement import share_columns
 from fedapp.learning.build import Parts
 from fedapp.models.shared_state import load_shared, shared_state
+from fedapp.models.weights import settled_arguments
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
 from fedapp.server.asynchronous.client_speed import check_played
@@ -241,8 +242,9 @@ def keeps_nothing(checked: Checked) -> bool:
 
 
 def settled(config: Config, parts: Parts) -> Config:
-    """The config with what was found in the data written out, so that the model can be used where the data is not."""
-    return replace(config, data={**config.data, **parts.source.settled()})
+    """The config with what was found in data and weights written out, so that the model can be used without them."""
+    data, model = {**config.data, **parts.source.settled()}, {**config.model, **settled_arguments(parts.whole)}
+    return replace(config, data=data, model=model)
 
 
 def take_agreed(parts: Parts, population: Population) -> None:

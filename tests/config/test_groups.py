@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from every_task import TEXTS
 from hydra.utils import get_object
 from in_process import run_in_process
+from language_models import ADAPTED, CAUSAL, LETTERS
 from photographs import one_in
 from PIL import Image
 from visits import COLUMNS, write_columns
@@ -29,6 +31,12 @@ LANGUAGE = (
     " model.embedding=4 model.hidden=6"
 )
 PLAYS = "data.vocabulary_size=300 data.extra_words=[] partition=natural partition.partition_by=role data.min_words=6000"
+VERSE = (
+    "task=text_classification data.window=8 data.tokenizer=null data.vocabulary_size=300 data.min_speeches=60"
+    " data.test_clients=2"
+)
+ADAPTERS, CAUSAL_LM = (text.replace("{", "{{").replace("}", "}}") for text in (ADAPTED, CAUSAL))
+FORM = ADAPTERS[ADAPTERS.index("model.pretrained") : ADAPTERS.index(" optimizer.lr")]  # a small random network
 SALES = "data=series data.path={sales} data.time=day data.series=shop data.label=sold data.regression=true"
 SALES += " partition=iid"
 SEVERAL = f"data=csv data.path={{visits}} {COLUMNS} partition=iid model=mlp"  # labels at once
@@ -75,6 +83,15 @@ EXTRA = {
     "data/watch": "model=cnn1d",
     "data/stock_prices": "model=mlp partition=iid",
     "data/text": LANGUAGE.replace("data=text", "model=lstm"),
+    "data/labelled_text": ADAPTERS,
+    "data/hub_labelled_text": (
+        "task=text_classification data.dataset={letters} data.classes=[asks,tells] data.window=10 data.test_split=null"
+        f" data.tokenizer=null data.vocabulary_size=500 partition.partition_by=user {FORM}"
+    ),
+    **dict.fromkeys(("data/verse", "task/text_classification"), f"{VERSE} {FORM}"),
+    "experiment/verse": f"{VERSE} {FORM}",
+    "model/text_encoder": ADAPTERS,
+    "model/causal_lm": CAUSAL_LM,
     "data/hub_text": (
         "data.dataset={hub_text} data.user=who data.test_clients=1 data.vocabulary_size=500 partition=natural"
         " partition.partition_by=user model=lstm model.embedding=4 model.hidden=6"
@@ -144,10 +161,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from pyarrow import parquet
 
     said = {"who": [f"user {i % 6}" for i in range(60)], "text": ["the river was wide\nand new"] * 60}
+    (root / "letters").mkdir()
+    letters = [json.loads(line) for line in LETTERS.read_text().splitlines()]
+    parquet.write_table(pa.Table.from_pylist(letters), root / "letters" / "train-00000-of-00001.parquet")
     (root / "hub_text").mkdir()
     parquet.write_table(pa.table(said), root / "hub_text" / "train-00000-of-00001.parquet")
     return {
         "hub_text": str(root / "hub_text"),
+        "letters": str(root / "letters"),
         "parties": "{" + ",".join(f"{name}:{root / name}.csv" for name in ("bank", "shop", "phone")) + "}",
         "speeds": str(root / "speeds.csv"),
         "sales": str(root / "sales.csv"),
@@ -179,7 +200,7 @@ def overrides_for(option: str, places: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_its_target_exists(option: str, places: dict[str, str]) -> None:
-    config = compose(overrides_for(option, places).split())
+    config = compose(shlex.split(overrides_for(option, places)))
     node: Any = config
     for part in option.rpartition("/")[0].replace("lr_schedule", "client_lr").split("/"):
         node = getattr(node, part, None)
@@ -196,7 +217,7 @@ def test_option_trains_for_a_round(option: str, places: dict[str, str], tmp_path
     summary = json.loads((directory / "summary.json").read_text())
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert summary["status"] == "finished"
-    privacy = privacy_of(compose(overrides_for(option, places).split()))
+    privacy = privacy_of(compose(shlex.split(overrides_for(option, places))))
     if not privacy.discloses_cohort:
         assert not lines[-1].keys() & {"replied", "cohort", "train_loss"}
         assert (directory / "clients.jsonl").read_text() == ""
@@ -206,7 +227,7 @@ def test_option_trains_for_a_round(option: str, places: dict[str, str], tmp_path
     assert (lines[-1]["train_loss"] is None) if private else (lines[-1]["train_loss"] > 0)
     clients = [json.loads(line) for line in (directory / "clients.jsonl").read_text().splitlines()]
     clients = [row for row in clients if row.get("phase") != "final"]
-    told = protocol_of(compose(overrides_for(option, places).split())).individual_updates  # else of none alone
+    told = protocol_of(compose(shlex.split(overrides_for(option, places)))).individual_updates  # else of none alone
     assert all(row["steps"] > 0 if told else not row["steps"] for row in clients)
 
 

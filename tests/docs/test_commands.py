@@ -49,7 +49,7 @@ UNIQUE = [
 # Not the app's own, and not looked at.
 TOOLS = "cd git jupyter kill ls mkdir mkdocs mlflow mypy pip ray ruff sleep source ssh tail tensorboard wait wandb"
 # Data sets that need the network, or minutes: of these the config is only composed.
-FAR_OR_LARGE = ("sources.hub.", "sources.hub_text.", "sources.solar.", "sources.shakespeare.")
+FAR_OR_LARGE = ("sources.hub.", "sources.hub_text.", "sources.solar.", "sources.shakespeare.", "sources.verse.")
 CHECK = """
 import sys
 from pathlib import Path

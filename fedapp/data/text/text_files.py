@@ -7,7 +7,7 @@ from pathlib import Path
 from fedapp.common.errors import DataError
 from fedapp.data.leavings import entries
 
-__all__ = ["by_user", "read_lines"]
+__all__ = ["JSON_LINES", "by_user", "json_rows", "read_lines"]
 
 JSON_LINES = (".jsonl", ".ndjson")
 ENDINGS = (".txt", ".md", *JSON_LINES)
@@ -27,7 +27,7 @@ def by_user(path: Path) -> dict[str, list[str]]:
             ' client, or each "user" of JSON lines'
         )
     users: dict[str, list[str]] = {}
-    for number, row in _rows(path):
+    for number, row in json_rows(path):
         user = row.get("user")
         if not isinstance(user, str | int) or isinstance(user, bool) or user == "":
             raise DataError(f'{path}, line {number}: needs "user", a name or a number')
@@ -42,7 +42,7 @@ def read_lines(path: Path) -> Iterator[str]:
         for item in _items(path):
             yield from read_lines(item)
     elif path.suffix.lower() in JSON_LINES:
-        for number, row in _rows(path):
+        for number, row in json_rows(path):
             yield from _lines(row, path, number)
     else:
         yield from _kept(_read(path))
@@ -63,7 +63,8 @@ def _lines(row: dict[str, object], path: Path, number: int) -> list[str]:
     return _kept(text)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Of a file of JSON lines, the number of each line that is not empty, and its object. Raises DataError."""
     for number, line in enumerate(_read(path).split("\n"), 1):
         if not line.strip():
             continue

@@ -14,7 +14,7 @@ from fedapp.data.findings import Findings
 from fedapp.data.source import DataSource, Examples, Pooled, Schema
 from fedapp.data.text.text_files import read_lines
 from fedapp.data.text.token_windows import TokenWindows, prompt
-from fedapp.data.text.tokenizer_file import read_tokenizer
+from fedapp.data.text.tokenizer_file import minilm_tokenizer, read_tokenizer
 from fedapp.data.text.vocabulary import Characters, Vocabulary, Words
 
 __all__ = ["TextSource"]
@@ -27,8 +27,9 @@ class TextSource(DataSource):
     """Examples are windows of `window` tokens; targets are the tokens that follow. A line is what no split separates.
 
     `vocabulary` is characters or words; of words, the `vocabulary_size` most frequent ones of the list that comes with
-    the app, and `extra_words`. `tokenizer`, the path of a tokenizer file, takes the place of both. `test_clients`,
-    drawn with `split_seed`, are the server's test data: no client of a simulation has their text.
+    the app, and `extra_words`. `tokenizer`, the path of a tokenizer file or true (that of all-MiniLM-L6-v2, in the
+    extra llm), takes the place of both. `test_clients`, drawn with `split_seed`, are the server's test data: no client
+    of a simulation has their text.
     """
 
     owner: ClassVar[str]  # what a client is called in this data: partition.partition_by
@@ -36,7 +37,7 @@ class TextSource(DataSource):
     vocabulary: str = "words"
     vocabulary_size: int = 8000
     extra_words: Sequence[str] = ()
-    tokenizer: str | None = None
+    tokenizer: str | bool | None = None
     test_clients: int = 0
     split_seed: int = 0
 
@@ -56,6 +57,10 @@ class TextSource(DataSource):
             )
         if self.test_clients < 0:
             raise ConfigError(f"data.test_clients={self.test_clients}: must be 0 (no central evaluation) or more")
+        if self.tokenizer is False:
+            raise ConfigError(
+                "data.tokenizer=false: must be null (data.vocabulary), a tokenizer file, or true (MiniLM's)"
+            )
         if self.tokenizer is None:
             self.tokens  # noqa: B018 (what is wrong with it is said now)
 
@@ -63,7 +68,7 @@ class TextSource(DataSource):
     def tokens(self) -> Vocabulary:
         """Raises ConfigError or DeviceError for a vocabulary that cannot be had."""
         if self.tokenizer is not None:
-            return read_tokenizer(Path(self.tokenizer))
+            return minilm_tokenizer() if isinstance(self.tokenizer, bool) else read_tokenizer(Path(self.tokenizer))
         return Words(size=self.vocabulary_size, extra=tuple(self.extra_words)) if self._words else Characters()
 
     @property
@@ -78,9 +83,14 @@ class TextSource(DataSource):
         found = TokenWindows(self.tokens, self.window)
         for owner, lines in texts.items():
             found.add(owner, lines)
-        examples, owners = found.examples(), list(dict.fromkeys(found.owners))
-        if not len(examples):
+        if not found.owners:
             raise DataError(f"{name}: holds no text that this vocabulary knows a word of")
+        return self.held_out_clients(found.examples(), found.owners, name)
+
+    def held_out_clients(self, examples: Examples, whose: Sequence[str], name: str) -> Pooled:
+        """`whose`: of each example, whose it is; the examples of `test_clients` of them are the server's. Raises
+        DataError, opening with `name`, where no client is left."""
+        owners = list(dict.fromkeys(whose))
         if len(owners) <= self.test_clients:
             raise DataError(
                 f"{name}: has {len(owners)} clients with text, too few to hold out"
@@ -88,13 +98,13 @@ class TextSource(DataSource):
             )
         order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(self.split_seed)).tolist()
         away = {owners[index] for index in order[: self.test_clients]}
-        held = torch.tensor([owner in away for owner in found.owners])
+        held = torch.tensor([owner in away for owner in whose])
         test = examples.take(held.nonzero().flatten()) if away else None
         if test is not None:  # what is drawn of them are whole clients
             numbers = {owner: number for number, owner in enumerate(owners)}
-            whose = torch.tensor([numbers[owner] for owner in found.owners if owner in away])
-            test = Examples(test.inputs, test.targets, groups=whose)
-        named = {self.owner: [owner for owner in found.owners if owner not in away]}
+            groups = torch.tensor([numbers[owner] for owner in whose if owner in away])
+            test = Examples(test.inputs, test.targets, groups=groups)
+        named = {self.owner: [owner for owner in whose if owner not in away]}
         return Pooled(examples.take((~held).nonzero().flatten()), test, named)
 
     def local(self, path: Path) -> Examples:

