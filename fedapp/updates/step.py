@@ -32,7 +32,8 @@ class UpdateStep:
     travels by itself, and `on_reply` must give back a float32 vector of the model's length.
     `bounded`: what a client sends after it is finite and nowhere above what was examined before, so that it is not
     examined again. `idle`: does nothing, and is left out of the list. `keeps_state`: uses `state`, so that a client's
-    work stays on its own SuperNode. `scalars`: names of values that the step adds to the sum; they are the last entries
+    work stays on its own SuperNode. `feeds_back`: adds to an update what it did not send of earlier ones (error
+    feedback). `scalars`: names of values that the step adds to the sum; they are the last entries
     of every vector. In what `on_client` is given they are 0, or what the run's protection has measured
     (`Protection.measured`). `judges`: on the client it works as `judged` made it. `level_bits`: what `on_client` gives
     are whole numbers in -2^(bits - 1) .. 2^(bits - 1) - 1 that hold the update's weight already, and are added as they
@@ -44,6 +45,7 @@ class UpdateStep:
     level_bits: int | None = None
     idle: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
+    feeds_back: ClassVar[bool] = False
     judges: ClassVar[bool] = False
     scalars: tuple[str, ...] = ()
 

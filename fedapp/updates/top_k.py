@@ -54,6 +54,10 @@ class LargestValues(PerReply):
         """The residual."""
         return self.error_feedback
 
+    @property
+    def feeds_back(self) -> bool:  # type: ignore[override]
+        return self.error_feedback
+
     def encode(self, update: Tensor, state: StepState) -> Bytes:
         length, wanted = len(update), update
         if RESIDUAL in state:

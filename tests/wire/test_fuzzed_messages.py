@@ -8,6 +8,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -34,9 +35,11 @@ from fedapp.aggregation.secaggplus.cohort_view import CohortView, Member
 from fedapp.aggregation.secaggplus.masked_message import pack_masked, pack_masked_reply
 from fedapp.aggregation.secaggplus.member import Sealed, Shared
 from fedapp.aggregation.secaggplus.messages import Header, pack_answers, pack_question, pack_signatures
+from fedapp.aggregation.secaggplus.settings import Settings
 from fedapp.aggregation.secaggplus.unmasking import Revealed
 from fedapp.aggregation.secaggplus.view_record import pack_view
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
+from fedapp.updates.packing import pack_bits
 from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.preflight import MOMENTS, PreflightReport, pack_preflight
@@ -55,6 +58,7 @@ HELPER_KEYS = RunKeys(b"k" * 32, b"p", b"s")
 TAG = Tag(0, 1.0, 2, b"x" * 92, b"s")
 BOUND = Bound("0123456789abcdef", 3, 2, "m" * 64, "c" * 64, "w" * 64, b"k" * 32)
 MASKED_SUM = torch.arange(9, dtype=torch.uint8)
+LEVELS = np.arange(0, 2000, 150, dtype="<u2")
 
 
 def instruction() -> RecordDict:
@@ -115,7 +119,7 @@ EXAMPLES: dict[str, tuple[RecordDict, Callable[[Any], Callable[[RecordDict], Any
     "unpack_signed": (one(signed_answers(b"s")), of_record),
     "unpack_view": (
         RecordDict({"record": pack_view(VIEW)}),
-        lambda unpack: lambda content: unpack(content.config_records["record"], None),
+        lambda unpack: lambda content: unpack(content.config_records["record"], Settings()),
     ),
     "unpack_run_keys": (RecordDict({"record": pack_run_keys(HELPER_KEYS)}), of_record),
     "unpack_offer": (RecordDict({OFFER: pack_offer([HELPER_KEYS], 2)}), lambda unpack: unpack),
@@ -128,6 +132,14 @@ EXAMPLES: dict[str, tuple[RecordDict, Callable[[Any], Callable[[RecordDict], Any
         lambda unpack: unpack,
     ),
     "unpack_sum_reply": (pack_sum_reply(MODEL, "m" * 64), lambda unpack: unpack),
+    "unpack_bits": (
+        RecordDict({"levels": state_to_arrays({"w": torch.from_numpy(pack_bits(LEVELS, 11))})}),
+        lambda unpack: (
+            lambda content: unpack(
+                arrays_to_state(content.array_records["levels"])["w"].numpy(), 11, len(LEVELS), "<u2"
+            )
+        ),
+    ),
 }
 
 

@@ -155,7 +155,7 @@ def check_covered(config: Config, parts: Parts, *, sums_metrics: bool) -> None:
             " client can move a robust rule's result by more than the clipping norm; use strategy=fedavg, or another"
             " that averages"
         )
-    if any(step.keeps_state for step in steps_of(config).steps):
+    if any(step.feeds_back for step in steps_of(config).steps):
         raise ConfigError(
             f"compression._target_={config.compression['_target_']}: adds to a client's update what it did not send of"
             " earlier ones (error feedback), so that under privacy=client_dp one client's part of a sum would be no"
