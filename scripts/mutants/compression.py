@@ -89,8 +89,8 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/privacy/client_level/central_step.py",
-        "return within(trained, self._norm(params) - self.room)",
-        "return trained",
+        "clipped = within(self._only_trained(update), self._norm(params) - self.room)",
+        "clipped = self._only_trained(update)",
         f"{PRIVATE}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
     ),
 ]
