@@ -7,6 +7,7 @@ second one into another folder, for the day when a whole folder is lost or a dis
 """
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,14 +42,22 @@ class FileLedger:
     A last line that ends in its middle was torn while being written: what it was to pay for had not begun, and it is
     cut off by the next one.
 
-    `second_head`: a file in another folder that holds the same as the one beside the ledger. `makes_folder`: whether a
-    folder that is not there is made. Where it may be lost, it is not: its owner knows.
+    `second_head`: a file in another folder that holds the same as the one beside the ledger. `heads_folder`: a folder
+    for one more, whose name follows from the ledger's first line: an old copy of the ledger is known by it wherever it
+    lies. `makes_folder`: whether a folder that is not there is made. Where it may be lost, it is not: its owner knows.
     """
 
-    def __init__(self, path: Path, *, second_head: Path | None = None, makes_folder: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        second_head: Path | None = None,
+        heads_folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> None:
         self.path = path.resolve()  # by whatever link it is reached, it has one lock
         self._heads = [self.path.with_name(self.path.name + ".head")] + ([second_head] if second_head else [])
-        self._makes_folder = makes_folder
+        self._heads_folder, self._makes_folder = heads_folder, makes_folder
 
     @property
     def head(self) -> str:
@@ -64,10 +73,11 @@ class FileLedger:
         return self._read()[1]
 
     def check(self) -> None:
-        """Raises FederationError where it is damaged, OSError where it cannot be read and written."""
+        """Raises FederationError where it is damaged, OSError where it or a head cannot be read and written."""
         self.entries()
         with self.held():
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._write_heads(self._read()[0])
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -90,10 +100,21 @@ class FileLedger:
             os.fsync(file.fileno())
         if not lines:
             sync_folder(self.path.parent)
+        self._write_heads([*lines, added])
+
+    def _write_heads(self, lines: list[str]) -> None:
         # Not synced, which would cost as much again: an old or empty one says no more than that the ledger was shorter.
-        for head in self._heads:
+        content = f"{len(lines)} {chain_of(lines[-1])}" if lines else ""
+        for head in self._heads_of(lines):
             head.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(head, f"{len(lines) + 1} {chain_of(added)}".encode(), mode=0o600, synced=False)
+            write_atomically(head, content.encode(), mode=0o600, synced=False)
+
+    def _heads_of(self, lines: list[str]) -> list[Path]:
+        """Where the heads of a ledger with these lines are."""
+        if self._heads_folder is None or not lines:
+            return self._heads
+        identity = hashlib.sha256(lines[0].encode()).hexdigest()[:16]  # a run's random name is in the line
+        return [*self._heads, self._heads_folder / f"ledger-{identity}.head"]
 
     def _find_folder(self) -> None:
         if self._makes_folder:
@@ -105,15 +126,21 @@ class FileLedger:
             )
 
     def _read(self) -> tuple[list[str], list[Entry]]:
-        """All whole lines, and what they say."""
-        content = _text(self.path)
-        *lines, last = content.split("\n")
-        if last.endswith("}"):  # whole if its hash is right, even where its newline was lost
-            lines.append(last)
+        """All whole lines, and what they say.
+
+        Heads are read first. A writer may add lines meanwhile, and writes heads after them: so a head that is read
+        first is never newer than the ledger, and who only reads needs no lock.
+        """
+        heads = [(head, _text(head)) for head in self._heads_of(self._lines())]
+        lines = self._lines()
         entries = parse(lines, str(self.path))
-        for head in self._heads:
-            check_head_of(_text(head), str(head), lines, str(self.path))
+        for head, content in heads:
+            check_head_of(content, str(head), lines, str(self.path))
         return lines, entries
+
+    def _lines(self) -> list[str]:
+        *lines, last = _text(self.path).split("\n")
+        return [*lines, last] if last.endswith("}") else lines  # whole if its hash is right, even without its newline
 
 
 class StateLedger:

@@ -6,6 +6,8 @@ where there is no ledger a lasting one is begun on request alone.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,26 +26,39 @@ History = list[Spending | SkellamSpending]
 
 @dataclass(frozen=True)
 class ServerBudget:
-    """`budget`: the cost of a round, with `delta` given, and what all rounds together may cost. `must_exist`: no ledger
-    is begun where there is none."""
+    """`budget`: the cost of a round, with `delta` given, and what all rounds together may cost. `lasts`: the ledger
+    is of more than one run, and none is begun where there is none, unless `begins`: it begins with this run."""
 
     budget: Budget
     ledger: FileLedger
-    must_exist: bool = False
+    lasts: bool = False
+    begins: bool = False
 
-    def check(self, head: str = "") -> None:
-        """Before the first round. `head`: what the checkpoint that a run goes on from says of the ledger, "" for none.
+    def check(self, head: str | None = None) -> None:
+        """Before the first round. `head`: what the checkpoint that a run goes on from says of the ledger, None for a
+        run that begins.
 
-        Raises FederationError for a ledger that is damaged, shorter than any copy of its head says, or not there.
+        Raises FederationError for a ledger that is damaged, shorter than any copy of its head says, or not there; for
+        one that is there and was to begin; and where it, or a copy of its head, cannot be written.
         """
-        spent = len(self.ledger.entries())
-        self.ledger.check_head(head, "the run's checkpoint")
-        if not spent and self.must_exist:
+        with self._said():
+            spent = len(self.ledger.entries())
+            self.ledger.check_head(head or "", "the run's checkpoint")
+        if not spent and self.lasts and not self.begins:
             raise FederationError(
                 f"ledger {self.ledger.path}: there is none, and what these clients have spent is not known. Put it back"
                 " from its newest copy, or start the server with the FLWR_HOME that it is in. If they have spent"
                 " nothing yet, begin one by privacy.new_ledger=true"
             )
+        if spent and self.begins and head is None:
+            raise FederationError(
+                f"privacy.new_ledger=true: {spent} rounds are in the ledger {self.ledger.path} already, and this one"
+                " would be counted with them; leave the setting out, or give new clients a server with an FLWR_HOME of"
+                " its own"
+            )
+        if self.lasts:  # a simulation's is in the run directory, which is not there yet
+            with self._said():
+                self.ledger.check()
         if not spent:
             log.warning("privacy=client_dp: begins a new ledger, at epsilon 0: %s", self.ledger.path)
         else:
@@ -60,7 +75,8 @@ class ServerBudget:
         Raises FederationError where it would cost more than there is.
         """
         try:
-            self.budget.pay(self.ledger, run, server_round, 1)
+            with self._said():
+                self.budget.pay(self.ledger, run, server_round, 1)
         except Declined:
             raise FederationError(f"{self.exhausted()}; its ledger is {self.ledger.path}") from None
 
@@ -80,6 +96,18 @@ class ServerBudget:
         """What summary.json says of the ledger."""
         history = self._history()
         return {**self._figures(history), "delta": self.budget.delta, "rounds_in_ledger": len(history)}
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """Raises FederationError in place of OSError."""
+        try:
+            yield
+        except OSError as error:
+            raise FederationError(
+                f"ledger {self.ledger.path}: it, or a copy of its head, cannot be read and written: {error}. Let the"
+                " server write there, or set FLWR_HOME (the ledger) and HOME (its head, in fedapp-runs) to folders that"
+                " last and can be written"
+            ) from None
 
     def _figures(self, history: History) -> dict[str, float | None]:
         seen: History = [Spending(spent.noise_multiplier, 1.0, spent.steps) for spent in history]

@@ -102,12 +102,13 @@ def run_federation(
     check_played(config, simulated=simulated)
     if simulated:
         checked.privacy.check_simulation(config, parts)
-    elif not checked.privacy.discloses_cohort:
+    alone = not simulated and not checked.privacy.discloses_cohort
+    if alone:
         check_alone(population)
     budget = checked.privacy.server_budget(config, server_ledger(directory, simulated=simulated), lasts=not simulated)
     if budget is not None:
-        budget.check("" if before is None else before.values.get("ledger", ""))
-    rounds = build_rounds(checked, exchange, population, admission, budget)
+        budget.check(None if before is None else before.values.get("ledger", ""))
+    rounds = build_rounds(checked, exchange, population, admission, budget, alone=alone)
     claim(directory, resume=config.run.resume is not None)
     with only_writer(directory), writing(directory):
         claim(directory, resume=config.run.resume is not None, held=True)  # another may have had it until now
@@ -213,8 +214,11 @@ def build_rounds(
     population: Population,
     admission: AdmissionRules,
     budget: ServerBudget | None = None,
+    *,
+    alone: bool,
 ) -> HorizontalRounds:
-    """`budget`: of the server itself. Raises FederationError where fewer clients can take part than a round needs."""
+    """`budget`: of the server itself. `alone`: as of `Roster`. Raises FederationError where fewer clients can take part
+    than a round needs."""
     federation, parts = checked.config.federation, checked.parts
     roster = Roster(
         population,
@@ -223,6 +227,7 @@ def build_rounds(
         movable=is_simulated(exchange.grid)
         and 0 < population.partitions < federation.num_clients
         and keeps_nothing(checked),
+        alone=alone,
     )
     strategy = build_strategy(checked.config, parts, roster, checked.protocol, checked.steps, budget)
     attendance = Attendance(exchange, roster, population, replace(admission, min_clients=strategy.min_clients))

@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.privacy import accounting, opacus_internals
+from fedapp.privacy import ledger as ledger_module
 from fedapp.privacy.accounting import MOST_PRV_POINTS, Spending, calibrate, epsilon
 from fedapp.privacy.budget import Budget, Declined, planned_participations, rounded_up
 from fedapp.privacy.ledger import Entry, FileLedger, Ledger, StateLedger
@@ -338,6 +340,67 @@ def test_a_ledger_put_back_from_an_old_copy_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(copy)
     with pytest.raises(FederationError, match="there were 4 lines"):
         FileLedger(path).entries()
+
+
+def test_an_old_copy_under_another_path_is_noticed(tmp_path: Path) -> None:
+    """Of two copies one may go on; a ledger with another first line has nothing to do with them."""
+    heads = tmp_path / "keep"
+
+    def ledger_in(name: str) -> FileLedger:
+        second = heads / f"{name}.head"
+        return FileLedger(tmp_path / name / "ledger", second_head=second, heads_folder=heads)
+
+    ledger_in("first").append(Entry("run", 1, ROUND))
+    shutil.copytree(tmp_path / "first", tmp_path / "old")
+    ledger_in("first").append(Entry("run", 2, ROUND))
+    for action in (
+        ledger_in("old").entries,
+        ledger_in("old").check,
+        lambda: budget().pay(ledger_in("old"), "run", 2, 50),
+    ):
+        with pytest.raises(FederationError, match=r"there were 2 lines \(.*keep/ledger-"):
+            action()
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    ledger_in("moved").append(Entry("run", 3, ROUND))
+    with pytest.raises(FederationError, match="there were 3 lines"):
+        ledger_in("first").entries()
+    ledger_in("other").append(Entry("another run", 1, ROUND))
+    assert len(ledger_in("other").entries()) == 1
+
+
+def test_a_check_writes_all_heads_anew(tmp_path: Path) -> None:
+    """One that was lost, or never there, is no reason for less."""
+    ledger = FileLedger(tmp_path / "ledger", second_head=tmp_path / "keep" / "a", heads_folder=tmp_path / "keep")
+    ledger.check()
+    assert ledger.entries() == []
+    ledger.append(Entry("run", 1, ROUND))
+    shutil.rmtree(tmp_path / "keep")
+    ledger.check()
+    assert {path.read_text() for path in (tmp_path / "keep").iterdir()} == {ledger.head}
+    assert len([*(tmp_path / "keep").iterdir()]) == 2
+
+
+def test_who_reads_while_another_writes_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After whatever file it has read last, a line is added."""
+    path, real, busy = tmp_path / "ledger", ledger_module._text, False
+
+    def other() -> FileLedger:
+        return FileLedger(path, second_head=tmp_path / "second", heads_folder=tmp_path)
+
+    def read(file: Path) -> str:
+        nonlocal busy
+        content = real(file)
+        if not busy:
+            busy = True
+            other().append(Entry("run", 0, ROUND))
+            busy = False
+        return content
+
+    other().append(Entry("run", 0, ROUND))
+    monkeypatch.setattr(ledger_module, "_text", read)
+    for more in range(3):
+        assert len(other().entries()) > 1 + more
+    other().check_head(other().head, "a test")
 
 
 def pay_and_die(path: Path, step: str) -> None:

@@ -47,6 +47,7 @@ class CentralClientDp(PrivacyOption):
         keys, federation = self.keys, config.federation
         check_metrics(keys, config)
         keys.check_both(config, parts)
+        check_float32(parts)
         if federation.min_clients > 1:
             raise ConfigError(
                 f"federation.min_clients={federation.min_clients}: under privacy=client_dp a round that changes nothing"
@@ -106,13 +107,18 @@ class CentralClientDp(PrivacyOption):
         return Budget(cost, most, keys.delta_of(config), keys.accountant, 1, void=keys.void)
 
     def server_budget(self, config: Config, ledger: FileLedger, *, lasts: bool) -> ServerBudget:
-        return ServerBudget(self.budget(config), ledger, must_exist=lasts and not self.keys.new_ledger)
+        return ServerBudget(self.budget(config), ledger, lasts=lasts, begins=self.keys.new_ledger)
 
     def foresight(self, config: Config, parts: Parts) -> Findings:
         noise = self._noise(config, parts)
         trained = int(trained_entries(parts).sum())
         return foresight(
-            self.keys.clipping_norm, noise.multiplier, trained, noise.expected, self.keys.population_of(config)
+            self.keys.clipping_norm,
+            noise.multiplier,
+            trained,
+            noise.expected,
+            self.keys.population_of(config),
+            without_metrics=noise.without_metrics,
         )
 
     def summary(self, config: Config, parts: Parts) -> dict[str, Any]:
@@ -151,5 +157,19 @@ class CentralClientDp(PrivacyOption):
 def trained_entries(parts: Parts) -> torch.Tensor:
     """(n,) bool: of the floating-point values that travel, those that are trained."""
     trained = {name for name, parameter in parts.model.named_parameters() if parameter.requires_grad}
-    travels = {name: value for name, value in shared_state(parts.model).items() if value.is_floating_point()}
-    return torch.cat([torch.full((value.numel(),), name in trained) for name, value in travels.items()])
+    return torch.cat([torch.full((value.numel(),), name in trained) for name, value in _travelling(parts).items()])
+
+
+def check_float32(parts: Parts) -> None:
+    """Raises ConfigError for a model of other values: an update is clipped as one vector, together with scalars of
+    float32, and what is rounded to another dtype after that may be longer."""
+    for name, value in _travelling(parts).items():
+        if value.dtype != torch.float32:
+            raise ConfigError(
+                f"privacy=client_dp: {name} of the model is {str(value.dtype).removeprefix('torch.')}, and updates are"
+                " clipped as one vector of float32; give the model float32 values (model.float())"
+            )
+
+
+def _travelling(parts: Parts) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in shared_state(parts.model).items() if value.is_floating_point()}

@@ -61,6 +61,13 @@ class CentralNoise:
         each = [self.multiplier, *others]
         return 1 / math.hypot(*(1 / sigma for sigma in each)) if all(each) else 0.0
 
+    @property
+    def without_metrics(self) -> float | None:
+        """What `multiplier` would be if no metrics were paid for; None where none are."""
+        if self.metrics is None:
+            return None
+        return (self.multiplier**-2 + self.metrics.multiplier**-2) ** -0.5 if self.multiplier else 0.0
+
 
 class CentralStep(UpdateStep):
     """`trained` (n,) bool: which entries of the vector are; the others are zero, and get no noise."""
@@ -166,8 +173,8 @@ class CentralStep(UpdateStep):
         return self.noise.metrics.bounded(own) if self.noise.metrics is not None else own
 
     def _metrics_possible(self, scalars: Tensor, weight: float) -> bool:
-        metrics = self.noise.metrics
-        return metrics is None or metrics.possible(scalars[self._bits :], weight)
+        metrics, rounding = self.noise.metrics, weight / self.noise.unit * FIXED_POINT  # each client once
+        return metrics is None or metrics.possible(scalars[self._bits :], weight, rounding)
 
     def _norm(self, params: Params) -> float:
         """Raises UpdateRejected for a clipping norm that no server of this code sends."""

@@ -17,7 +17,6 @@ from fedapp.learning.task import Evaluation, Task
 
 __all__ = ["MetricSums", "summed_metrics"]
 
-SLACK = 1e-9
 FEWEST = 3.0  # standard deviations of the noised count, below which it says too little to divide by
 
 
@@ -74,10 +73,11 @@ class MetricSums:
         share = values[:1].clamp(0.0, 1.0)
         return torch.cat([share, torch.minimum(torch.maximum(values[1:], -share / 2), share / 2)])
 
-    def possible(self, sums: Tensor, weight: float) -> bool:
-        """Whether honest clients of this weight together can have made these sums (k + 1,)."""
+    def possible(self, sums: Tensor, weight: float, rounding: float) -> bool:
+        """Whether honest clients of this weight together can have made these sums (k + 1,), each of which fixed point
+        may have moved by `rounding`."""
         share, rest = sums[0], sums[1:].abs()
-        slack = (1 + weight) * SLACK  # of fixed point
+        slack = 1.5 * rounding  # a sum and half of the count
         return bool(-slack <= share <= weight + slack) and bool((rest <= share / 2 + slack).all())
 
     def means(self, noised: Sequence[float]) -> dict[str, float | None]:

@@ -31,7 +31,8 @@ def within(vector: Tensor, largest: float, *, in_place: bool = False) -> Tensor:
             return torch.zeros_like(vector)
         scaled = vector.double() / float(vector.abs().max())  # so large that its squares are not finite
         vector, norm, in_place = scaled, norm_of(scaled), False
-    factor = largest * (1 - ROUNDED - error) / norm
+    # Twice what a value of half precision is rounded by, which is more than all else.
+    factor = largest * (1 - max(ROUNDED, torch.finfo(dtype).eps) - error) / norm
     # A factor that is no normal float32 would be rounded to far fewer digits.
     if vector.dtype == torch.float32 and factor > SMALL and largest > SMALL:
         # Factor and products are rounded by 2^-24 of themselves each, and what underflows by far less.

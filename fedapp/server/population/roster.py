@@ -20,7 +20,7 @@ class Roster:
     A client that failed `exclude_after` times in a row is not sampled for the next `exclude_rounds` rounds; after that,
     one more failure excludes it again, and one good update clears it. `present` and `busy` are SuperNodes; None for
     `present` means all. `bound`: what a client's count may weigh. `movable`: any SuperNode can do any client's work, as
-    in simulations where it keeps nothing.
+    in simulations where it keeps nothing. `alone`: a SuperNode is one client, and none is taken in as a second.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Roster:
         exclude_after: int | None = None,
         exclude_rounds: int = 10,
         movable: bool = False,
+        alone: bool = False,
     ) -> None:
         self.nodes = dict(population.nodes)
         self.num_examples = dict(population.num_examples)
@@ -38,7 +39,7 @@ class Roster:
         self.present: Collection[int] | None = None
         self.busy: Collection[int] = ()
         self._helpers = set(population.helpers)
-        self._movable = movable
+        self._movable, self._alone = movable, alone
         self._exclude_after, self._exclude_rounds = exclude_after, exclude_rounds
         self._failures: dict[int, int] = {}
         self._excluded: dict[int, int] = {}  # by client, the last round for which it is left out
@@ -134,6 +135,8 @@ class Roster:
                 faults.append(f"{who(f'client {client}', report)}: {fault or 'no training example'}")
             elif home is not None and home != node and (self.present is None or home in self.present):
                 faults.append(f"client {client} of SuperNode {node}: lives on SuperNode {home} already")
+            elif self._alone and any(at == node and other != client for other, at in self.nodes.items()):
+                faults.append(f"client {client} of SuperNode {node}: it is another client already, and may be one only")
             else:
                 self.nodes[client], self.num_examples[client] = node, count
                 self.names[client] = who(f"client {client}", report)

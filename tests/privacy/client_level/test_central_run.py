@@ -1,9 +1,10 @@
 """Whole runs of client-level DP with a trusted server: nothing uncovered leaves them, and every round is paid for."""
 
+import errno
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 import torch
 from every_task import BODY, EVERY_TASK
 from flwr.app import Message
-from in_process import InProcessGrid, run_in_process, run_on
+from in_process import InProcessGrid, make_context, run_in_process, run_on
 from safetensors.torch import load_file
 
 from fedapp.common.errors import ConfigError, DataError, FederationError
+from fedapp.common.files import write_atomically
 from fedapp.config import compose
 from fedapp.data.shards import ClientData, Shards
 from fedapp.launch.check import check
@@ -180,6 +182,31 @@ def test_outside_a_simulation_each_client_has_a_supernode_of_its_own(
         go(tmp_path / "run")
 
 
+def test_a_supernode_that_comes_back_as_another_client_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reply for two clients would be one sum, which may be as long as two clipping norms."""
+    monkeypatch.setattr("fedapp.server.run.is_own", lambda _: False)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overrides = f"{DP} {DEVICES} federation.num_rounds=5 federation.fraction_train=1 privacy.new_ledger=true"
+
+    class Restless(InProcessGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            messages = list(messages)
+            if messages and messages[0].metadata.group_id == "2" and 101 in self.contexts:
+                del self.contexts[101], self.contexts[100]
+            if messages and messages[0].metadata.group_id == "3":
+                self.contexts[100] = make_context(100, {"partition-id": 1, "num-partitions": 4}, overrides)
+            return super().push_messages(messages)
+
+    grid = Restless(overrides, 4)
+    run_on(grid, tmp_path / "run", f"{overrides} run.output_dir={tmp_path / 'run'}")
+    sent = [message for message in grid.sent if message.metadata.message_type == "train"]
+    assert {len(unpack_instruction(message.content)[0].clients) for message in sent} == {1}
+    assert "client 1 of SuperNode 100 takes no part: it is another client already" in caplog.text
+
+
 def test_two_runs_of_one_seed_differ_in_cohort_and_model(run: Path, grid: InProcessGrid, tmp_path: Path) -> None:
     other = InProcessGrid(DP)
     run_on(other, tmp_path / "run", f"{DP} run.output_dir={tmp_path / 'run'}")
@@ -325,13 +352,41 @@ def test_it_says_where_a_ledger_begins_and_what_is_in_it(
 ) -> None:
     caplog.set_level("INFO")
     for number in (1, 2):
-        deployed("privacy.new_ledger=true")
+        deployed("privacy.new_ledger=true" if number == 1 else "")
         said = [record for record in caplog.records if "ledger" in record.message]
         path = tmp_path / "flower" / "fedapp-client-privacy.jsonl"
         words = ("begins a new ledger, at epsilon 0", "1 rounds are in the ledger")[number - 1]
         assert any(words in record.message and str(path) in record.message for record in said)
         assert any(record.levelname == "WARNING" for record in said) == (number == 1)
         caplog.clear()
+
+
+def test_a_ledger_that_is_there_is_not_begun(deployed: Callable[..., Path], tmp_path: Path) -> None:
+    """A run that goes on may have begun it."""
+    deployed("privacy.new_ledger=true")
+    with pytest.raises(FederationError, match=r"new_ledger=true: 1 rounds are in the ledger .* already"):
+        deployed("privacy.new_ledger=true")
+    assert not (tmp_path / "run-1").exists()
+    more = "federation.num_rounds=2 run.resume=auto privacy.new_ledger=true"
+    assert summary(go(tmp_path / "run-0", f"{DEVICES} {more}", num_nodes=4))["privacy"]["rounds_in_ledger"] == 2
+
+
+def test_heads_that_cannot_be_written_are_noticed_before_a_round(
+    deployed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_atomically
+
+    def read_only(path: Path, content: bytes, **options: Any) -> None:
+        if ".client-privacy" in path.parts:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        real(path, content, **options)
+
+    monkeypatch.setattr("fedapp.privacy.ledger.write_atomically", read_only)
+    folder = tmp_path / "home" / "fedapp-runs" / ".client-privacy"
+    with pytest.raises(FederationError, match=rf"copy of its head.*Read-only file system: '{folder}.*HOME"):
+        deployed("privacy.new_ledger=true")
+    assert not (tmp_path / "run-0").exists()
+    assert FileLedger(tmp_path / "flower" / "fedapp-client-privacy.jsonl").entries() == []
 
 
 def another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,9 +406,14 @@ def rolled_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(home.with_name("old"), home)
 
 
+def copied(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(home.with_name("old")))
+
+
 @pytest.mark.parametrize(
     ("lose", "more", "named"),
     [
+        (copied, "", "there were 2 lines"),
         (another, "", "there is none, and what these clients have spent is not known"),
         (gone, "privacy.new_ledger=true", "there were 2 lines"),
         (emptied, "privacy.new_ledger=true", "there were 2 lines"),
@@ -416,6 +476,16 @@ def test_metrics_are_paid_for_by_a_share_of_the_budget(tmp_path: Path) -> None:
         assert {"val_loss", "val_accuracy"} <= line.keys()
         assert line["epsilon_max"] == pytest.approx(epsilon([Spending(2.0, 0.5, line["round"])], 1e-5, "rdp"))
     assert (directory / "clients.jsonl").read_text() == ""
+
+
+def test_it_says_what_metrics_leave_to_the_updates() -> None:
+    for more, words in (("", None), (METRICS, "would be 2 in place of")):
+        config = compose(f"{DP} {more}".split())
+        parts = check_config(config).parts
+        found = privacy_of(config).foresight(config, parts).facts[0]
+        assert ("privacy.metrics_epsilon" in found) == (words is not None)
+        if words is not None:
+            assert f"{words} {privacy_of(config).summary(config, parts)['update_noise_multiplier']:.3g}" in found
 
 
 def test_without_noise_they_are_the_validation_metrics(tmp_path: Path) -> None:
@@ -630,6 +700,16 @@ def test_what_would_leave_a_client_uncovered_is_refused(tmp_path: Path, override
     with pytest.raises(ConfigError, match=re.escape(named)):
         go(tmp_path / "run", overrides)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_a_model_of_other_values_is_refused_by_name(dtype: torch.dtype) -> None:
+    config = compose(DP.split())
+    parts = check_config(config).parts
+    name = next(iter(parts.model.state_dict()))
+    parts.model.to(dtype)
+    with pytest.raises(ConfigError, match=rf"{name} of the model is {str(dtype).split('.')[1]}.*model\.float\(\)"):
+        privacy_of(config).conflicts(config, parts)
 
 
 def test_more_clients_than_the_public_constant_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedapp.learning.task import Evaluation
-from fedapp.privacy.client_level.central_step import NORM, NormQuantile
+from fedapp.privacy.client_level.central_step import NORM, CentralNoise, CentralStep, NormQuantile
 from fedapp.privacy.client_level.client_dp import ClientDp
 from fedapp.privacy.client_level.client_protection import ClientProtection
 from fedapp.privacy.client_level.metric_sums import MetricSums
@@ -161,6 +161,15 @@ def test_a_long_vector_is_never_too_long_either(
         assert torch.allclose(found, before * min(1.0, norm / exactly), rtol=1e-4, atol=1e-40)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_updates_of_half_precision_are_shortened_and_not_lost(dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(1)
+    for vector in torch.randn(200, 50, generator=random).to(dtype):
+        found = within(vector, 1.0)
+        assert found.dtype == dtype
+        assert 1 - 2.0**-6 < norm_of(found) <= 1.0
+
+
 def test_a_vector_whose_squares_overflow_is_clipped_in_its_direction() -> None:
     found = within(torch.tensor([1e300, -1e300], dtype=torch.float64), 1.0)
     assert found.tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], rel=1e-6)
@@ -208,6 +217,29 @@ def test_sums_of_metrics_of_virtual_clients_are_checked(sums: list[float], possi
     else:
         with pytest.raises(UpdateRejected, match="larger than clipped updates can make it"):
             step.on_reply(vector, 2 * SAMPLING.unit, plan)
+
+
+@pytest.mark.parametrize(
+    ("sums", "possible"),
+    [
+        ([2 + 2.0**-11, 1.0, -1.0], True),
+        ([2.0, 1 + 2.0**-11, 0.0], True),
+        ([3.0, 0.0, 0.0], False),
+        ([2.0, 1.5, 0.0], False),
+        ([-1.0, 0.0, 0.0], False),
+    ],
+    ids=str,
+)
+def test_the_slack_of_metrics_sums_is_that_of_fixed_point(sums: list[float], possible: bool) -> None:
+    """Of two clients, in a population so large that a client's unit is below 1e-9 and rounding 2^-12 of it."""
+    unit = 2.0**-31
+    step = CentralStep(CentralNoise(1.0, unit, 2.0**29, metrics=METRICS), 1.0, TRAINED)
+    vector = torch.cat([torch.zeros(LENGTH).double(), torch.tensor(sums, dtype=torch.float64)]) * unit
+    if possible:
+        assert step.on_reply(vector, 2 * unit, step.plan(1)) is vector
+    else:
+        with pytest.raises(UpdateRejected, match="larger than clipped updates can make it"):
+            step.on_reply(vector, 2 * unit, step.plan(1))
 
 
 @pytest.mark.parametrize("norm", [float("nan"), -1.0, 0.0, 1e30, "1", None])

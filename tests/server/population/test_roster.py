@@ -109,6 +109,21 @@ def test_a_client_moves_only_when_its_old_supernode_has_gone() -> None:
     assert clients.nodes[1] == 105
 
 
+def test_a_supernode_that_is_alone_is_never_a_second_client() -> None:
+    """Two claims in one report, or the number of a client that has gone."""
+    clients = Roster(Population({0: 100, 1: 101}, {0: 10, 1: 20}), alone=True)
+    clients.present = {100, 105}
+    assert clients.admit(100, preflight_report(clients=(1,))) == [
+        "client 1 of SuperNode 100: it is another client already, and may be one only"
+    ]
+    assert clients.nodes == {0: 100, 1: 101}
+    assert clients.admit(100, preflight_report(clients=(0,))) == []
+    assert clients.admit(105, preflight_report(clients=(1,))) == []
+    both = preflight_report(clients=(7, 8), num_examples=(5, 5), faults=("", ""))
+    assert len(clients.admit(106, both)) == 1
+    assert clients.nodes == {0: 100, 1: 105, 7: 106}
+
+
 # --- attendance, on a grid ---------------------------------------------------------------------------------------
 
 
