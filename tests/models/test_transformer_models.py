@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,19 @@ import pytest
 import torch
 from language_models import ADAPTED, ARCHITECTURES, CAUSAL, LETTERS, made_of
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
 from fedapp.client.build import only_own_paths
 from fedapp.common.errors import ConfigError
 from fedapp.config import compose
+from fedapp.data.text.vocabulary import Words
 from fedapp.learning.build import Parts, build_parts, build_training
 from fedapp.models.shared_state import aliases, shared_state
+from fedapp.models.transformer_network import _form
 from fedapp.privacy.limits import OwnLimits
 
 pytestmark = pytest.mark.slow  # the library takes seconds to import
@@ -161,11 +169,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal network as the library saves it."""
     parts, path = parts_of(f"{CAUSAL} model.trainable=full run.seed=3"), tmp_path_factory.mktemp("llm") / "tiny"
     parts.whole.get_submodule("net.network").save_pretrained(path)  # type: ignore[operator]
+    words = Words(size=500).tokens[4:]
+    save_tokenizer(path.parent / "tokenizer.json", ("<pad>", "<unk>", "<s>", "</s>", *words))
     return path
 
 
-def of_folder(path: Path) -> str:
-    return f"{CAUSAL} model.architecture=null model.pretrained={path}"
+def save_tokenizer(path: Path, tokens: Sequence[str], *, lower: bool = True) -> None:
+    made: Any = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
+    made.pre_tokenizer = Whitespace()
+    made.normalizer = Lowercase() if lower else None
+    made.save(str(path))
+
+
+def of_folder(path: Path, tokenizer: Path | None = None) -> str:
+    tokenizer = tokenizer or path.parent / "tokenizer.json"
+    return f"{CAUSAL} model.architecture=null model.pretrained={path} data.tokenizer={tokenizer}"
+
+
+def test_weights_want_the_tokens_that_they_were_made_with(folder: Path, tmp_path: Path) -> None:
+    """A list of words that is not longer than the network's would be taken for its tokens, and be nonsense."""
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=null: .*set data\.tokenizer to the network's own"):
+        parts_of(f"{CAUSAL} model.architecture=null model.pretrained={folder}")
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=null: .*or to true"):
+        parts_of(f"{ADAPTED} model.architecture=null model.pretrained=true")
+
+
+def test_a_tokenizer_beside_the_weights_is_the_one(folder: Path, tmp_path: Path) -> None:
+    other, tokens = tmp_path / "beside", ("<pad>", "<unk>", "<s>", "</s>", "to", "be")
+    shutil.copytree(folder, other)
+    save_tokenizer(other / "tokenizer.json", tokens)
+    parts_of(of_folder(other, other / "tokenizer.json"))
+    for name, given, lower in (("tokens", tokens[::-1], True), ("rules", tokens, False)):
+        save_tokenizer(tmp_path / f"{name}.json", given, lower=lower)
+        with pytest.raises(ConfigError, match="data.tokenizer: is another tokenizer than that of model.pretrained="):
+            parts_of(of_folder(other, tmp_path / f"{name}.json"))
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["an end that the network lacks", "no end"])
+def test_an_end_that_the_network_cannot_say_is_not_learnt(ends: bool, tmp_path: Path) -> None:
+    """Its loss would be that of a probability of 0."""
+    tokens = ["<pad>", "<unk>", "<s>", *Words(size=500).tokens[4:]]
+    save_tokenizer(tmp_path / "tokenizer.json", [*tokens, "</s>"] if ends else tokens)
+    form = f"n_embd:16,vocab_size:{len(tokens)}"
+    overrides = f"{CAUSAL.replace('n_embd:16', form)} data.tokenizer={tmp_path / 'tokenizer.json'}"
+    if ends:
+        with pytest.raises(ConfigError, match="its end of text </s> is token"):
+            parts_of(overrides)
+        return
+    parts = parts_of(overrides)
+    examples, end = parts.source.pooled().train, parts.task.schema.text.end  # type: ignore[union-attr]
+    assert (examples.targets == end).any()
+    losses = parts.task.loss_per_example(parts.whole.eval()(examples.inputs), examples.targets)
+    assert losses.max() < 20
 
 
 def test_a_folder_is_read_and_its_weights_are_the_base(folder: Path) -> None:
@@ -183,7 +238,7 @@ def test_a_pickle_is_not_read(folder: Path, tmp_path: Path) -> None:
     (other / "config.json").write_bytes((folder / "config.json").read_bytes())
     torch.save(load_file(folder / "model.safetensors"), other / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        parts_of(of_folder(other))
+        parts_of(of_folder(other, folder.parent / "tokenizer.json"))
 
 
 def test_code_beside_the_weights_is_not_run(folder: Path, tmp_path: Path) -> None:
@@ -195,8 +250,16 @@ def test_code_beside_the_weights_is_not_run(folder: Path, tmp_path: Path) -> Non
     (other / "own.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'exploded')!r}).touch()\n")
     (other / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        parts_of(of_folder(other))
+        parts_of(of_folder(other, folder.parent / "tokenizer.json"))
     assert not (tmp_path / "exploded").exists()
+
+
+def test_the_parts_of_an_architecture_say_the_form_alone_too() -> None:
+    parts = [
+        {"hidden_size": 8, "_attn_implementation": "someone/kernel", "quantization_config": {"load_in_4bit": True}}
+    ]
+    given = {"model_type": "own", "text_config": {"auto_map": {"AutoConfig": "own.Own"}, "hidden_size": 8, 1: parts}}
+    assert _form(given) == {"model_type": "own", "text_config": {"hidden_size": 8, 1: [{"hidden_size": 8}]}}
 
 
 @pytest.mark.parametrize("key", ["auto_map", "attn_implementation", "quantization_config"])
@@ -214,10 +277,10 @@ def test_on_a_device_the_folder_is_one_of_its_operators(folder: Path, tmp_path: 
     """What a server names, a path or a name on the Hub, chooses among the operator's folders by its last part."""
     limits = OwnLimits(weights=folder.parent)
     for given in ("/somewhere/else/tiny", "someone/tiny"):
-        config = only_own_paths(compose(shlex.split(of_folder(Path(given)))), limits)
+        config = only_own_paths(compose(shlex.split(of_folder(Path(given), folder.parent / "tokenizer.json"))), limits)
         assert config.model["pretrained"] == str(folder)
     with pytest.raises(ConfigError, match="which has no secrets"):
-        only_own_paths(compose(shlex.split(of_folder(Path("/etc/secrets")))), limits)
+        only_own_paths(compose(shlex.split(of_folder(Path("/etc/secrets"), folder.parent / "tokenizer.json"))), limits)
 
 
 def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -227,7 +290,7 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) ->
     (other / "config.json").write_text(json.dumps(config))
     (other / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(ConfigError, match=r"is of another network: it lacks transformer\.h\.2"):
-        parts_of(of_folder(other))
+        parts_of(of_folder(other, folder.parent / "tokenizer.json"))
 
 
 # --- MiniLM --------------------------------------------------------------------------------------------------------

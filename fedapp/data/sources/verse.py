@@ -18,8 +18,9 @@ OPENING = "'\"([-— "
 @dataclass(frozen=True, kw_only=True)
 class Verse(LabelledText):
     """The label is read off the layout: lines of verse open with a capital, prose goes on in lower case. The layout is
-    not in the text that is classified: its lines are joined. `role` splits the speeches; `min_lines` is how many lines
-    one has at least, 3 or more, so that its layout tells. Roles of fewer than `min_speeches` of these are left out."""
+    not in the text that is classified: its lines are joined, in lower case. `role` splits the speeches; `min_lines` is
+    how many lines one has at least, 3 or more, so that its layout tells. Roles of fewer than `min_speeches` of these
+    are left out."""
 
     owner: ClassVar[str] = "role"
     min_lines: int = 3
@@ -38,7 +39,7 @@ class Verse(LabelledText):
     def pooled(self) -> Pooled:
         found: dict[str, list[tuple[str, int]]] = {}
         for role, speeches in Shakespeare().speeches().items():
-            pairs = [(" ".join(speech.splitlines()), form_of(speech, self.min_lines)) for speech in speeches]
+            pairs = [(" ".join(speech.splitlines()).lower(), form_of(speech, self.min_lines)) for speech in speeches]
             known = [(text, CLASSES.index(form)) for text, form in pairs if form is not None]
             if len(known) >= self.min_speeches:
                 found[role] = known

@@ -1,7 +1,10 @@
 """A vocabulary from a tokenizer file, as the library `tokenizers` writes it (tokenizer.json)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,18 +27,36 @@ NAMES = {
     "begin": ("[CLS]", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>"),
     "end": ("[SEP]", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
 }
+RULES = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # of a tokenizer file: what tokens of a text depend on
 
 
 @dataclass(frozen=True, eq=False)
 class FromTokenizer(Vocabulary):
-    """The tokens of a tokenizer under its own indices."""
+    """The tokens of a tokenizer under its own indices. `own`: how many it has; special tokens from there on are those
+    that it lacks."""
 
     tokenizer: "Tokenizer | None" = None
+    own: int = 0
+
+    @property
+    def uncounted(self) -> tuple[int, ...]:
+        """With the end where the tokenizer has none: a network that belongs to it cannot say that token."""
+        return (*super().uncounted, self.end) if self.end >= self.own else super().uncounted
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the tokens, and of what makes them of a text."""
+        assert self.tokenizer is not None
+        content = json.loads(self.tokenizer.to_str())
+        rules = [content.get(key) for key in RULES]
+        return sha256(json.dumps([self.tokens, self.special, rules], sort_keys=True).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
+        """What a client writes is text, and no special token, whatever it looks like."""
         assert self.tokenizer is not None
         indices: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return indices
+        not_text = {self.padding, self.begin, self.end}
+        return [self.unknown if index in not_text else index for index in indices]
 
     def join(self, indices: Sequence[int]) -> str:
         assert self.tokenizer is not None
@@ -58,16 +79,17 @@ def read_tokenizer(path: Path) -> FromTokenizer:
         raise DeviceError(f"{key}: is no tokenizer file ({str(error).splitlines()[0]})") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # "[PAD]" in a text is five characters
     by_token = tokenizer.get_vocab(with_added_tokens=True)
     tokens = [f"<unused {index}>" for index in range(max(by_token.values(), default=-1) + 1)]
     for token, index in by_token.items():
         tokens[index] = token
-    places = {}
+    places, count = {}, len(tokens)
     for (role, names), own in zip(NAMES.items(), SPECIAL, strict=True):
         places[role] = next((by_token[name] for name in names if name in by_token), len(tokens))
         if places[role] == len(tokens):
             tokens.append(own)
-    return FromTokenizer(tuple(tokens), **places, tokenizer=tokenizer)
+    return FromTokenizer(tuple(tokens), **places, tokenizer=tokenizer, own=count)
 
 
 def minilm_tokenizer() -> FromTokenizer:

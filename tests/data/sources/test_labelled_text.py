@@ -10,6 +10,7 @@ import torch
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.sources.hub_labelled_text import HubLabelledText
 from fedapp.data.sources.own_labelled_text import OwnLabelledText
+from fedapp.data.sources.shakespeare import Shakespeare
 from fedapp.data.sources.verse import Verse, form_of
 
 ROWS = [
@@ -173,6 +174,15 @@ def test_of_the_hub_labels_have_their_names(tmp_path: Path) -> None:
 )
 def test_the_form_of_a_speech_is_read_off_its_layout(speech: str, form: str | None) -> None:
     assert form_of(speech, 3) == form
+
+
+def test_capitals_do_not_tell_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer may tell them apart, and of verse each line opens with one."""
+    read: list[str] = []
+    monkeypatch.setattr(Shakespeare, "speeches", lambda self: {"Theseus": ["Four happy days\nBring in\nAnother Moon"]})
+    monkeypatch.setattr(Verse, "inputs_of", lambda self, texts: read.extend(texts) or torch.zeros(len(texts), 12))
+    Verse(window=12).pooled()
+    assert read == ["four happy days bring in another moon"]
 
 
 @pytest.mark.slow  # reads 38 plays

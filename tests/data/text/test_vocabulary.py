@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.normalizers import Lowercase, Strip
+from tokenizers.pre_tokenizers import Whitespace, WhitespaceSplit
 
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.data.sources.own_text import Text
@@ -126,11 +127,35 @@ def test_a_tokenizer_file_keeps_its_indices(tmp_path: Path) -> None:
     assert found.encode("to be fnord") == [0, 2, 1]
     assert (found.padding, found.unknown, found.begin, found.end) == (3, 1, 4, 5)
     assert found.tokens == ("to", "[UNK]", "be", "[PAD]", "<begin>", "<end>")
-    assert found.uncounted == (3, 1)
+    assert found.uncounted == (3, 1, 5)
     assert found.join([0, 2, 4]) == "to be"
     schema = Text(tokenizer=str(path)).schema()
     assert (schema.vocabulary, schema.kind) == (6, "next_token")
     assert prompt(found, 5, "to be").tolist() == [4, 0, 2, 3, 3]
+
+
+@pytest.mark.parametrize("pieces", [Whitespace, WhitespaceSplit])
+def test_no_text_is_a_special_token(pieces: type, tmp_path: Path) -> None:
+    tokens = ["[PAD]", "[UNK]", "<s>", "</s>", "hello", "world"]
+    made = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pieces()
+    made.add_special_tokens(["[PAD]", "<s>", "</s>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    found = read_tokenizer(tmp_path / "tokenizer.json")
+    assert found.uncounted == (0, 1)
+    indices = found.encode("hello [PAD] world </s>")
+    assert [index for index in indices if index != found.unknown] == [4, 5]
+    assert found.unknown in indices
+
+
+def test_the_digest_is_of_the_rules_too(tmp_path: Path) -> None:
+    """The same tokens under another normaliser are other tokens of the same text."""
+    made, digests = Tokenizer(WordLevel({"to": 0, "[UNK]": 1}, unk_token="[UNK]")), set()
+    for normalizer in (Lowercase(), Strip()):
+        made.normalizer = normalizer  # type: ignore[assignment]
+        made.save(str(tmp_path / "tokenizer.json"))
+        digests |= {read_tokenizer(tmp_path / "tokenizer.json").sha256 for _ in range(2)}
+    assert len(digests) == 2
 
 
 def test_what_is_no_tokenizer_file_is_refused(tmp_path: Path) -> None:
