@@ -10,6 +10,7 @@ prefix ends with it.
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.seeding import generator
 from fedapp.config import Config, compose
 from fedapp.data.source import Examples
@@ -150,26 +151,37 @@ def _training(config: Config, parts: Parts, smallest: int) -> tuple[Training, fl
         return build_training(config, parts), None, 0.0
     plan = privacy.plan(config, parts, OwnLimits())
     delta = plan.budget.delta_of(smallest)
-    rounds = math.ceil(config.federation.num_rounds * config.federation.fraction_train)
-    spent = epsilon([plan.budget.cost] * rounds, delta, plan.budget.accountant)
+    asked = Counter(client for cohort in _cohorts(config) for client in cohort)
+    spent = epsilon([plan.budget.cost] * max(asked.values()), delta, plan.budget.accountant)
     return plan.training, spent, delta
+
+
+def _cohorts(config: Config) -> list[list[int]]:
+    """The clients of each round, none twice; of any two clients one is at most one round ahead of the other."""
+    section = config.federation
+    size = min(section.num_clients, max(1, math.ceil(round(section.fraction_train * section.num_clients, 9))))
+    turn: list[int] = []
+    found = []
+    for server_round in range(1, section.num_rounds + 1):
+        cohort, turn = turn[:size], turn[size:]
+        if len(cohort) < size:
+            order = random.Random(f"turns/{config.run.seed}/{server_round}").sample(
+                range(section.num_clients), section.num_clients
+            )
+            added = [client for client in order if client not in cohort][: size - len(cohort)]
+            turn = [client for client in order if client not in added]
+            cohort = cohort + added
+        found.append(cohort)
+    return found
 
 
 def _train(
     config: Config, parts: Parts, clients: Sequence[Examples], training: Training, tell: Callable[[str], None]
 ) -> None:
-    """Federated averaging by number of examples, and nothing of messages. Each client is in as many rounds as
-    fraction_train says, in an order that a budget may be planned by."""
-    section, model = config.federation, parts.model
-    size = max(1, math.ceil(round(section.fraction_train * section.num_clients, 9)))
-    turn: list[int] = []
-    for server_round in range(1, section.num_rounds + 1):
-        tell(f"round {server_round} of {section.num_rounds}")
-        if len(turn) < size:
-            turn = turn + random.Random(f"turns/{config.run.seed}/{server_round}").sample(
-                range(section.num_clients), section.num_clients
-            )
-        cohort, turn = turn[:size], turn[size:]
+    """Federated averaging by number of examples, and nothing of messages."""
+    model = parts.model
+    for server_round, cohort in enumerate(_cohorts(config), 1):
+        tell(f"round {server_round} of {config.federation.num_rounds}")
         start = {key: value.clone() for key, value in model.state_dict().items()}
         total = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in start.items()}
         weight = sum(len(clients[client]) for client in cohort)
@@ -215,6 +227,8 @@ def _exposure(model: nn.Module, task: NextToken, canary: Canary, draws: torch.Ge
     secrets = able[torch.randint(len(able), (DRAWN, SECRET), generator=draws)]
     secrets = torch.cat([torch.tensor(canary.secret)[None], secrets])
     chances = _log_chance_of(model, task, canary.prefix, secrets)
+    if not bool(chances.isfinite().all()):
+        raise FederationError("--canaries: the model's probabilities are not finite; set a smaller optimizer.lr")
     rank = 1 + int((chances[1:] >= chances[0]).sum())
     return math.log2(DRAWN + 1) - math.log2(rank)
 

@@ -19,7 +19,7 @@ from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
-from fedapp.learning.task import Evaluation, outputs_of
+from fedapp.learning.task import Evaluation
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.privacy.protection import Declined, Protection
 from fedapp.updates.step import UpdateRejected
@@ -180,8 +180,8 @@ class Site:
         return sent, None
 
     def _loss(self, examples: Examples) -> float:
-        """The mean loss of the model as it is."""
-        return float(self.task.loss(outputs_of(self.model, examples), examples.targets.cpu()))
+        """The mean loss of the model as it is; of text without all logits at once."""
+        return self.task.judge(self.model, examples)[0]
 
     def judge(self, instruction: Instruction, model: State, storage: ClientStorage) -> Reply:
         """The global model's loss on the training examples of every client asked for, where that may be told."""

@@ -1,4 +1,4 @@
-"""Any causal language model of the library `transformers`: a model of the next token."""
+"""Causal language models of the library `transformers`: models of the next token."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

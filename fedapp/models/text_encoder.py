@@ -1,4 +1,4 @@
-"""Any encoder of the library `transformers`, pooled, with a linear layer on top: a classifier of texts."""
+"""Encoders of the library `transformers`, pooled, with a linear layer on top: classifiers of texts."""
 
 from collections import OrderedDict
 from collections.abc import Mapping

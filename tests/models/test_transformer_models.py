@@ -201,7 +201,7 @@ def test_a_tokenizer_beside_the_weights_is_the_one(folder: Path, tmp_path: Path)
     parts_of(of_folder(other, other / "tokenizer.json"))
     for name, given, lower in (("tokens", tokens[::-1], True), ("rules", tokens, False)):
         save_tokenizer(tmp_path / f"{name}.json", given, lower=lower)
-        with pytest.raises(ConfigError, match="data.tokenizer: is another tokenizer than that of model.pretrained="):
+        with pytest.raises(ConfigError, match=r"data\.tokenizer: is another tokenizer"):
             parts_of(of_folder(other, tmp_path / f"{name}.json"))
 
 

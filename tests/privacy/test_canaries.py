@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from fedapp.audit import canaries
 from fedapp.audit.canaries import Canary, audit_canaries
-from fedapp.common.errors import ConfigError
+from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.seeding import generator
+from fedapp.config import compose
 from fedapp.data.source import Examples, Schema
 from fedapp.data.text.vocabulary import Words
+from fedapp.learning.build import build_parts
 from fedapp.learning.tasks.next_token import NextToken
 from scripts import audit as command
 
@@ -67,6 +69,33 @@ def test_exposure_is_that_of_the_rank() -> None:
     middle = able[len(able) // 2]
     found = canaries._exposure(Ordered(), TASK, Canary(0, 1, (5, 5, 5), (middle,) * 3), generator(0))
     assert found == pytest.approx(1.0, abs=0.2)  # about half of all sums of three are larger
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_of_a_model_that_is_not_finite_nothing_is_said(wrong: float) -> None:
+    class Broken(Parrot):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * wrong
+
+    with pytest.raises(FederationError, match="probabilities are not finite"):
+        canaries._exposure(Broken((10, 11, 12, 13, 14, 15)), TASK, Canary(0, 1, (1, 2, 3), (4, 5, 6)), generator(0))
+
+
+@pytest.mark.parametrize(("clients", "fraction", "rounds"), [(5, 0.5, 7), (3, 0.5, 5), (10, 0.3, 11), (4, 1.0, 3)])
+def test_a_client_is_once_in_a_round_and_each_participation_is_accounted(
+    clients: int, fraction: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = SMALL.replace("num_clients=2", f"num_clients={clients}").replace("train=1", f"train={fraction}")
+    private = "privacy=dp_sgd privacy.target_epsilon=null privacy.noise_multiplier=1"
+    config = compose([*overrides.split(), f"federation.num_rounds={rounds}", *private.split()])
+    cohorts = canaries._cohorts(config)
+    assert [len(set(cohort)) for cohort in cohorts] == [math.ceil(clients * fraction)] * rounds
+    asked = [sum(client in cohort for cohort in cohorts) for client in range(clients)]
+    assert max(asked) - min(asked) <= 1
+    accounted: list[int] = []
+    monkeypatch.setattr(canaries, "epsilon", lambda costs, delta, accountant: accounted.append(len(costs)) or 0.0)
+    canaries._training(config, build_parts(config), 20)
+    assert accounted == [max(asked)]
 
 
 def test_a_canary_is_a_line_of_its_client() -> None:

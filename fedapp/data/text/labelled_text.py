@@ -14,7 +14,7 @@ from fedapp.data.text.text_files import read_lines
 from fedapp.data.text.text_source import TextSource
 from fedapp.data.text.vocabulary import Vocabulary
 
-__all__ = ["LabelledText", "check_template", "filled", "whole"]
+__all__ = ["LabelledText", "check_room", "check_template", "filled", "whole"]
 
 SLOT = "{text}"
 
@@ -37,11 +37,12 @@ class LabelledText(TextSource):
         raise NotImplementedError
 
     def schema(self) -> Schema:
+        check_room(self.tokens, self.window, self.template)
         return Schema((self.window,), self.labels(), vocabulary=len(self.tokens), text=self.tokens)
 
     def inputs_of(self, texts: Sequence[str]) -> Tensor:
         """(n, window) int64."""
-        rows = [whole(self.tokens, self.window, filled(self.template, text)) for text in texts]
+        rows = [whole(self.tokens, self.window, text, self.template) for text in texts]
         return torch.stack(rows) if rows else torch.zeros(0, self.window, dtype=torch.int64)
 
     def examples_of(self, labelled: Iterable[tuple[str, int]]) -> Examples:
@@ -71,9 +72,15 @@ class LabelledText(TextSource):
         return Findings((fact,), (f"{full:.0%} of the texts are cut; raise data.window",) if full > 0.5 else ())
 
 
-def whole(vocabulary: Vocabulary, length: int, text: str) -> Tensor:
-    """(T,) int64: the first tokens of `text` between a beginning and an end, then padding."""
-    indices = [vocabulary.begin, *vocabulary.encode(text)[: length - 2], vocabulary.end]
+def whole(vocabulary: Vocabulary, length: int, text: str, template: str = SLOT) -> Tensor:
+    """(T,) int64: the tokens of the template with `text` in it, between a beginning and an end, then padding. What does
+    not fit is cut off the end of the text, and not of the template."""
+    room, inside = length - 2, vocabulary.encode(filled(template, text))
+    if len(inside) > room:
+        before, after = template.split(SLOT)
+        tail = vocabulary.encode(after)
+        inside = [*vocabulary.encode(before + text)[: room - len(tail)], *tail]
+    indices = [vocabulary.begin, *inside, vocabulary.end]
     return torch.tensor(indices + [vocabulary.padding] * (length - len(indices)))
 
 
@@ -81,6 +88,16 @@ def check_template(template: str) -> None:
     """Raises ConfigError for one that has no place for the text, or several."""
     if template.count(SLOT) != 1:
         raise ConfigError(f"data.template={template!r}: must have {SLOT} once, where the text goes")
+
+
+def check_room(vocabulary: Vocabulary, length: int, template: str) -> None:
+    """Raises ConfigError for a template that leaves no token of the window to the text."""
+    needed = sum(len(vocabulary.encode(part)) for part in template.split(SLOT)) + 3
+    if needed > length:
+        raise ConfigError(
+            f"data.window={length}: data.template={template!r} leaves no room for a text; set data.window to more than"
+            f" {needed}, or take a shorter template"
+        )
 
 
 def filled(template: str, text: str) -> str:

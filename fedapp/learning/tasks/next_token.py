@@ -84,7 +84,7 @@ class NextToken(Task):
         model.eval()
         rows = max(1, LOGITS // (self.output_shape[0] * self.output_shape[1]))
         scores, losses = [], []
-        for start in range(0, len(examples), rows):
+        for start in range(0, max(1, len(examples)), rows):
             chunk = examples.span(start, start + rows).to(device)
             outputs = model(chunk.inputs)
             scores.append(self.scores(outputs, chunk.targets).cpu())

@@ -81,6 +81,20 @@ def test_a_template_is_read_around_the_text() -> None:
     assert torch.equal(found, plain)
 
 
+def test_of_what_is_too_long_the_text_is_cut_and_not_the_template() -> None:
+    made = source(template="the road: {text} and was it long", window=9)
+    (found,) = made.inputs_of(["river was river was"])
+    assert made.tokens.join(found[1:-1].tolist()) == "the road river and was it long"
+    (short,) = source(template="{text}", window=5).inputs_of(["river was river was"])
+    assert made.tokens.join(short[1:-1].tolist()) == "river was river"
+
+
+def test_a_template_leaves_room_for_the_text() -> None:
+    source(template="the road: {text} long", window=6).schema()
+    with pytest.raises(ConfigError, match=r"data\.window=5: data\.template=.* leaves no room"):
+        source(template="the road: {text} long", window=5).schema()
+
+
 @pytest.mark.parametrize("template", ["", "{text} {text}", "{text.__class__}", "{user}"])
 def test_a_template_has_one_place_for_the_text(template: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.template=.*: must have \{text\} once"):
