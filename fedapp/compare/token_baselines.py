@@ -1,29 +1,35 @@
 """What a federated model of text is to be judged by: a model of three words and the same network on all text in one
 place, each client alone, and each client's own fine-tuned one."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError
+from fedapp.common.nested import leaves
 from fedapp.common.seeding import generator
 from fedapp.compare.bootstrap import Drawn, Interval, interval, resamples
 from fedapp.compare.trigram import Trigram
 from fedapp.config import Config
+from fedapp.config.saved_config import plain_yaml
 from fedapp.data.source import Examples
 from fedapp.data.whole_groups import group_rows
 from fedapp.learning.build import build_parts, build_shards, build_training
 from fedapp.learning.tasks.next_token import NextToken
 from fedapp.learning.training import LocalTraining
 from fedapp.models.weights import load_into, read_weights
+from fedapp.server.run import settled
 
 __all__ = ["Baselines", "HeldOut", "Row"]
 
 DRAWS = 1000
+# What decides which text is held out, and the model: sections and keys of a config.
+SAME = {"data", "model", "partition", "run.seed", "federation.num_clients", "train.val_fraction"}
 Tell = Callable[[str], None]
 
 
@@ -50,6 +56,7 @@ class Baselines:
 
     def __init__(self, config: Config) -> None:
         self.config, self.parts = config, build_parts(config)
+        self.judged_by = dict(leaves(json.loads(json.dumps(asdict(settled(config, self.parts))))))
         task = self.parts.task
         if not isinstance(task, NextToken):
             raise ConfigError(f"task: baselines of text need data=shakespeare or data=text, this task is {task.kind}")
@@ -176,9 +183,29 @@ class Baselines:
         return self.parts.whole
 
     def _of_run(self, directory: Path) -> nn.Module:
+        self._check_same(directory)
         path = directory / "model.safetensors"
         load_into(self.parts.whole, read_weights(path, key="--run"), f"--run {path}")
         return self.parts.whole
+
+    def _check_same(self, directory: Path) -> None:
+        """Raises ConfigError for a run of another model, or one that may have learnt from what is held out here."""
+        path = directory / "config.yaml"
+        try:
+            before = plain_yaml(path.read_text("utf-8"))
+            run = dict(leaves(json.loads(json.dumps(before))))  # YAML has numbers as keys
+        except Exception as error:  # a parser of YAML has many
+            raise ConfigError(f"--run {path}: is no config of a run ({str(error).partition(chr(10))[0]})") from None
+        changed = [
+            f"{key}={self.judged_by.get(key)}: was {run.get(key)}"
+            for key in sorted(self.judged_by.keys() | run.keys())
+            if not {key, key.partition(".")[0]}.isdisjoint(SAME) and self.judged_by.get(key) != run.get(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"--run {directory}: is of other data or another model, and may have learnt from what is held out here;"
+                " give the overrides of that run:\n  " + "\n  ".join(changed[:10])
+            )
 
 
 def _joined(parts: Sequence[Examples]) -> Examples:
