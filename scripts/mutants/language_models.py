@@ -5,15 +5,64 @@ from mutants.mutant import Mutant
 __all__ = ["MUTANTS"]
 
 NETWORK = "fedapp/models/transformer_network.py"
+TOKENIZER = "fedapp/data/text/tokenizer_file.py"
 MODELS = "tests/models/test_transformer_models.py"
 DATA = "tests/data/sources/test_labelled_text.py"
 
 MUTANTS = [
     Mutant(
         NETWORK,
-        'if key not in NOT_FORM and str(key)[:1] != "_"}\n    kind',
-        "}\n    kind",
+        "form = _form(architecture)",
+        "form = dict(architecture)",
         f"{MODELS}::test_an_architecture_says_the_form_alone",
+    ),
+    Mutant(
+        NETWORK,
+        "{key: _form(one) for",
+        "{key: one for",
+        f"{MODELS}::test_the_parts_of_an_architecture_say_the_form_alone_too",
+    ),
+    Mutant(
+        "fedapp/models/causal_lm.py",
+        "    if pretrained is not False:\n",
+        "    if False:\n",
+        f"{MODELS}::test_weights_want_the_tokens_that_they_were_made_with",
+    ),
+    Mutant(
+        TOKENIZER,
+        "(*super().uncounted, self.end) if self.end >= self.own else super().uncounted",
+        "super().uncounted",
+        f"{MODELS}::test_an_end_that_the_network_cannot_say_is_not_learnt",
+    ),
+    Mutant(
+        TOKENIZER,
+        "    tokenizer.encode_special_tokens = True",
+        "    tokenizer.encode_special_tokens = False",
+        "tests/data/text/test_vocabulary.py::test_what_looks_like_a_special_token_is_read_as_text",
+    ),
+    Mutant(
+        TOKENIZER,
+        "[self.unknown if index in not_text else index for index in indices]",
+        "indices",
+        "tests/data/text/test_vocabulary.py::test_no_text_is_a_special_token",
+    ),
+    Mutant(
+        "fedapp/data/sources/verse.py",
+        ".splitlines()).lower(), form_of",
+        ".splitlines()), form_of",
+        f"{DATA}::test_capitals_do_not_tell_the_layout",
+    ),
+    Mutant(
+        "fedapp/audit/canaries.py",
+        "max(asked.values())",
+        "min(asked.values())",
+        "tests/privacy/test_canaries.py::test_a_client_is_once_in_a_round_and_each_participation_is_accounted",
+    ),
+    Mutant(
+        "fedapp/audit/canaries.py",
+        "if client not in cohort]",
+        "]",
+        "tests/privacy/test_canaries.py::test_a_client_is_once_in_a_round_and_each_participation_is_accounted",
     ),
     Mutant(NETWORK, "use_safetensors=True, output", "output", f"{MODELS}::test_a_pickle_is_not_read"),
     Mutant(

@@ -148,6 +148,17 @@ def test_no_text_is_a_special_token(pieces: type, tmp_path: Path) -> None:
     assert found.unknown in indices
 
 
+def test_what_looks_like_a_special_token_is_read_as_text(tmp_path: Path) -> None:
+    """Its characters are in the text, as those of any other word."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[", "]", "PAD", "SEP", "hello", "world"]
+    made = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    made.add_special_tokens(["[PAD]", "[SEP]"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    found = read_tokenizer(tmp_path / "tokenizer.json")
+    assert found.join(found.encode("hello [PAD] world [SEP]")) == "hello [ PAD ] world [ SEP ]"
+
+
 def test_the_digest_is_of_the_rules_too(tmp_path: Path) -> None:
     """The same tokens under another normaliser are other tokens of the same text."""
     made, digests = Tokenizer(WordLevel({"to": 0, "[UNK]": 1}, unk_token="[UNK]")), set()
