@@ -116,7 +116,18 @@ def test_dp_keeps_what_plain_training_tells(tmp_path: Path) -> None:
     plain = "optimizer=adamw optimizer.lr=0.02 train.batch_size=8 federation.num_rounds=8"
     overrides = [*SMALL.split(), *plain.split(), "privacy.sample_rate=0.2"]
     code = command.main(
-        [*overrides, "--canaries", "--candidates", "1", "--copies", "60", "--epsilon", "0.05", "--output", str(tmp_path)]
+        [
+            *overrides,
+            "--canaries",
+            "--candidates",
+            "1",
+            "--copies",
+            "60",
+            "--epsilon",
+            "0.05",
+            "--output",
+            str(tmp_path),
+        ]
     )
     assert code == 0
     without, private = json.loads((tmp_path / "audit.json").read_text())["arms"]
