@@ -99,13 +99,18 @@ class HorizontalRounds(ABC):
         return {"steps": state_of(self.strategy.steps), "roster": roster, "repeated": repeated}
 
     def load(self, saved: Checkpoint) -> None:
-        own = [name for name in shared_state(self.central.network) if name in saved.model]  # in the order of a new run
-        model = {name: saved.model[name] for name in own or saved.model}  # a sealed model has other names
+        model = self._in_order(saved.model)
         load_steps(self.strategy.steps, saved.values.get("steps", {}))
         self.strategy.roster.load_state_dict(saved.values["roster"])
         self.strategy.repeated.load_state_dict(saved.values.get("repeated"))
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)
+
+    def _in_order(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a checkpoint, which are sorted by name, in the order of a new run: update steps line up values by
+        it. A sealed model has other names."""
+        own = [name for name in shared_state(self.central.network) if name in saved]
+        return {name: saved[name] for name in own} or dict(saved)
 
 
 def add_late(replies: ReplyLog, late: Iterable[Late]) -> None:

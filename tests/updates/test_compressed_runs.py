@@ -21,6 +21,7 @@ from fedapp.learning.build import build_parts
 from fedapp.server.check_config import check_config
 from fedapp.updates.steps import steps_of
 from fedapp.wire.records import ARRAYS, arrays_to_state, state_to_arrays
+from fedapp.wire.reply import Reply, pack_reply, unpack_reply
 
 PLAIN = SMALL.replace("secaggplus", "none") + " federation.final_evaluation=false"
 CODECS = {
@@ -185,6 +186,23 @@ def test_a_hostile_reply_is_rejected_by_name_and_the_run_goes_on(case: str, tmp_
     assert set(bad) == ({0, 2, 4} if name == ARRAYS else {0})
     for reason in bad.values():
         assert re.search(why, reason), reason
+
+
+def test_a_single_update_in_place_of_levels_is_rejected_by_name(tmp_path: Path) -> None:
+    """It would move the sum by as much as it likes."""
+
+    def tamper(message: Message) -> Message:
+        if message.metadata.src_node_id == 100 and message.metadata.message_type == "train":
+            reply = unpack_reply(message.content)
+            form = {"weight": torch.full((10, 64), 1000.0), "bias": torch.full((10,), 1000.0)}
+            pack = pack_reply(Reply(reply.reports, {reply.reports[0].client: form}))
+            message.content = pack
+        return message
+
+    overrides = PLAIN.replace("num_rounds=2", "num_rounds=1") + CODECS["quantise 8"]
+    run_in_process(tmp_path / "run", overrides, 6, tamper=tamper)
+    bad = {client: row["rejected"] for client, row in rows(tmp_path / "run", 1).items() if row["rejected"]}
+    assert bad == {0: "bad reply: no packed levels"}
 
 
 # --- what goes together -------------------------------------------------------------------------------------------

@@ -75,6 +75,10 @@ class PlainServer:
             for client in good if fault else ():
                 replies.reject(client, text(fault))
             return
+        if self._level_bits is not None:  # a single update would go past what bounds levels
+            for client in good:
+                replies.reject(client, "bad reply: no packed levels")
+            return
         for client in good:
             try:
                 update, largest = self._restored(reply.updates.get(client), template, plan)

@@ -250,6 +250,8 @@ class AsynchronousRounds(HorizontalRounds):
         for name, value in saved.tensors.items():
             kind, number, key = name.split("/", 2)
             states[kind].setdefault(number, {})[key] = value
-        self._at_work.load(saved.values["at_work"], states["model"])
+        models = {number: self._in_order(state) for number, state in states["model"].items()}
+        self._at_work.load(saved.values["at_work"], models)
         if (this := saved.values["open_round"]) is not None:
-            self._open = OpenRound.restored(this, states["update"])
+            updates = {client: self._in_order(state) for client, state in states["update"].items()}
+            self._open = OpenRound.restored(this, updates)
