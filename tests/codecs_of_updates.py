@@ -42,7 +42,8 @@ def decoded(codec: PerReply, vector: Tensor, seed: int) -> Tensor:
 def summed(step: SummedLevels, vectors: list[Tensor], weights: list[float], seeds: list[int]) -> Tensor:
     """What a server makes of the sum of these clients' levels."""
     length = len(vectors[0]) + len(step.scalars)
-    params = {**step.plan(1), "length": length}
+    largest = max(weights) * len(weights) / sum(weights)
+    params = {**step.plan(1), **step.plan_weights(largest), "length": length}
     total = torch.zeros(length, dtype=torch.float64)
     for vector, weight, seed in zip(vectors, weights, seeds, strict=True):
         full = torch.cat([vector, torch.zeros(len(step.scalars))])

@@ -109,7 +109,7 @@ class WeightedFedAvg(Strategy):
             tuple(weights[client] for client in sorted(weights)),
             lr_factor=self.client_lr(server_round),
             run=run,
-            plan=self.steps.plan(server_round),
+            plan=self.steps.plan(server_round, weights.values()),
         )
         hosts = self.roster.hosts(weights)
         return Cohort(instruction, hosts, needed, self.min_clients, self.message_ttl, self.roster.helpers)

@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fedapp.common.errors import ConfigError
 from fedapp.config import instantiate
 from fedapp.updates.own_levels import OwnLevels
 from fedapp.updates.step import UpdateStep
 from fedapp.updates.summed_levels import SummedLevels
 
 __all__ = ["Quantise"]
+
+LARGEST = 1e6
+MULTIPLE = 16  # of first_norm, the largest norm: four doublings, and a range that 8 bits still resolve as 4 bits do
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,17 @@ class Quantise(UpdateStep):
     """
 
     bits: Literal[8, 4, 2, 1]
-    first_norm: Annotated[float, Field(ge=1e-6, le=1e6)]
+    first_norm: Annotated[float, Field(ge=1e-6, le=LARGEST)]
+    largest_norm: Annotated[float, Field(ge=1e-6, le=LARGEST)] | None
 
     def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
         seen = instantiate("secure_aggregation", config.secure_aggregation).individual_updates
         each = instantiate("strategy.aggregation", config.strategy.aggregation, partial=True)({}).each
         if seen and (each or before):
             return OwnLevels(self.bits, tail=sum(len(step.scalars) for step in before))
-        return SummedLevels(self.bits, self.first_norm)
+        most = min(MULTIPLE * self.first_norm, LARGEST) if self.largest_norm is None else self.largest_norm
+        if most < self.first_norm:
+            raise ConfigError(
+                f"compression.largest_norm={most:g}: is below compression.first_norm={self.first_norm:g}; raise it"
+            )
+        return SummedLevels(self.bits, self.first_norm, largest_norm=most)

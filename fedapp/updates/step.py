@@ -81,6 +81,10 @@ class UpdateStep:
         """Public values for this round, made by the server and sent to every client."""
         return {}
 
+    def plan_weights(self, largest: float) -> Params:
+        """More of them, for a cohort whose largest weight is so many times its mean."""
+        return {}
+
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
         """One client's update, float32 (n,), which will count by `weight`; with `level_bits` 1 is the cohort's mean.
         `params`: what `plan` gave, and `LENGTH`."""

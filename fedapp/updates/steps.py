@@ -1,5 +1,6 @@
 """The list of a run's update steps, and how a model's tensors become the vector that steps work on."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,8 +69,11 @@ class UpdateSteps:
         names = [name for step in self.steps for name in step.scalars]
         return {**template, **{scalar_key(name): torch.zeros(1) for name in names}} if names else template
 
-    def plan(self, server_round: int) -> dict[str, Params]:
-        return {step.name: params for step in self.steps if (params := step.plan(server_round))}
+    def plan(self, server_round: int, weights: Collection[float] = ()) -> dict[str, Params]:
+        """`weights`: of the cohort, in any unit."""
+        largest = max(weights) * len(weights) / total if (total := math.fsum(weights)) > 0 else 1.0
+        found = {step.name: {**step.plan(server_round), **step.plan_weights(largest)} for step in self.steps}
+        return {name: params for name, params in found.items() if params}
 
     def on_client(
         self,

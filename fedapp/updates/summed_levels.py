@@ -2,18 +2,21 @@
 numbers can be added, in the clear or under masks.
 
 An update is multiplied by its weight, rotated and rounded; the sum is rotated back. The range of the levels is public,
-and the same for all: the server plans it from what the last round's sum says, its norm and the share of values that lay
-beyond the range.
+and the same for all: a planned norm of an update times the largest weight of the cohort, so that nobody's update counts
+less for its weight. The server plans the norm from the share of the last updates' values, before weights, that lay
+beyond the planned norm's range.
 """
 
 import math
 from collections.abc import Collection, Mapping
+from logging import WARNING
 from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.updates.levels import level_sum, step_of, to_levels
 from fedapp.updates.rotation import rotation
@@ -22,22 +25,24 @@ from fedapp.wire.instruction import Params
 
 __all__ = ["SummedLevels"]
 
-NORM, ROTATION = "norm", "rotation"
+NORM, ROTATION, WEIGHT = "norm", "rotation", "largest_weight"
 SHARE_BITS = 16  # of the share of values beyond the range
 # Of normally distributed values, the share that lies beyond the range: with fewer levels a narrower range has the least
 # mean squared error.
 BEYOND = {8: 1e-3, 4: 5e-3, 2: 3e-2, 1: 0.13}
-LONGEST = 2.0  # times the planned norm: a longer update is shortened to the planned one
-GROWTH, DECAY = 4.0, 0.8  # of the planned norm in a round
+LONGEST = 2.0  # times the planned norm of the largest weight: a longer update is shortened to that norm
+MOST_GROWTH, DECAY = 2.0, 0.8  # of the planned norm in a round, the latter where nothing lay beyond
 LEAST_NORM, LARGEST_NORM = 1e-9, 2.0**20
+MOST_WEIGHT = 2.0**20
+FAR_BEYOND = 0.5  # a share that is warned of after round 1
 MOST_ROTATION = 2**63
 
 
 class SummedLevels(UpdateStep):
-    """`first_norm`: the planned L2 norm of a client's update in round 1."""
+    """`first_norm`: the planned L2 norm of a client's update in round 1; `largest_norm`: of any round."""
 
-    def __init__(self, bits: int, first_norm: float, seed: int = 0) -> None:
-        self.level_bits, self.norm, self._seed = bits, first_norm, seed
+    def __init__(self, bits: int, first_norm: float, seed: int = 0, *, largest_norm: float = LARGEST_NORM) -> None:
+        self.level_bits, self.norm, self._seed, self._largest_norm = bits, first_norm, seed, largest_norm
         self.scalars = tuple(f"beyond-{digit}" for digit in range(SHARE_BITS // bits))
         self._bits, self._width = bits, NormalDist().inv_cdf(1 - BEYOND[bits] / 2)
         self._beyond: float | None = None
@@ -48,20 +53,24 @@ class SummedLevels(UpdateStep):
         return "quantise"
 
     def seeded(self, seed: int) -> "SummedLevels":
-        return SummedLevels(self._bits, self.norm, seed)
+        return SummedLevels(self._bits, self.norm, seed, largest_norm=self._largest_norm)
 
     def plan(self, server_round: int) -> Params:
         return {NORM: self.norm, ROTATION: derive_seed("quantise", server_round)}
 
+    def plan_weights(self, largest: float) -> Params:
+        return {WEIGHT: float(min(max(largest, 1.0), MOST_WEIGHT))}
+
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
         """Whole numbers, the last ones of which are the digits of the share of values beyond the range."""
         length = len(vector) - len(self.scalars)
-        norm, largest, seed = self._planned_of(params, length)
-        rotated = rotation(length, seed).forward(vector[:length].float() * weight)
-        beyond = float((rotated.abs() > largest).float().mean()) if length else 0.0
-        if (own := float(torch.linalg.vector_norm(rotated))) > LONGEST * norm:
-            rotated = rotated * (norm / own)
-        found = to_levels(rotated, self._bits, largest, self._seed)
+        norm, heaviest, seed = self._planned_of(params)
+        rotated = rotation(length, seed).forward(vector[:length].float())
+        beyond = float((rotated.abs() > self._range(norm, length)).float().mean()) if length else 0.0
+        rotated, most = rotated * weight, norm * heaviest
+        if (own := float(torch.linalg.vector_norm(rotated))) > LONGEST * most:
+            rotated = rotated * (most / own)
+        found = to_levels(rotated, self._bits, self._range(most, length), self._seed)
         return torch.cat([found, self._digits(beyond)])
 
     def on_total(
@@ -69,41 +78,53 @@ class SummedLevels(UpdateStep):
     ) -> Tensor:
         """The weighted sum of the survivors' updates."""
         length, clients = len(vector) - len(self.scalars), len(survivors)
-        norm, largest, seed = self._planned_of(params, length)
-        summed = level_sum(vector[:length], clients, self._bits, largest)
+        norm, heaviest, seed = self._planned_of(params)
+        summed = level_sum(vector[:length], clients, self._bits, self._range(norm * heaviest, length))
         total = rotation(length, seed).backward(summed.float()).double()
-        mean = float(torch.linalg.vector_norm(total)) / weight if weight > 0 else 0.0
-        self._plan_next(norm, mean, self._share(vector[length:], clients), clients)
+        self._plan_next(norm, self._share(vector[length:], clients))
         return torch.cat([total, torch.zeros(len(self.scalars), dtype=total.dtype)])
 
     def rounding(self, rounding: float, params: Params) -> float:
         length = int(params["length"]) - len(self.scalars)
-        return rounding * step_of(self._bits, self._planned_of(params, length)[1])
+        norm, heaviest, _ = self._planned_of(params)
+        return rounding * step_of(self._bits, self._range(norm * heaviest, length))
 
-    def _planned_of(self, params: Params, length: int) -> tuple[float, float, int]:
-        """The planned norm of a weighted update, the range of its rotated values, and the seed of the rotation. Raises
-        UpdateRejected for what no server of this code plans."""
-        norm, seed = params.get(NORM), params.get(ROTATION)
-        if not isinstance(norm, float) or not LEAST_NORM <= norm <= LARGEST_NORM:
+    def _range(self, norm: float, length: int) -> float:
+        """Of the rotated values of an update of this norm."""
+        return self._width * norm / math.sqrt(max(1, length))
+
+    def _planned_of(self, params: Params) -> tuple[float, float, int]:
+        """The planned norm of an update, the largest weight, and the seed of the rotation. Raises UpdateRejected for
+        what no server of this run plans."""
+        norm, heaviest, seed = params.get(NORM), params.get(WEIGHT, 1.0), params.get(ROTATION)
+        if not isinstance(norm, float) or not LEAST_NORM <= norm <= self._largest_norm:
             raise UpdateRejected("no planned norm that could be")
+        if not isinstance(heaviest, float) or not 1 <= heaviest <= MOST_WEIGHT:
+            raise UpdateRejected("no largest weight that could be")
         if not isinstance(seed, int) or not 0 <= seed < MOST_ROTATION:
             raise UpdateRejected("no seed of a rotation")
-        return norm, self._width * norm / math.sqrt(max(1, length)), seed
+        return norm, heaviest, seed
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
-    def _plan_next(self, norm: float, mean: float, beyond: float, clients: int) -> None:
+    def _plan_next(self, norm: float, beyond: float) -> None:
         """The next norm: such that as large a share lies beyond the range as is meant to, if values are normally
-        distributed. It is no less than the norm of the mean update, which no mean of norms is below, and no more than
-        2 sqrt(n) times it, whatever share clients claim: independent updates of n clients have sqrt(n) times it."""
+        distributed; at most twice and at least half the last one, and never above the run's largest. The norm of the
+        sum has no say: where clients differ, it tells nothing of theirs, and it holds the rounding of this very range.
+        """
+        if self._planned is not None and beyond > FAR_BEYOND:
+            log(
+                WARNING,
+                "compression: %.0f %% of the updates' values lie beyond the range of the planned norm %.3g (at most"
+                " %.3g): updates are shortened; if this stays, raise compression.first_norm or .largest_norm",
+                100 * beyond,
+                norm,
+                self._largest_norm,
+            )
         self._beyond, self._planned = beyond, norm
-        if beyond > 0:
-            found = self._width / NormalDist().inv_cdf(1 - min(beyond, 0.9) / 2)
-            norm *= min(max(found, DECAY), GROWTH)
-        else:
-            norm *= DECAY
-        norm = min(max(norm, mean), 2 * math.sqrt(clients) * mean) if mean > 0 else norm
-        self.norm = min(max(norm, LEAST_NORM), LARGEST_NORM / 2)
+        wanted = self._width / NormalDist().inv_cdf(1 - min(beyond, 0.9) / 2) if beyond > 0 else DECAY
+        norm *= min(max(wanted, 1 / MOST_GROWTH), MOST_GROWTH)
+        self.norm = min(max(norm, LEAST_NORM), self._largest_norm)
 
     def _digits(self, share: float) -> Tensor:
         """As levels, the digits of a share in base 2^bits, lowest first."""
@@ -126,4 +147,4 @@ class SummedLevels(UpdateStep):
         return {NORM: self.norm}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.norm = float(saved[NORM])
+        self.norm = min(float(saved[NORM]), self._largest_norm)

@@ -41,9 +41,21 @@ MUTANTS = [
     ),
     Mutant(
         f"{PACKAGE}/summed_levels.py",
-        "norm = min(max(norm, mean), 2 * math.sqrt(clients) * mean) if mean > 0 else norm",
-        "norm = max(norm, mean)",
-        f"{CODECS}::test_clients_that_claim_any_share_do_not_widen_the_range_without_end",
+        "self.norm = min(max(norm, LEAST_NORM), self._largest_norm)",
+        "self.norm = max(norm, LEAST_NORM)",
+        f"{CODECS}::test_a_hostile_client_does_not_widen_the_range_past_the_ceiling",
+    ),
+    Mutant(
+        f"{PACKAGE}/summed_levels.py",
+        "rotated, most = rotated * weight, norm * heaviest",
+        "rotated, most, heaviest = rotated * weight, norm, 1.0",
+        f"{CODECS}::test_a_client_with_much_data_counts_as_much_as_it_should",
+    ),
+    Mutant(
+        "fedapp/aggregation/plain/server.py",
+        "if self._level_bits is not None:  # a single update would go past what bounds levels",
+        "if False:",
+        f"{RUNS}::test_a_single_update_in_place_of_levels_is_rejected_by_name",
     ),
     Mutant(
         f"{PACKAGE}/steps.py",

@@ -151,16 +151,59 @@ def summed_by(step: SummedLevels, clients: list[Tensor]) -> Tensor:
     return summed(step, clients, [1.0] * len(clients), list(range(len(clients))))
 
 
-def test_clients_that_claim_any_share_do_not_widen_the_range_without_end() -> None:
-    step = SummedLevels(8, 1.0)
+def test_a_hostile_client_does_not_widen_the_range_past_the_ceiling() -> None:
+    """One of 10 claims that all lies beyond, round after round."""
+    step, random = SummedLevels(8, 1.0, largest_norm=16.0), np.random.default_rng(0)
     for _ in range(20):
-        step._plan_next(step.norm, 0.5, 1.0, 10)
-    assert step.norm <= 2 * math.sqrt(10) * 0.5
+        before = step.norm
+        step._plan_next(before, 0.1 + 0.9 * float(random.uniform(0, 1e-3)))
+        assert before / 2 <= step.norm <= 2 * before
+    assert step.norm == 16.0
     assert step.state_dict() == {NORM: step.norm}
-    other = SummedLevels(8, 1.0)
+    other = SummedLevels(8, 1.0, largest_norm=16.0)
     other.load_state_dict(step.state_dict())
     assert other.plan(3) == step.plan(3)
     assert other.plan(3)[ROTATION] != other.plan(4)[ROTATION]
+    with pytest.raises(UpdateRejected, match="planned norm"):
+        step.on_client(torch.zeros(12), 1.0, {**step.plan(1), NORM: 16.1}, {})
+
+
+@pytest.mark.parametrize("start", [0.01, 1.0, 10.0])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_clients_that_differ_converge(bits: int, start: float) -> None:
+    """Of 10 clients each has an optimum of its own, and the updates do not become small: the planned norm stays."""
+    random = np.random.default_rng(0)
+    optima = [torch.from_numpy(random.normal(size=500).astype(np.float32)) for _ in range(10)]
+    goal, x = torch.stack(optima).mean(0), torch.full((500,), 1.0)
+    step, first = SummedLevels(bits, start, largest_norm=160.0), float((goal - x).norm())
+    for _ in range(40):
+        x = x + (summed_by(step, [0.5 * (own - x) for own in optima]) / 10).float()
+    assert float((goal - x).norm()) < (0.02 if bits == 8 else 0.15) * first
+    assert step.norm == pytest.approx(0.5 * float((optima[0] - x).norm()), rel=0.5)
+
+
+@pytest.mark.parametrize("bits", [8, 2, 1])
+def test_a_client_with_much_data_counts_as_much_as_it_should(bits: int) -> None:
+    """10 clients in directions of their own, one of which has four times the data: 4 / 13 of the mean. Mean of the
+    last 30 of 60 rounds, when the norm is planned well."""
+    random = np.random.default_rng(0)
+    clients = [torch.from_numpy(random.normal(size=1000).astype(np.float32)) for _ in range(10)]
+    step, weights, shares = SummedLevels(bits, float(clients[0].norm())), [40 / 13] + [10 / 13] * 9, []
+    for rounds in range(60):
+        mean = summed(step, clients, weights, [10 * rounds + client for client in range(10)]) / 10
+        own = clients[0].double()
+        others = sum(float(other.double() @ own) for other in clients[1:]) / 13
+        shares.append((float(mean @ own) - others) / float(own @ own))
+    assert np.mean(shares[30:]) == pytest.approx(4 / 13, rel=0.2)
+
+
+def test_a_share_far_beyond_is_warned_of_after_round_1(caplog: pytest.LogCaptureFixture) -> None:
+    step = SummedLevels(8, 1.0, largest_norm=1.0)
+    caplog.set_level("WARNING", "flwr")
+    step._plan_next(1.0, 0.9)
+    assert "beyond" not in caplog.text
+    step._plan_next(1.0, 0.9)
+    assert "90 % of the updates' values lie beyond" in caplog.text
 
 
 @pytest.mark.parametrize("norm", [None, 0.0, -1.0, float("nan"), float("inf"), 1e30, "1", True])
