@@ -156,11 +156,16 @@ def device_ledger(node_config: NodeConfig, path: Path, unit: str = "") -> FileLe
 
 def check_resumable(context: Context, config: Config) -> None:
     """Raises ConfigError where a run is resumed whose update steps have kept something on its clients, and it is gone:
-    the run would end with another model."""
+    the run would end with another model. With run.resume=auto a simulation without a checkpoint is a new run: a
+    folder for what will be kept tells it from one that has lost it."""
     if config.run.resume is None:
         return
     known = simulated_run_directory(config)
-    if local_data_path(context.node_config) is not None:
+    is_simulation = local_data_path(context.node_config) is None
+    may_begin = is_simulation and config.run.resume == "auto"
+    if may_begin and known is not None and not any((known / "checkpoint").glob("*.safetensors")):
+        (known / "steps").mkdir(parents=True, exist_ok=True)
+    if not is_simulation:
         there = storage_folder(context.node_config) is not None
     else:
         there = known is not None and (known / "steps").is_dir()

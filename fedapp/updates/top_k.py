@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedapp.common.errors import ConfigError
 from fedapp.updates.per_reply import LARGEST_SCALE, Bytes, PerReply
 from fedapp.updates.step import StepState, UpdateStep
 
@@ -34,6 +35,13 @@ class TopKUpdates(UpdateStep):
     error_feedback: bool
 
     def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
+        limit = config.strategy.max_update_norm
+        if self.error_feedback and limit is not None:
+            raise ConfigError(
+                f"compression.error_feedback=true: with strategy.max_update_norm={limit:g} the"
+                " server would reject honest clients, whose updates and what they did not send before are longer than"
+                " one update; set compression.error_feedback=false, or strategy.max_update_norm=null"
+            )
         tail = sum(len(step.scalars) for step in before)
         return LargestValues(share=self.share, error_feedback=self.error_feedback, tail=tail)
 

@@ -142,6 +142,16 @@ def test_residuals_that_are_gone_stop_a_resumed_run(tmp_path: Path) -> None:
         run_in_process(place, f"{more} run.output_dir={place} run.resume=auto", 2)
 
 
+def test_a_new_run_that_may_be_resumed_starts(tmp_path: Path) -> None:
+    """run.resume=auto in a new directory, with residuals; and it goes on from there."""
+    place = tmp_path / "run"
+    overrides = f"{PLAIN}{CODECS['top_k']} run.output_dir={place} run.resume=auto"
+    run_in_process(place, overrides, 2)
+    run_in_process(place, overrides.replace("num_rounds=2", "num_rounds=3"), 2)
+    assert summary(place)["status"] == "finished"
+    assert summary(place)["rounds"] == 3
+
+
 # --- hostile clients ----------------------------------------------------------------------------------------------
 
 
@@ -255,6 +265,8 @@ DP_MORE = (
             " federation.final_evaluation=false compression=quantise",
             "compression._target_",
         ),
+        ("compression=top_k strategy.max_update_norm=9", "compression.error_feedback=true: .*max_update_norm=9"),
+        ("compression=quantise compression.first_norm=20 compression.largest_norm=16", "below compression.first_norm"),
         ("compression=quantise compression.bits=3", "must be one of 8, 4, 2, 1"),
         ("compression=top_k compression.share=0", "compression.share"),
     ],
