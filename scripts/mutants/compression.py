@@ -47,8 +47,8 @@ MUTANTS = [
     ),
     Mutant(
         f"{PACKAGE}/summed_levels.py",
-        "rotated, most = rotated * weight, norm * heaviest",
-        "rotated, most, heaviest = rotated * weight, norm, 1.0",
+        "return {WEIGHT: float(min(max(largest, 1.0), MOST_WEIGHT))}",
+        "return {WEIGHT: 1.0}",
         f"{CODECS}::test_a_client_with_much_data_counts_as_much_as_it_should",
     ),
     Mutant(
