@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 
-MOST_FILES, MOST_LINES = 22, 2740
+MOST_FILES, MOST_LINES = 22, 2950
 
 
 def listed() -> list[str]:
