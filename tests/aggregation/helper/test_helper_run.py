@@ -142,7 +142,7 @@ def test_a_sum_that_waited_is_read_by_the_plan_of_its_own_round(
         seen.append(plan["step"]["round"])
         return on_total(self, total, weight, survivors, plan, rounding)
 
-    monkeypatch.setattr(UpdateSteps, "plan", lambda _, server_round: {"step": {"round": server_round}})
+    monkeypatch.setattr(UpdateSteps, "plan", lambda _, server_round, weights: {"step": {"round": server_round}})
     monkeypatch.setattr(UpdateSteps, "on_total", noted)
     three = HELPER.replace("num_rounds=2", "num_rounds=3") + SHORT
     run_in_process(tmp_path / "run", three, 7, tamper=without(SITE, 2))
