@@ -196,14 +196,18 @@ def _train(
 # --- looking for them -----------------------------------------------------------------------------------------------
 
 
+def _windows(task: NextToken, tokens: Tensor) -> Tensor:
+    """(n, T): the beginning, each row of `tokens`, and padding."""
+    inputs = torch.full((len(tokens), task.schema.input_shape[0]), task.text.padding)
+    inputs[:, 0] = task.text.begin
+    inputs[:, 1 : tokens.shape[1] + 1] = tokens
+    return inputs
+
+
 @torch.no_grad()
 def _log_chances(model: nn.Module, task: NextToken, tokens: Tensor, count: int) -> Tensor:
     """(n, tokens): log-probabilities behind the first `count` of each of `tokens` (n, at least count)."""
-    length = task.schema.input_shape[0]
-    inputs = torch.full((len(tokens), length), task.text.padding)
-    inputs[:, 0] = task.text.begin
-    inputs[:, 1 : count + 1] = tokens[:, :count]
-    chunks = torch.split(inputs, ROWS)
+    chunks = torch.split(_windows(task, tokens[:, :count]), ROWS)
     return torch.cat([model(chunk)[:, count].log_softmax(1) for chunk in chunks])
 
 
@@ -211,11 +215,7 @@ def _log_chances(model: nn.Module, task: NextToken, tokens: Tensor, count: int) 
 def _log_chance_of(model: nn.Module, task: NextToken, prefix: Sequence[int], secrets: Tensor) -> Tensor:
     """(n,): of each of `secrets` (n, SECRET) behind the prefix."""
     tokens = torch.cat([torch.tensor(prefix).expand(len(secrets), -1), secrets], 1)
-    length = task.schema.input_shape[0]
-    inputs = torch.full((len(tokens), length), task.text.padding)
-    inputs[:, 0] = task.text.begin
-    inputs[:, 1 : tokens.shape[1]] = tokens[:, :-1]
-    found = []
+    inputs, found = _windows(task, tokens[:, :-1]), []
     for rows, own in zip(torch.split(inputs, ROWS), torch.split(secrets, ROWS), strict=True):
         chances = model(rows)[:, PREFIX : PREFIX + SECRET].log_softmax(2)
         found.append(chances.gather(2, own[..., None]).squeeze(2).sum(1))

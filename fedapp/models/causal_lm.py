@@ -60,13 +60,12 @@ def causal_lm(
     tokens, length = check_text(schema, "causal_lm")
     text = schema.text
     assert text is not None
-    if architecture is not None and "vocab_size" not in architecture:
-        architecture = {**architecture, "vocab_size": tokens}
     network: Any = load_network(
         "AutoModelForCausalLM",
         pretrained=pretrained,
         revision=revision,
         architecture=architecture,
+        tokens=tokens,
         dtype=dtype,
         gradient_checkpointing=gradient_checkpointing,
     )

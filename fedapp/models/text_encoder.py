@@ -75,13 +75,12 @@ def text_encoder(
             "model=text_encoder: classifies texts; choose data=labelled_text or data=verse, and for the next token"
             " model=causal_lm"
         )
-    if architecture is not None and "vocab_size" not in architecture:
-        architecture = {**architecture, "vocab_size": len(text)}
     network: Any = load_network(
         "AutoModel",
         pretrained=pretrained,
         revision=revision,
         architecture=architecture,
+        tokens=len(text),
         dtype=dtype,
         gradient_checkpointing=gradient_checkpointing,
     )
@@ -91,8 +90,5 @@ def text_encoder(
     rows = network.get_input_embeddings().weight.shape[0]
     body = TextBody(network, padding=text.padding, rows=rows, pooling=pooling)
     head = nn.Linear(network.config.hidden_size, schema.num_outputs)
-    if trainable == "head":
-        train_only(network, trainable=trainable, last_k=last_k, lora=lora, dtype=dtype)
-        return OnFeatures(body, head)
     train_only(network, trainable=trainable, last_k=last_k, lora=lora, dtype=dtype)
-    return TextClassifier(body, head)
+    return OnFeatures(body, head) if trainable == "head" else TextClassifier(body, head)

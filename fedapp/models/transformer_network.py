@@ -42,14 +42,16 @@ def load_network(
     pretrained: bool | str,
     revision: str | None,
     architecture: Mapping[str, Any] | None,
+    tokens: int,
     dtype: str,
     gradient_checkpointing: bool,
 ) -> nn.Module:
     """A network of one of the library's `kind`s, AutoModel or AutoModelForCausalLM, in evaluation mode.
 
     `pretrained`: an absolute folder, a name on the Hub (at `revision`), true (MiniLM), or false: random values in the
-    form of `architecture`, which is what a config.json says. With `architecture` the form is that of it, where weights
-    are not wanted (`form_only`). Raises ConfigError, or DeviceError for files of this machine.
+    form of `architecture`, which is what a config.json says, with `tokens` tokens unless it says otherwise. With
+    `architecture` the form is that of it, where weights are not wanted (`form_only`). Raises ConfigError, or
+    DeviceError for files of this machine.
     """
     try:
         import transformers
@@ -61,6 +63,8 @@ def load_network(
             f"model.revision={revision}: is of a name on the Hub; model.pretrained is none, leave it null"
         )
     _check_given(pretrained, architecture)
+    if architecture is not None:
+        architecture = {"vocab_size": tokens, **architecture}
     options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa", "trust_remote_code": False}
     with quiet():
         if architecture is not None and (pretrained is False or not weights_wanted()):
