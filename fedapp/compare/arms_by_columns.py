@@ -99,9 +99,11 @@ def run_arm_by_columns(
         config = compose(overrides)
         options = vertical_options(config)
         judged = _held_out(config, options)
-        arm_of = _run if arm.owner == "federated" else _joined
         try:
-            outputs = arm_of(engine, config, overrides, folder, found, options, judged)
+            if arm.owner == "federated":
+                outputs = _run(engine, overrides, folder, found, options, judged)
+            else:
+                outputs = _joined(config, folder, found, options, judged)
         except FedappError as error:
             found.note(site.name, str(error))
             continue
@@ -110,15 +112,7 @@ def run_arm_by_columns(
     return found
 
 
-def _joined(
-    engine: LocalEngine,
-    config: Config,
-    overrides: Sequence[str],
-    folder: Path,
-    found: ArmRuns,
-    options: VerticalOptions,
-    judged: Entities,
-) -> Tensor:
+def _joined(config: Config, folder: Path, found: ArmRuns, options: VerticalOptions, judged: Entities) -> Tensor:
     """In this process, over all columns or the label party's own. Outputs of the entities to judge."""
     torch.set_num_threads(config.run.threads_per_client)
     which = options
@@ -140,7 +134,6 @@ def _joined(
 
 def _run(
     engine: LocalEngine,
-    config: Config,
     overrides: Sequence[str],
     folder: Path,
     found: ArmRuns,

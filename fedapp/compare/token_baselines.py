@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError
-from fedapp.common.nested import leaves
+from fedapp.common.nested import differences, is_among
 from fedapp.common.seeding import generator
 from fedapp.compare.bootstrap import Drawn, Interval, interval, resamples
 from fedapp.compare.trigram import Trigram
@@ -56,7 +56,7 @@ class Baselines:
 
     def __init__(self, config: Config) -> None:
         self.config, self.parts = config, build_parts(config)
-        self.judged_by = dict(leaves(json.loads(json.dumps(asdict(settled(config, self.parts))))))
+        self.judged_by = json.loads(json.dumps(asdict(settled(config, self.parts))))
         task = self.parts.task
         if not isinstance(task, NextToken):
             raise ConfigError(f"task: baselines of text need data=shakespeare or data=text, this task is {task.kind}")
@@ -193,14 +193,10 @@ class Baselines:
         path = directory / "config.yaml"
         try:
             before = plain_yaml(path.read_text("utf-8"))
-            run = dict(leaves(json.loads(json.dumps(before))))  # YAML has numbers as keys
+            run = dict(json.loads(json.dumps(before)))  # YAML has numbers as keys
         except Exception as error:  # a parser of YAML has many
             raise ConfigError(f"--run {path}: is no config of a run ({str(error).partition(chr(10))[0]})") from None
-        changed = [
-            f"{key}={self.judged_by.get(key)}: was {run.get(key)}"
-            for key in sorted(self.judged_by.keys() | run.keys())
-            if not {key, key.partition(".")[0]}.isdisjoint(SAME) and self.judged_by.get(key) != run.get(key)
-        ]
+        changed = differences(run, self.judged_by, lambda key: is_among(key, SAME))
         if changed:
             raise ConfigError(
                 f"--run {directory}: is of other data or another model, and may have learnt from what is held out here;"

@@ -87,9 +87,12 @@ class Exchange:
                 for number in waiting & self._pending.keys():
                     self._pending[number].overdue = True
                 return
-            left = timeout - waited
-            if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
-                time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+            self._pause(waited, timeout - waited)
+
+    def _pause(self, waited: float, left: float) -> None:
+        """Until a reply may be there, `left` seconds at most."""
+        if not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
+            time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
 
     # --- one by one, for who waits for no cohort ------------------------------------------------------------------
 
@@ -117,9 +120,8 @@ class Exchange:
             waited = time.monotonic() - start
             if found or waited >= seconds:
                 return
-            left = seconds - waited
-            if self._background is None and not pause_for_reply(self.grid, min(LONGEST_POLL, left)):
-                time.sleep(min(max(waited * POLL_SHARE, SHORTEST_POLL), LONGEST_POLL, left))
+            if self._background is None:
+                self._pause(waited, seconds - waited)
 
     def _look(self, seconds: float) -> list[tuple[str, Message]]:
         """Replies to awaited messages that are there; of devices, those that come within some time."""

@@ -23,7 +23,7 @@ from fedapp.updates.server_side import load_steps, state_of
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text
 
-__all__ = ["HorizontalRounds", "add_late", "log_faults"]
+__all__ = ["HorizontalRounds", "add_late"]
 
 
 class HorizontalRounds(ABC):
@@ -65,6 +65,20 @@ class HorizontalRounds(ABC):
         if not roster.declined or len(left) >= strategy.min_clients:
             return None
         return f"privacy budget: fewer than the {strategy.min_clients} clients that a round needs have budget left"
+
+    def _noted(self, server_round: int, replies: ReplyLog) -> Mapping[int, int]:
+        """Clients that have now failed once too often, with the last round for which they are left out."""
+        excluded = self.strategy.roster.note(server_round, replies.reports)
+        log_faults(replies, excluded)
+        return excluded
+
+    def _judged(self, changed: GlobalModel | None, clock: Clock) -> Metrics:
+        """Go on with the next model, if there is one; metrics of it on the server's data."""
+        clock.lap("aggregate")
+        self.model = changed or self.model
+        test = self.central.metrics(self.model.state)
+        clock.lap("evaluate")
+        return test
 
     def begin(self) -> Metrics:
         return self.central.metrics(self.model.state)

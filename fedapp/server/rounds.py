@@ -10,7 +10,7 @@ from fedapp.aggregation.protocol import Ask
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
 from fedapp.server.clock import Clock
-from fedapp.server.horizontal_rounds import HorizontalRounds, add_late, log_faults
+from fedapp.server.horizontal_rounds import HorizontalRounds, add_late
 from fedapp.server.outcome import RoundOutcome, validation_metrics
 from fedapp.server.threads import one_thread
 from fedapp.updates.server_side import figures_of
@@ -32,13 +32,9 @@ class SynchronousRounds(HorizontalRounds):
         replies = aggregate.replies
         add_late(replies, late)
         _add_candidates(replies, strategy.candidates)
-        excluded = roster.note(server_round, replies.reports)
-        log_faults(replies, excluded)
-        clock.lap("aggregate")
+        excluded = self._noted(server_round, replies)
 
-        self.model = changed or self.model
-        test = self.central.metrics(self.model.state)
-        clock.lap("evaluate")
+        test = self._judged(changed, clock)
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,

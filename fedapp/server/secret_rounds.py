@@ -21,10 +21,7 @@ class SecretRounds(SynchronousRounds):
         strategy = self.strategy
         self.attendance.update()
         changed, _ = strategy.train(strategy.choose(server_round, run), self.model, self._asking(clock))
-        clock.lap("aggregate")
-        self.model = changed or self.model
-        test = self.central.metrics(self.model.state)
-        clock.lap("evaluate")
+        test = self._judged(changed, clock)
         figures = figures_of(strategy.steps) | (strategy.budget.figures() if strategy.budget is not None else {})
         return RoundOutcome(
             server_round,

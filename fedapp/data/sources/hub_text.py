@@ -6,6 +6,7 @@ from typing import ClassVar
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.hub_split import column_of, hub_split
 from fedapp.data.source import Examples, Pooled
+from fedapp.data.text.text_files import lines_of
 from fedapp.data.text.text_source import TextSource
 
 __all__ = ["HubText"]
@@ -53,6 +54,5 @@ class HubText(TextSource):
         for at, (user, text) in enumerate(zip(users, texts, strict=True)):
             if not isinstance(text, str):
                 raise DataError(f"{name}: column {self.text!r}, example {at}: holds no text. Set data.text")
-            lines = (line.strip() for line in text.splitlines())
-            found.setdefault(str(user), []).extend(line for line in lines if line)
+            found.setdefault(str(user), []).extend(lines_of(text))
         return found

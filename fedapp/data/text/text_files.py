@@ -7,7 +7,7 @@ from pathlib import Path
 from fedapp.common.errors import DataError
 from fedapp.data.leavings import entries
 
-__all__ = ["JSON_LINES", "by_user", "json_rows", "read_lines"]
+__all__ = ["JSON_LINES", "by_user", "json_rows", "lines_of", "read_lines"]
 
 JSON_LINES = (".jsonl", ".ndjson")
 ENDINGS = (".txt", ".md", *JSON_LINES)
@@ -45,14 +45,15 @@ def read_lines(path: Path) -> Iterator[str]:
         for number, row in json_rows(path):
             yield from _lines(row, path, number)
     else:
-        yield from _kept(_read(path))
+        yield from lines_of(_read(path))
 
 
 def _items(folder: Path) -> list[Path]:
     return [item for item in entries(folder) if item.is_dir() or item.suffix.lower() in ENDINGS]
 
 
-def _kept(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
+    """Those that are not empty."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -60,7 +61,7 @@ def _lines(row: dict[str, object], path: Path, number: int) -> list[str]:
     text = row.get("text")
     if not isinstance(text, str):
         raise DataError(f'{path}, line {number}: needs "text", in quotes')
-    return _kept(text)
+    return lines_of(text)
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:

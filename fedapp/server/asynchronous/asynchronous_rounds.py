@@ -25,7 +25,7 @@ from fedapp.server.asynchronous.open_round import OpenRound
 from fedapp.server.asynchronous.policy import Policy
 from fedapp.server.asynchronous.recorded_order import check_replayed, row_asked, row_ended
 from fedapp.server.clock import Clock
-from fedapp.server.horizontal_rounds import HorizontalRounds, add_late, log_faults
+from fedapp.server.horizontal_rounds import HorizontalRounds, add_late
 from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.threads import one_thread
@@ -164,12 +164,8 @@ class AsynchronousRounds(HorizontalRounds):
     def _outcome(self, this: OpenRound, clock: Clock) -> RoundOutcome:
         strategy, roster, replies = self.strategy, self.strategy.roster, this.log
         changed, weights = self._stepped(this)
-        excluded = roster.note(this.server_round, replies.reports)
-        log_faults(replies, excluded)
-        clock.lap("aggregate")
-        self.model = changed or self.model
-        test = self.central.metrics(self.model.state)
-        clock.lap("evaluate")
+        excluded = self._noted(this.server_round, replies)
+        test = self._judged(changed, clock)
         validation = validation_metrics(replies, None, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             this.server_round,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.common.errors import ConfigError, FederationError
-from fedapp.common.nested import leaves
+from fedapp.common.nested import differences, is_among
 from fedapp.config.same_maths import FREE
 from fedapp.config.saved_config import plain_yaml
 from fedapp.server.asynchronous.arrivals import Arrivals, Ended
@@ -61,12 +61,7 @@ def _check_same(key: str, before: Any, config: Mapping[str, Any]) -> None:
     if not isinstance(before, Mapping):
         raise ConfigError(f"{key}: its config.yaml holds no config")
     # As JSON, as `config` is: YAML has numbers as keys.
-    old, now = dict(leaves(json.loads(json.dumps(before)))), dict(leaves(config))
-    changed = [
-        f"{name}={now.get(name)}: was {old.get(name)}"
-        for name in sorted(old.keys() | now.keys())
-        if FREE.isdisjoint({name, name.partition(".")[0]}) and old.get(name) != now.get(name)
-    ]
+    changed = differences(json.loads(json.dumps(before)), config, lambda name: not is_among(name, FREE))
     if changed:
         raise ConfigError(f"{key}: this config would compute something else:\n  " + "\n  ".join(changed[:10]))
 

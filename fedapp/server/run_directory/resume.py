@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.logger import log
-from fedapp.common.nested import leaves
+from fedapp.common.nested import differences, is_among
 from fedapp.config.same_maths import FREE
 from fedapp.server.run_directory.checkpoint import Checkpoint, checkpoint_files, load_checkpoint
 from fedapp.server.run_directory.history import History
@@ -70,14 +70,9 @@ def _past_round_zero(directory: Path) -> bool:
 
 def check_same_maths(found: Checkpoint, config: Mapping[str, Any], free: frozenset[str]) -> None:
     """Raises ConfigError, naming the keys, if this config would compute something else than the checkpoint's."""
-    before, now = dict(leaves(found.config)), dict(leaves(config))
-    changed = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if free.isdisjoint({key, key.partition(".")[0]}) and before.get(key) != now.get(key)
-    ]
+    changed = differences(found.config, config, lambda key: not is_among(key, free))
     if changed:
-        lines = "".join(f"\n  {key}={now.get(key)}: was {before.get(key)}" for key in changed)
+        lines = "".join(f"\n  {line}" for line in changed)
         own = [override for override in found.values.get("overrides", []) if not override.startswith("run.")]
         raise ConfigError(
             f"this run cannot go on with another config, since it would compute something else:{lines}\n"
