@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,6 +39,11 @@ class Shakespeare(TextSource):
             raise ConfigError(f"data.min_words={self.min_words}: must be 0 or more")
 
     def pooled(self) -> Pooled:
+        return self._pooled
+
+    @cached_property
+    def _pooled(self) -> Pooled:
+        """Read once: a run asks for it as training data, test data and for what is to be said of it."""
         by_role = self.speeches()
         words = {role: sum(len(speech.split()) for speech in speeches) for role, speeches in by_role.items()}
         wanted = {role: speeches for role, speeches in by_role.items() if words[role] >= max(1, self.min_words)}
