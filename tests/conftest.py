@@ -1,4 +1,4 @@
-"""The order of tests, and configs for hundreds of them in little time.
+"""The order of tests, configs for hundreds of them in little time, and logging as the test before found it.
 
 Files that start processes come first, so that none of them is left when the rest is done.
 """
@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Iterator
 
 import pytest
+from kept_logging import kept_logging
 from quick_compose import quick
 
 
@@ -15,6 +16,12 @@ def _quick_compose() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("fedapp.config.compose")
         patch.setattr(module, "hydra_compose", quick(module.hydra_compose))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _kept_logging() -> Iterator[None]:
+    with kept_logging():
         yield
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import math
 from dataclasses import replace
 from functools import partial
@@ -335,10 +334,7 @@ def test_the_command_leaves_its_files(
     monkeypatch.setattr(script, "Size", partial(Size, inversion_steps=5))
     size = ["--shadows", "2", "--attacked", "2", "--candidates", "20", "--epsilon", "3", "--jobs", "1"]
     overrides = [*SMALL, "federation.num_rounds=1", "privacy.accountant=rdp"]
-    try:
-        assert script.main([*overrides, *size, "--output", str(tmp_path / "new")]) == 0
-    finally:
-        logging.disable(logging.NOTSET)
+    assert script.main([*overrides, *size, "--output", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"audit_dir={tmp_path / 'new'}"
     content = json.loads((tmp_path / "new" / "audit.json").read_text())
     assert content["attacked"] == "mlp (4,810 parameters) on Digits, 3 clients, 1 rounds"
