@@ -213,7 +213,7 @@ OTHER_MEANING = {
     ("fedapp/models/transfer.py", "none"),  # model.feature_norm
     ("fedapp/models/transfer.py", "head"),  # model.trainable
     ("fedapp/models/text_encoder.py", "head"),  # model.trainable
-    ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
+    ("fedapp/data/tables/table_options.py", "none"),  # data.scaling
     ("fedapp/privacy/plan.py", "norm"),  # model.norm
     ("fedapp/server/build.py", "uniform"),  # strategy.weighting
     ("fedapp/aggregation/selection/selection.py", "uniform"),  # strategy.weighting
