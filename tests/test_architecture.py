@@ -218,7 +218,7 @@ OTHER_MEANING = {
     ("fedapp/server/build.py", "uniform"),  # strategy.weighting
     ("fedapp/aggregation/selection/selection.py", "uniform"),  # strategy.weighting
     # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
-    ("fedapp/learning/build.py", "accuracy"),
+    ("fedapp/learning/build_task.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),
     ("fedapp/report/plots.py", "accuracy"),
     ("fedapp/report/time_plots.py", "accuracy"),
