@@ -24,6 +24,7 @@ from fedapp.models.shared_state import load_tensors, personal_state, shared_stat
 from fedapp.privacy.protection import Declined, Protection
 from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
+from fedapp.updates.vectors import difference
 from fedapp.wire.instruction import Instruction
 from fedapp.wire.preflight import MOMENTS, PreflightReport
 from fedapp.wire.reply import ClientReport, Reply
@@ -127,8 +128,7 @@ class Site:
             seed, examples = (self.seed, server_round, client), self.data(client).train
             loss = self._loss(examples) if self.steps.judges else math.nan
             result = self.protection.training(self.model, examples, seed=seed, lr_factor=instruction.lr_factor)
-            local = torch._foreach_sub([self._shared[key].cpu() for key in template], list(template.values()))
-            update = dict(zip(template, local, strict=True))
+            update = difference(self._shared, template)
             sent, fault = self._finished(client, update, measured, template, instruction, storage, loss)
             if storage.heads is not None and fault is None:
                 if self.own is None:
@@ -169,7 +169,7 @@ class Site:
             steps = self.steps.judged(loss, instruction.lr_factor)
             seed = derive_seed(self.seed, "codec", instruction.server_round, client)
             given = {**update, **measured}
-            sent = steps.on_client(given, template, weight, instruction.plan, states, seed)
+            sent = steps.on_client(given, template, weight, instruction.plan, states, seed, in_place=True)
         except UpdateRejected as error:
             return {}, str(error)
         again = self.steps.summable and not self.steps.bounded

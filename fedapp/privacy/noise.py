@@ -52,7 +52,8 @@ class Noise:
     def skellam(self, count: int, variance: float) -> NDArray[np.int64]:
         """`count` independent Skellam values of mean 0: whole numbers, sums of which are Skellam again."""
         half = variance / 2
-        found: NDArray[np.int64] = self._random.poisson(half, count) - self._random.poisson(half, count)
+        found: NDArray[np.int64] = self._random.poisson(half, count)
+        found -= self._random.poisson(half, count)
         return found
 
     @property

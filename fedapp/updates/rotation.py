@@ -37,9 +37,9 @@ class PaddedRotation:
 
     def forward(self, values: Tensor) -> Tensor:
         """(length,) to (padded,)."""
-        full = torch.zeros(len(self._signs), dtype=torch.float64)
-        full[: self._length] = values
-        return _transformed(full * self._signs, self._block)
+        full = torch.zeros_like(self._signs)
+        torch.mul(values, self._signs[: self._length], out=full[: self._length])
+        return _transformed(full, self._block)
 
     def backward(self, values: Tensor) -> Tensor:
         """(padded,) to (length,)."""

@@ -11,7 +11,7 @@ from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
-from fedapp.updates.vectors import flatten, unflatten
+from fedapp.updates.vectors import flatten, joined, unflatten
 from fedapp.wire.instruction import Params
 
 __all__ = ["ENCODED", "UpdateSteps", "flatten", "scalar_key", "steps_of", "unflatten"]
@@ -83,13 +83,17 @@ class UpdateSteps:
         plan: Mapping[str, Params],
         states: Mapping[str, StepState],
         seed: int = 0,
+        *,
+        in_place: bool = False,
     ) -> State:
         """One client's update as it is to be sent. `states`: by step, what it keeps of this client. A scalar that
-        `update` does not hold (`scalar_key`) is 0. `seed`: of this client in this round."""
+        `update` does not hold (`scalar_key`) is 0. `seed`: of this client in this round. `in_place`: the memory of
+        `update` may be overwritten, and be that of the result."""
         if not self.steps:
             return update
         full = self.template(template)
-        vector = flatten({**{name: full[name] for name in full.keys() - template.keys()}, **update}, full)
+        given = {**{name: full[name] for name in full.keys() - template.keys()}, **update}
+        vector = joined(given, full) if in_place else flatten(given, full)
         size = len(vector)
         for step in self.steps:
             params = _params(step, plan, size)

@@ -33,6 +33,7 @@ from fedapp.privacy.ledger import FileLedger
 from fedapp.privacy.noise import make_noise
 from fedapp.privacy.server_budget import ServerBudget
 from fedapp.updates.steps import UpdateSteps, flatten
+from fedapp.updates.vectors import difference
 
 COHORT, EXAMPLES, BATCH = 100, 100, 10
 UNIT, POPULATION = 2.0**-11, 1000
@@ -65,7 +66,7 @@ def run(options: Namespace) -> Result:
 def _trained(model: nn.Module, start: State, training: LocalTraining, data: Examples) -> dict[str, Tensor]:
     model.load_state_dict(dict(start))
     training(model, data, seed=(0,))
-    return {name: value - start[name] for name, value in model.state_dict().items()}
+    return difference(model.state_dict(), start)
 
 
 def _work() -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
@@ -90,7 +91,7 @@ def _central(folder: Path) -> dict[str, Callable[[], object]]:
     def played(steps: UpdateSteps, weight: float) -> object:
         total, plan = WeightedSum(start), steps.plan(1)
         for _ in range(COHORT):
-            sent = steps.on_client(train(), start, weight, plan, {})
+            sent = steps.on_client(train(), start, weight, plan, {}, in_place=True)
             screening = examine(sent, start)
             total.add(steps.on_reply(sent, start, 1.0, plan), weight, screening.largest)
         return steps.on_total(total.sum(), total.weight, (), plan, 0.0)

@@ -23,6 +23,18 @@ MUTANTS = [
         f"{SENSITIVITY}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
     ),
     Mutant(
+        f"{PACKAGE}/central_step.py",
+        "in_place or torch.count_nonzero(update[run])]",
+        "in_place]",
+        f"{SENSITIVITY}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
+    ),
+    Mutant(
+        f"{PACKAGE}/skellam_noise.py",
+        "rotated.mul_(bound / norm)",
+        "pass",
+        f"{SENSITIVITY}::test_whole_numbers_are_within_the_bound_that_is_paid_for",
+    ),
+    Mutant(
         "fedapp/aggregation/plain/server.py",
         "            update = self._steps.on_reply(update, template, 1.0, plan)\n",
         "            self._steps.on_reply(update, template, 1.0, plan)\n",

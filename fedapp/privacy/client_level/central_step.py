@@ -75,11 +75,11 @@ class CentralStep(UpdateStep):
     bounded = True
 
     def __init__(self, noise: CentralNoise, clipping_norm: float, trained: Tensor) -> None:
-        self.noise, self.clipping_norm, self._trained = noise, float(clipping_norm), trained
+        self.noise, self.clipping_norm = noise, float(clipping_norm)
         self._bits = 0 if noise.quantile is None else 1
         self.scalars = (WITHIN,) * self._bits + (noise.metrics.scalars if noise.metrics is not None else ())
         self._used = clipping_norm  # by the last round
-        self._all_trained = bool(trained.all())
+        self._size, self._untrained = len(trained), _runs(~trained)
         self._share: float | None = None
         self._means: dict[str, float | None] = {}
         self._rounds = 0
@@ -91,7 +91,7 @@ class CentralStep(UpdateStep):
     @property
     def room(self) -> float:
         """By how much, in L2, rounding to fixed point may move one client's update."""
-        return FIXED_POINT / self.noise.unit * math.sqrt(len(self._trained))
+        return FIXED_POINT / self.noise.unit * math.sqrt(self._size)
 
     def plan(self, server_round: int) -> Params:
         return {NORM: self.clipping_norm}
@@ -102,7 +102,8 @@ class CentralStep(UpdateStep):
         norm = self._norm(params)
         bits = scalars[: self._bits]
         bits = torch.full_like(bits, HALF if norm_of(update) <= norm else -HALF) if self._bits else bits
-        clipped = within(self._only_trained(update), norm - self.room, in_place=True)  # `vector` is made for the steps
+        only_trained = self._only_trained(update, in_place=True)  # `vector` is made for the steps
+        clipped = within(only_trained, norm - self.room, in_place=True)
         if not len(scalars):
             return clipped
         return torch.cat([clipped, bits, self._metrics(scalars)])
@@ -160,12 +161,17 @@ class CentralStep(UpdateStep):
 
     def _parts(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """The update, and the scalars behind it. Raises UpdateRejected for a vector of another length."""
-        if vector.dim() != 1 or len(vector) != len(self._trained) + len(self.scalars):
+        if vector.shape != (self._size + len(self.scalars),):
             raise UpdateRejected("an update of another length than the model's")
-        return vector[: len(self._trained)], vector[len(self._trained) :]
+        return vector[: self._size], vector[self._size :]
 
-    def _only_trained(self, update: Tensor) -> Tensor:
-        return update if self._all_trained else torch.where(self._trained, update, 0.0)
+    def _only_trained(self, update: Tensor, *, in_place: bool = False) -> Tensor:
+        """With zeros for what is not trained, whatever it holds; a copy where that changes anything."""
+        changed = [run for run in self._untrained if in_place or torch.count_nonzero(update[run])]
+        found = update if in_place or not changed else update.clone()
+        for run in changed:
+            found[run] = 0.0
+        return found
 
     def _metrics(self, scalars: Tensor) -> Tensor:
         """Of a single client."""
@@ -182,3 +188,10 @@ class CentralStep(UpdateStep):
         if not isinstance(norm, float) or not 2 * self.room <= norm < LARGEST_NORM:
             raise UpdateRejected("no clipping norm that could be")
         return norm
+
+
+def _runs(entries: Tensor) -> list[slice]:
+    """Where `entries` (n,) bool are true, as slices: those of a model's tensors are few."""
+    outside = torch.zeros(1, dtype=torch.int8)
+    edges = torch.diff(entries.to(torch.int8), prepend=outside, append=outside).nonzero().flatten()
+    return [slice(start, end) for start, end in edges.view(-1, 2).tolist()]

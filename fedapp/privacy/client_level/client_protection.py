@@ -24,6 +24,11 @@ log = logging.getLogger("flwr")
 Weigh = Callable[[int], float]
 
 
+def _unchanged(value: Tensor) -> Tensor:
+    """Zeros; `value` itself, which may lie in one piece with the others, where it has nothing else."""
+    return torch.zeros_like(value) if torch.count_nonzero(value) else value
+
+
 class ClientProtection(Protection):
     """`weigh`: what an update is multiplied by, from the client's own number of examples. `metrics`: what of its
     validation split is summed under noise."""
@@ -63,7 +68,7 @@ class ClientProtection(Protection):
         """Times the client's weight. What is not trained has no noise, so it does not change."""
         weight = self._weigh(num_examples)
         weighted = {key: update[key] if weight == 1 else update[key] * weight for key in update if key in parameters}
-        return {key: weighted[key] if key in weighted else torch.zeros_like(update[key]) for key in update}
+        return {key: weighted[key] if key in weighted else _unchanged(value) for key, value in update.items()}
 
     def measured(self, judge: Callable[[], Evaluation | None]) -> dict[str, Tensor]:
         if self._metrics is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedapp.common.seeding import derive_seed
+from fedapp.privacy.client_level.norm import norm_of
 from fedapp.privacy.client_level.rounding import l1_bound, l2_bound, rounded
 from fedapp.privacy.noise import Noise
 from fedapp.updates.rotation import PaddedRotation, block_size, padded
@@ -26,6 +27,7 @@ __all__ = ["SkellamNoise", "Sums", "scale_of"]
 DEVIATIONS = 5  # of an entry of the sum, that the modulus holds on either side
 EDGE = 0.9  # of the modulus's half: what lies beyond is as likely to have come over the edge as to stay before it
 SLACK = 1e-9
+LARGEST_NORM = 1e100  # of an update as it is; the squares of much longer ones are not finite
 # NumPy draws Poisson variables of mean m by comparing logarithms near m log m: off by some 2e-16 of that, which is 1e-7
 # for this mean, and spoils the variance from 1e15 on. Rounding to whole numbers is far below such noise already.
 LARGEST_SHARE = 2.0**27
@@ -134,23 +136,21 @@ class SkellamNoise:
     def encode(self, values: NDArray[np.float64], server_round: int) -> NDArray[np.int64]:
         random = self.noise()
         found = self.whole(values, server_round, random)
-        return found + random.skellam(len(found), self.share)
+        found += random.skellam(len(found), self.share)
+        return found
 
     def whole(self, values: NDArray[np.float64], server_round: int, random: Noise) -> NDArray[np.int64]:
         """The same without noise: an L2 norm of `l2` at most, whatever `values` are."""
-        trained = values[self._trained]
-        if not np.isfinite(trained).all():
-            trained = np.zeros_like(trained)
-        largest = float(np.abs(trained).max(initial=0.0))
-        if largest > 1e100:  # whose squares would not be finite
-            trained = trained * (1e100 / largest)
-        rotated: NDArray[np.float64] = self._rotation(server_round).forward(torch.from_numpy(trained)).numpy()
-        bound = self.scale * self.sums.norm * (1 - SLACK)
-        rotated *= self.scale
-        norm = float(np.linalg.norm(rotated))
+        trained = torch.from_numpy(values if self._all_trained else values[self._trained])
+        if norm_of(trained) > LARGEST_NORM:  # or not finite
+            largest = trained.abs().max()  # NaN where there is one
+            trained = trained * (LARGEST_NORM / largest) if largest.isfinite() else torch.zeros_like(trained)
+        rotated = self._rotation(server_round).forward(trained).mul_(self.scale)
+        # By torch: NumPy's BLAS wakes threads for a norm, which then wait for more at full speed.
+        bound, norm = self.scale * self.sums.norm * (1 - SLACK), norm_of(rotated)
         if norm > bound:
-            rotated *= bound / norm
-        return rounded(rotated, self.scale * self.sums.norm, random.generator)
+            rotated.mul_(bound / norm)
+        return rounded(rotated.numpy(), self.scale * self.sums.norm, random.generator)
 
     def decode(self, total: NDArray[np.int64], server_round: int) -> NDArray[np.float64]:
         found = np.zeros(len(self._trained))
@@ -164,6 +164,10 @@ class SkellamNoise:
     def _trained(self) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.trained.numpy()
         return found
+
+    @cached_property
+    def _all_trained(self) -> bool:
+        return bool(self.trained.all())
 
     def _rotation(self, server_round: int) -> PaddedRotation:
         return _rotation(self.sums.length, derive_seed(self.seed, "rotation", server_round))
