@@ -29,6 +29,7 @@ LEAST = {
     "parameters": 10,
     "rounds": 2,
     "seeds": 1,
+    "buffers": 2,
 }
 ALL = ("simulation", "command", "scale", "aggregation", "deployment")
 QUICK: dict[str, dict[str, Any]] = {
@@ -151,6 +152,7 @@ def _compression(parser: argparse.ArgumentParser) -> None:
 
 def _buffered(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="seeds of each arm [5]")
+    parser.add_argument("--buffers", nargs="+", type=int, default=[10], help="updates that make a step [10]")
 
 
 def _slow_links(parser: argparse.ArgumentParser) -> None:

@@ -168,6 +168,9 @@ class RecordedArrivals(Arrivals):
             raise FederationError(f"run.replay: event {self.position + 1} is of a job that this run does not have")
         self.position += 1
         self.now = float(self.position)
-        reply = self._reply(job) if job.sent else self._over(job)
         verdict = event["outcome"], str(event.get("why", ""))
+        if not job.sent:
+            self._over(job)
+            return Ended(job, None, self.now, verdict)
+        reply = self._reply(job)
         return Ended(job, reply if job.answers else None, self.now, verdict)
