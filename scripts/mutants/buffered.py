@@ -116,7 +116,7 @@ MUTANTS = [
         RECORD,
         'or self._events[self.position]["round"] != server_round',
         "",
-        f"{REPLAYS}::test_a_round_that_ended_short_ends_there_again",
+        f"{REPLAYS}::test_a_record_without_the_end_of_a_round_is_not_replayed",
     ),
     Mutant(
         RECORD,
@@ -142,6 +142,12 @@ MUTANTS = [
         "        self._free_at = {client: at for client, at in self._free_at.items() if at > self.now}\n",
         "        self._free_at = {}\n",
         f"{OPTIONS}::test_who_is_slower_than_the_timeout_is_late",
+    ),
+    Mutant(
+        f"{HERE}/client_speed.py",
+        "return PLAYED_TIMEOUT if speed_of(config).plays else config.federation.round_timeout",
+        "return config.federation.round_timeout",
+        f"{BUFFERED}::test_virtual_time_is_the_same_however_long_the_work_takes",
     ),
     Mutant(
         "fedapp/client/heads.py",

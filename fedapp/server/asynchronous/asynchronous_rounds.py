@@ -139,6 +139,7 @@ class AsynchronousRounds(HorizontalRounds):
         outcome, why = this.verdict(job.client, replied=ended.reply is not None)
         if ended.verdict is not None:
             check_replayed(job, ended.verdict[0], outcome, why)
+            outcome, why = ended.verdict  # so that a replay can be replayed
         self._events.append(row_ended(job, this.server_round, outcome, why))
         every, good = self._policy.save_every, len(this.updates)
         if every is not None and before < good < this.needed and good % every == 0:

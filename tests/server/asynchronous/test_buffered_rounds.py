@@ -66,6 +66,21 @@ def test_virtual_time_is_the_same_for_any_number_of_supernodes_and_any_order(
         assert lines(one, name) == lines(other, name)
 
 
+def test_virtual_time_is_the_same_however_long_the_work_takes(tmp_path: Path) -> None:
+    """A third of a real second for each reply, where the round's timeout is a tenth of a virtual one."""
+    speed = "federation.client_speed=constant federation.client_speed.seconds=0.05 federation.round_timeout=0.1"
+    prompt = run_in_process(tmp_path / "prompt", f"{BUFFERED} {speed}", 6)
+    delayed = run_in_process(
+        tmp_path / "delayed",
+        f"{BUFFERED} {speed}",
+        6,
+        delay=lambda reply: 0.0 if client_of(reply) is None else 0.3,
+    )
+    assert sha(delayed) == sha(prompt)
+    assert lines(delayed, "arrivals.jsonl") == lines(prompt, "arrivals.jsonl")
+    assert not any(row["rejected"] for row in lines(delayed, "clients.jsonl"))
+
+
 def test_no_client_has_two_updates_in_a_buffer_or_trains_twice_from_a_model(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", f"{VIRTUAL} federation.num_rounds=12 rounds.buffer_size=3")
     asked = [(row["client"], row["round"]) for row in lines(directory, "arrivals.jsonl") if row["event"] == "asked"]

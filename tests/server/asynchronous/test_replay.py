@@ -79,6 +79,15 @@ def test_a_damaged_record_is_named(line: str, said: str, tmp_path: Path) -> None
         run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
 
 
+def test_a_record_without_the_end_of_a_round_is_not_replayed(tmp_path: Path) -> None:
+    first = run_in_process(tmp_path / "first", BUFFERED)
+    path = first / "arrivals.jsonl"
+    kept = [line for line in path.read_text().splitlines() if json.loads(line) != {"round": 2, "event": "over"}]
+    path.write_text("\n".join(kept))
+    with pytest.raises(FederationError, match=r"run.replay: event \d+ is of a job that this run does not have"):
+        run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
+
+
 @pytest.mark.parametrize("place", ["relative/path", "{}/nowhere"])
 def test_a_run_that_is_not_there_is_named(place: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.replay=.*(absolute path|has no recorded order)"):
