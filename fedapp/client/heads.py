@@ -37,7 +37,9 @@ Heads = Callable[[int], Head]  # by client
 
 class FolderHead:
     """Files in a folder. A run that is resumed does some rounds again, with the heads of the time: those of the last
-    `rounds_back` rounds stay, and the newest before them. `before_keeping` is called before one is written."""
+    `rounds_back` rounds stay, and the two newest before them. The client may have been at work since the last of these
+    when the run was saved (rounds=buffered), and then begins that work again with the one before it. `before_keeping`
+    is called before one is written."""
 
     def __init__(self, folder: Path, *, rounds_back: int, before_keeping: Callable[[], object] = lambda: None) -> None:
         self._folder, self._rounds_back, self._before_keeping = folder, rounds_back, before_keeping
@@ -64,7 +66,7 @@ class FolderHead:
         write_atomically(self._folder / f"round-{server_round:05d}.safetensors", content, mode=0o600)
         files = self._files()
         old = sorted(number for number in files if number < server_round - self._rounds_back)
-        for number in [*old[:-1], *(number for number in files if number > server_round)]:
+        for number in [*old[:-2], *(number for number in files if number > server_round)]:
             files[number].unlink(missing_ok=True)
 
     def _files(self) -> dict[int, Path]:

@@ -105,7 +105,7 @@ def _step_bytes(config: Config, site: Site) -> int:
 
 
 def _copies(config: Config) -> int:
-    return KEPT * int(config.run.checkpoint_every) + 3
+    return KEPT * int(config.run.checkpoint_every) + 4  # as FolderHead: these rounds, one, two before, one more
 
 
 def _result_bytes(site: Site) -> int:

@@ -15,6 +15,7 @@ from fedapp.deploy.folders import SiteFolder, make_private_folder, read_site, wr
 from fedapp.deploy.only_one import only_one
 from fedapp.deploy.program import Program
 from fedapp.deploy.workers import Workers
+from fedapp.flower.upload_pieces import PIECES
 from fedapp.launch.guard import Guard
 from fedapp.launch.local_superlink import flower_environment, free_port
 from fedapp.privacy.limits import HELPER, own_limits
@@ -47,7 +48,7 @@ class SuperNode:
     ) -> None:
         self._site, self._state, self._trusted, self._say = site, state, trusted, say
         self._program: Program | None = None
-        environment = flower_environment(state)
+        environment = {**PIECES, **flower_environment(state)}
         self._workers = Workers(state, environment, say) if warm else None
         self._environment = self._workers.environment if self._workers is not None else environment
         self._pause, self._started, self._due = FIRST_PAUSE, 0.0, 0.0

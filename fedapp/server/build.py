@@ -18,6 +18,7 @@ from fedapp.models.shared_state import shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
+from fedapp.server.asynchronous.client_speed import real_timeout
 from fedapp.server.population.cohort import CohortRule
 from fedapp.server.population.roster import Roster
 from fedapp.server.population.secret_cohort import SecretCohort
@@ -132,7 +133,7 @@ def build_strategy(
         client_lr=_schedule(config, "client_lr").factor,
         server_lr=_schedule(config, "server_lr").factor,
         # Longer than the round waits: a SuperNode that is late is known to be busy, and its reply recognised.
-        message_ttl=2 * config.federation.round_timeout,
+        message_ttl=2 * real_timeout(config),
         budget=budget,
     )
     if len(roster.nodes) < made.min_clients:

@@ -26,7 +26,7 @@ from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.models.weights import settled_arguments
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
-from fedapp.server.asynchronous.client_speed import check_played
+from fedapp.server.asynchronous.client_speed import check_played, real_timeout
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
@@ -198,7 +198,7 @@ def admission_rules(config: Config, parts: Parts) -> AdmissionRules:
         min_clients=federation.min_clients,
         min_supernodes=federation.min_supernodes,
         wait_timeout=federation.wait_timeout,
-        reply_timeout=federation.round_timeout,
+        reply_timeout=real_timeout(config),
         backbone=parts.backbone,
         features=sum(agreement.width for agreement in parts.task.agreements),
         shares=share_columns(parts.task.agreements),
@@ -235,7 +235,7 @@ def build_rounds(
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
     central = CentralEvaluation(parts.task, parts.model, test)
-    arguments = (exchange, attendance, strategy, parts.task, central, federation.round_timeout)
+    arguments = (exchange, attendance, strategy, parts.task, central, real_timeout(checked.config))
     return checked.rounds.build(checked.config, parts, checked.steps, arguments)
 
 

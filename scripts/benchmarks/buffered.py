@@ -1,16 +1,19 @@
 """Virtual time to an accuracy, by clients of very different speed: synchronous rounds that ask more clients than they
 need, and buffered rounds with as many clients at work.
 
-Virtual time follows from the config alone, so these figures are the same on any machine.
+Virtual time follows from the config alone, so these figures are the same on any machine. Both arms train alike and step
+alike; the weight of stale updates is the default. On seeds 101 and 105, not measured here, no other did better.
 """
 
 import statistics
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arms import SCRIPTS, ArmError, command, lines_of, workplace
+from benchmarks.client_dp_accuracy import interval
 from benchmarks.result import Point, Result, Table, median_and_range
 
 __all__ = ["run"]
@@ -22,29 +25,33 @@ WORK = (
     "federation.client_speed=lognormal federation.client_speed.sigma=0.8 federation.num_clients=100"
     " federation.fraction_train=0.1 train.local_epochs=5"  # 10 of clients that have 14 examples on average
     f" federation.num_rounds={MOST} federation.target_accuracy={TARGET} federation.final_evaluation=false"
+    f" run.checkpoint_every={MOST}"
 )
 BUFFERED = f"rounds=buffered rounds.concurrency={CONCURRENCY}"
-ARMS = {
-    "synchronous, 30 % over-selection": f"rounds=synchronous federation.over_selection={OVER_SELECTION}",
-    **{f"buffered, a step for every {size}": f"{BUFFERED} rounds.buffer_size={size}" for size in (NEEDED, NEEDED // 2)},
-}
 REFERENCE = "synchronous, 30 % over-selection"
+
+
+def arms_of(buffers: Sequence[int]) -> dict[str, str]:
+    """By name, overrides: the reference, and buffered rounds with a step for so many updates."""
+    found = {REFERENCE: f"rounds=synchronous federation.over_selection={OVER_SELECTION}"}
+    return found | {f"buffered, a step for every {size}": f"{BUFFERED} rounds.buffer_size={size}" for size in buffers}
 
 
 def run(options: Namespace) -> Result:
     """All arms on digits, with `options.repetitions` seeds from 0 on."""
     table = Table(
-        *("arm", "virtual seconds", "steps", "updates used", "MB both ways", "reference / this"),
-        title=f"digits, log-normal speeds with sigma 0.8, to a test accuracy of {TARGET}; medians (ranges) over seeds",
+        *("arm", "virtual seconds", "steps", "updates used", "MB both ways", "reference / this, mean (95 %)"),
+        title=f"digits, log-normal speeds with sigma 0.8, to a test accuracy of {TARGET}; medians and ranges",
     )
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    arms = arms_of(options.buffers)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     with workplace() as home:
         for seed in range(options.repetitions):
-            for number, (name, overrides) in enumerate(ARMS.items()):
+            for number, (name, overrides) in enumerate(arms.items()):
                 place = home / f"{number}-{seed}"
                 found[name].append({"seed": seed, **measure(f"{overrides} {WORK} run.seed={seed}", place, home)})
                 print(name, found[name][-1], flush=True)
-    rows, points = [{"arm": name, **row} for name in ARMS for row in found[name]], []
+    rows, points = [{"arm": name, **row} for name in arms for row in found[name]], []
     for name, mine in found.items():
         ratios = [
             theirs["virtual_seconds"] / ours["virtual_seconds"]
@@ -54,7 +61,8 @@ def run(options: Namespace) -> Result:
             median_and_range([row[key] for row in mine], digits)
             for key, digits in (("virtual_seconds", 1), ("steps", 0), ("updates", 0), ("megabytes", 1))
         ]
-        table.add_row(name, *columns, f"{statistics.median(ratios):.2f}")
+        low, high = interval(ratios)
+        table.add_row(name, *columns, f"{statistics.mean(ratios):.2f} ({low:.2f} to {high:.2f})")
         points.append(Point("digits", name, tuple(row["virtual_seconds"] for row in mine)))
     return Result(rows, table, points, "virtual seconds")
 

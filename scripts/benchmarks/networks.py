@@ -71,12 +71,12 @@ class Host:
 
 
 class Network:
-    """A star of links around the namespace `server`, which all hosts know as `ADDRESS`. All of it goes at the end; end
-    first what runs in it."""
+    """A star of links around the namespace `server`, which all `hosts` know as `ADDRESS`. All of it goes at the end;
+    end first what runs in it."""
 
     def __init__(self) -> None:
         self._name = f"fed{uuid.uuid4().hex[:5]}"
-        self._hosts: list[Host] = []
+        self.hosts: list[Host] = []
         self.server = f"{self._name}-server"
 
     def __enter__(self) -> "Network":
@@ -88,7 +88,7 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for namespace in (*(host.namespace for host in self._hosts), self.server):
+        for namespace in (*(host.namespace for host in self.hosts), self.server):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
     @property
@@ -98,11 +98,11 @@ class Network:
 
     def add(self, name: str, kilobits: int | None = None) -> Host:
         """A host on a subnet of its own, whose uplink has `kilobits` kbit/s; None: no limit."""
-        number = len(self._hosts) + 1
+        number = len(self.hosts) + 1
         outer, inner, subnet = f"{self._name}o{number}", f"{self._name}i{number}", f"10.77.{number}"
         host = Host(f"{self._name}-{name}", self.server, outer)
         _run("ip", "netns", "add", host.namespace)
-        self._hosts.append(host)
+        self.hosts.append(host)
         _run("ip", "link", "add", outer, "netns", self.server, "type", "veth", "peer", "name", inner)
         _run("ip", "link", "set", inner, "netns", host.namespace, "name", "eth0")
         _run(*self.at_server, "ip", "addr", "add", f"{subnet}.1/24", "dev", outer)

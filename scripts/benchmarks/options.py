@@ -29,6 +29,7 @@ LEAST = {
     "parameters": 10,
     "rounds": 2,
     "seeds": 1,
+    "buffers": 2,
 }
 ALL = ("simulation", "command", "scale", "aggregation", "deployment")
 QUICK: dict[str, dict[str, Any]] = {
@@ -39,6 +40,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "deployment": {"repetitions": 1, "rounds": 3},
     "client-dp": {"repetitions": 1, "steps": 2},
     "client-dp-accuracy": {"repetitions": 1, "rounds": 3},
+    "slow-links": {"repetitions": 1, "rounds": 2, "seconds": 150},
     "compression": {"repetitions": 1, "parameters": 10_000, "tasks": ["digits"], "seeds": 1},
 }
 
@@ -101,6 +103,9 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
     _compression(commands.add_parser("compression", help="bytes and accuracy of each codec, and its seconds"))
     _buffered(commands.add_parser("buffered", help="virtual time to an accuracy: synchronous and buffered rounds"))
+    _slow_links(
+        commands.add_parser("slow-links", help="updates and seconds of a round behind slow uplinks; needs root")
+    )
     for name, command in commands.choices.items():
         _common(command)
         if quick:
@@ -147,6 +152,13 @@ def _compression(parser: argparse.ArgumentParser) -> None:
 
 def _buffered(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="seeds of each arm [5]")
+    parser.add_argument("--buffers", nargs="+", type=int, default=[10], help="updates that make a step [10]")
+
+
+def _slow_links(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=1, help="runs of each arm, in turn [1]")
+    parser.add_argument("--rounds", type=int, default=3, help="of each run with equal links [3]")
+    parser.add_argument("--seconds", type=int, default=240, help="of each run with one slow link [240]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

@@ -118,14 +118,14 @@ def test_a_model_that_is_nothing_but_head_is_refused(overrides: str) -> None:
 
 def test_files_of_heads(tmp_path: Path) -> None:
     head = FolderHead(tmp_path / "heads", rounds_back=2)
-    for number in (1, 3, 4, 6):
+    for number in (1, 2, 3, 4, 6):
         head.keep(number, {"weight": torch.full((1,), float(number))})
     files = sorted(path.name for path in (tmp_path / "heads").iterdir())
-    assert files == [f"round-{number:05d}.safetensors" for number in (3, 4, 6)]  # 3: the newest before the last two
+    assert files == [f"round-{number:05d}.safetensors" for number in (2, 3, 4, 6)]  # 2, 3: before the last two
     found = head.after(5)
     assert found is not None
     assert found["weight"].item() == 4
-    assert head.after(2) is None
+    assert head.after(1) is None
     (tmp_path / "heads" / files[-1]).write_bytes(b"torn")
     with pytest.raises(DataError, match=r"round-00006.safetensors: is damaged"):
         head.after(6)

@@ -127,6 +127,14 @@ def test_a_site_that_is_cut_off_while_it_uploads_costs_the_others_no_round(feder
     assert {row["rejected"] for row in rows(directory, "clients.jsonl") if row["client"] not in (3, None)} == {None}
 
 
+def test_an_update_arrives_that_takes_longer_than_flower_gives_a_call(federation: Spread, tmp_path: Path) -> None:
+    """One array of 2.1 MB, which takes 33 s over the slow link; Flower gives each of its pieces 30 s."""
+    directory = tmp_path / "run"
+    overrides = f"{RUN} model.hidden=[512,1024] train.val_fraction=0 federation.num_rounds=1"
+    assert finished(federation.begin(directory, overrides), directory)["rounds"] == 1
+    assert [row["rejected"] for row in rows(directory, "clients.jsonl")] == [None] * 4
+
+
 def test_a_secure_sum_over_slow_links_is_the_sum(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     overrides = f"{RUN} secure_aggregation=secaggplus train.val_fraction=0 federation.num_rounds=1"

@@ -1,4 +1,4 @@
-"""Whose reply is next: as they come, in virtual time, or in the order that a run has recorded."""
+"""Whose reply is next: as they come, or otherwise (`virtual_arrivals.py`, `recorded_order.py`)."""
 
 import time
 from abc import ABC, abstractmethod
@@ -8,13 +8,11 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedapp.common.errors import ConfigError
-from fedapp.server.asynchronous.client_speed import ClientSpeed, vanishes
 from fedapp.server.asynchronous.job import Job
 from fedapp.server.exchange import Exchange, Late
 from fedapp.wire.records import tensor_bytes
 
-__all__ = ["Arrivals", "Ended", "RealArrivals", "VirtualArrivals"]
+__all__ = ["Arrivals", "Ended", "RealArrivals"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Ended:
 class Arrivals(ABC):
     """`now`: seconds since the run began. `is_virtual`: they follow from the config alone. `strays`: second replies.
     `late`: replies that came when nobody waited for them.
-    `timeout`: seconds that a reply is waited for."""
+    `timeout`: real seconds that a reply is waited for."""
 
     is_virtual: bool = True
 
@@ -57,8 +55,12 @@ class Arrivals(ABC):
         """Go on from what `state_dict` gave."""
         self.now = saved["now"]
 
-    def prescribed(self) -> list[int] | None:
-        """Whom a recorded run asked at this point; None where that is free."""
+    def prescribed(self, server_round: int) -> list[int] | None:
+        """Whom a recorded run asked at this point of the round; None where that is free."""
+        return None
+
+    def is_over(self, server_round: int) -> bool | None:
+        """Whether the round ended here in a recorded run; None where that is free."""
         return None
 
     def begin(self, job: Job, message: Message | None) -> None:
@@ -104,12 +106,16 @@ class Arrivals(ABC):
         for number, reply in self._exchange.arrived(seconds):
             found = self._messages.pop(number, None)
             if found is None and number in self._given_up:
-                size, about = tensor_bytes(reply.content) if reply.has_content() else 0, reply.metadata
-                self.late.append(Late(about.src_node_id, about.group_id, overdue=True, tensor_bytes=size))
+                self._came_late(reply)
             elif found is None:
                 self.strays.append(reply)
             else:
                 self._replies[found[0].number] = reply
+
+    def _came_late(self, reply: Message, *, said: bool = False) -> None:
+        """`said`: that it is late has been told, and nothing but its bytes count any more."""
+        size, about = tensor_bytes(reply.content) if reply.has_content() else 0, reply.metadata
+        self.late.append(Late(about.src_node_id, about.group_id, overdue=not said, tensor_bytes=size))
 
     def _reply(self, job: Job) -> Message | None:
         """The reply to `job`, waited for; None where it does not come."""
@@ -157,41 +163,3 @@ class RealArrivals(Arrivals):
                 self._over(first)
                 return Ended(first, None, self.now)
             self._take_in(left)
-
-
-class VirtualArrivals(Arrivals):
-    """A simulation's clients take the virtual seconds of `speed`, or vanish, whatever their work takes here."""
-
-    def __init__(self, exchange: Exchange, timeout: float, speed: ClientSpeed, *, dropout: float, seed: int) -> None:
-        super().__init__(exchange, timeout)
-        self._speed, self._dropout, self._seed = speed, dropout, seed
-
-    def planned(self, job: Job, num_examples: int) -> Job:
-        """One that vanishes does no work. One that is too slow does it for nothing."""
-        gone = vanishes(self._dropout, self._seed, job.server_round, job.client)
-        takes = self._speed.duration(self._seed, job.server_round, job.client, num_examples)
-        answers = not gone and takes <= self._timeout
-        return replace(
-            job, ends_at=job.asked_at + (takes if answers else self._timeout), sent=not gone, answers=answers
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "timeout": self._timeout}
-
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """Raises ConfigError for another timeout, which here decides what is computed."""
-        super().load(saved)
-        if saved["timeout"] != self._timeout:
-            raise ConfigError(
-                f"federation.round_timeout={self._timeout:g}: was {saved['timeout']:g}, and decides in virtual time who"
-                " is late; go on with that"
-            )
-
-    def next(self) -> Ended:
-        job = min(self._jobs.values(), key=lambda job: (job.ends_at, job.number))
-        assert job.ends_at is not None
-        self.now = job.ends_at
-        if not job.answers:
-            self._over(job)
-            return Ended(job, None, self.now)
-        return Ended(job, self._reply(job), self.now)

@@ -7,31 +7,30 @@ has at most one update in a sum.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from logging import INFO
 from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
-from fedapp.aggregation.exact_sum import normalised
 from fedapp.aggregation.plain.update_buffer import UpdateBuffer
-from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.logger import log
+from fedapp.common.state_digest import State
 from fedapp.server.asynchronous.arrivals import Arrivals, Ended
 from fedapp.server.asynchronous.at_work import AtWork
+from fedapp.server.asynchronous.job import Job
 from fedapp.server.asynchronous.open_round import OpenRound
 from fedapp.server.asynchronous.policy import Policy
-from fedapp.server.asynchronous.recorded_order import check_replayed, row_asked, row_ended
+from fedapp.server.asynchronous.recorded_order import check_replayed, row_asked, row_ended, row_over
+from fedapp.server.asynchronous.screening import read_reply
+from fedapp.server.asynchronous.step import stepped
 from fedapp.server.clock import Clock
 from fedapp.server.horizontal_rounds import HorizontalRounds, add_late
 from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics
 from fedapp.server.run_directory.checkpoint import Checkpoint
 from fedapp.server.threads import one_thread
 from fedapp.updates.server_side import figures_of
-from fedapp.wire.model import GlobalModel
-from fedapp.wire.records import said_of
+from fedapp.wire.reply import Reply
 
 __all__ = ["AsynchronousRounds"]
 
@@ -61,6 +60,10 @@ class AsynchronousRounds(HorizontalRounds):
 
     def round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
         """Ask, take replies, ask again; with enough updates the next model, and its evaluation."""
+        with one_thread(self.attendance.is_simulation):  # to its end: workers are at work meanwhile
+            return self._round(server_round, run, clock)
+
+    def _round(self, server_round: int, run: str, clock: Clock) -> RoundOutcome:
         late = self.attendance.update()
         self.strategy.roster.busy = ()  # who is at work is known by client
         self._at_work.begin_round(server_round, self.model)
@@ -68,15 +71,15 @@ class AsynchronousRounds(HorizontalRounds):
         add_late(this.log, late)
         for job in self._at_work.ask_again(run, this.log):
             self._take(this, Ended(job, None, self._arrivals.now, ("lost", "it has gone")))
-        with one_thread(True) if self.attendance.is_simulation else nullcontext():
-            while len(this.updates) < this.needed:
-                self._ask(this, run)
-                if self._policy.is_over(self._at_work.jobs.values(), server_round):
-                    break
-                clock.lap("aggregate")
-                ended = self._at_work.next()
-                clock.lap("clients")
-                self._take(this, ended)
+        while not self._is_over(this):
+            self._ask(this, run)
+            if self._is_over(this, asked=True):
+                break
+            clock.lap("aggregate")
+            ended = self._at_work.next()
+            clock.lap("clients")
+            self._take(this, ended)
+        self._events.append(row_over(server_round))
         self._flush()
         outcome = self._outcome(this, clock)
         self._open = None
@@ -96,8 +99,17 @@ class AsynchronousRounds(HorizontalRounds):
         found = self.strategy.roster.available(this.server_round, self.strategy.min_clients)
         return self.strategy.cohorts.whole([client for client in found if client not in taken])
 
+    def _is_over(self, this: OpenRound, *, asked: bool = False) -> bool:
+        """`asked`: whoever could be has been."""
+        recorded = self._arrivals.is_over(this.server_round)
+        if recorded is not None:
+            return recorded
+        return len(this.updates) >= this.needed or (
+            asked and self._policy.is_over(self._at_work.jobs.values(), this.server_round)
+        )
+
     def _ask(self, this: OpenRound, run: str) -> None:
-        clients = self._arrivals.prescribed()
+        clients = self._arrivals.prescribed(this.server_round)
         if clients is None:
             rule, free = self.strategy.cohorts, self._free(this)
             wanted = self._policy.missing(rule, this.needed, len(free), len(self._at_work.jobs), this.draws)
@@ -123,47 +135,25 @@ class AsynchronousRounds(HorizontalRounds):
         if ended.reply is None:
             this.log.reject(job.client, (ended.verdict or ("", ""))[1] or "no reply in time")
         else:
-            self._read(this, ended, staleness)
+            read_reply(this, job, ended.reply, staleness, policy=self._policy, decoded=self._decoded)
         outcome, why = this.verdict(job.client, replied=ended.reply is not None)
         if ended.verdict is not None:
             check_replayed(job, ended.verdict[0], outcome, why)
+            outcome, why = ended.verdict  # so that a replay can be replayed
         self._events.append(row_ended(job, this.server_round, outcome, why))
         every, good = self._policy.save_every, len(this.updates)
         if every is not None and before < good < this.needed and good % every == 0:
             self._flush()
             self._save()
 
-    def _read(self, this: OpenRound, ended: Ended, staleness: int) -> None:
-        """Screen a reply. Whatever is wrong with it costs no more than its own update."""
-        job, found, client = ended.job, this.log, ended.job.client
-        assert ended.reply is not None
-        own = ReplyLog(job.server_round, {client: ended.reply.metadata.src_node_id})
-        reply = own.unpack(ended.reply)
-        found.bytes_up += own.bytes_up
-        found.strays += own.strays
-        if reply is None:
-            found.reject(client, "bad reply: it is to another message")
-            found.add(own.reports.values())
-            return
-        found.add(reply.reports)
-        report = found.reports[client]
-        if report.rejected is not None or report.declined:
-            return
-        try:
-            update = self._buffer.decoded(reply, client, self.model, self._at_work.plan(job))
-        except Exception as error:  # whatever it is, it is the sender's
-            found.add([replace(report, rejected=said_of(error))])
-            return
-        if staleness > self._policy.max_staleness:
-            found.unused[client] = self._policy.too_old(staleness)
-            return
-        this.updates[client], this.staleness[client] = update, staleness
+    def _decoded(self, reply: Reply, job: Job) -> State:
+        return self._buffer.decoded(reply, job.client, self.model, self._at_work.plan(job))
 
     # --- the step -----------------------------------------------------------------------------------------------
 
     def _outcome(self, this: OpenRound, clock: Clock) -> RoundOutcome:
         strategy, roster, replies = self.strategy, self.strategy.roster, this.log
-        changed, weights = self._stepped(this)
+        changed, weights = stepped(strategy, self._policy, self._buffer, this, self.model)
         excluded = self._noted(this.server_round, replies)
         test = self._judged(changed, clock)
         validation = validation_metrics(replies, None, self.task, roster.counted, roster.bound)
@@ -180,25 +170,6 @@ class AsynchronousRounds(HorizontalRounds):
             figures={**figures_of(strategy.steps), **self._figures(this)},
             details=this.rows,
         )
-
-    def _stepped(self, this: OpenRound) -> tuple[GlobalModel | None, dict[int, float]]:
-        """The next model, None where there are too few updates for one; and by client, what it counted for."""
-        strategy, roster = self.strategy, self.strategy.roster
-        if len(this.updates) < strategy.min_clients:
-            this.log.leave_out("nothing was aggregated: too few good replies")
-            return None, {}
-        counts = {client: roster.num_examples[client] for client in this.updates}
-        weights = strategy.cohorts.weights(counts, roster.bound)
-        discounts = {client: self._policy.discount(this.staleness[client]) for client in weights}
-        mean = self._buffer.mean(this.updates, weights, discounts, self.model)
-        this.log.unused.update(mean.unused)
-        divisor = strategy.cohorts.divisor(mean.weight)
-        if not divisor > 0:
-            this.log.leave_out("nothing was aggregated: the updates have no weight")
-            return None, {}
-        update = {key: value.div_(divisor) for key, value in mean.total.items()}
-        state = strategy.server_optimizer.step(self.model.state, update, strategy.server_lr(this.server_round))
-        return GlobalModel(state), normalised({c: weights[c] * discounts[c] for c in weights if c not in mean.unused})
 
     def _figures(self, this: OpenRound) -> Metrics:
         ages = [this.staleness[client] for client in this.updates]

@@ -26,11 +26,13 @@ __all__ = [
     "SpeedBySize",
     "SpeedFromFile",
     "check_played",
+    "real_timeout",
     "speed_of",
     "vanishes",
 ]
 
 KEY = "federation.client_speed"
+PLAYED_TIMEOUT = 86_400.0  # real seconds: as good as none, since a worker that ends is noticed at once
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Sigma = Annotated[float, Field(ge=0, le=10)]
@@ -160,6 +162,12 @@ def check_played(config: Config, *, simulated: bool) -> None:
     """Raises ConfigError for virtual time where clients are real."""
     if speed_of(config).plays and not simulated:
         raise ConfigError(f"{KEY}: is for a simulation's clients, and these are devices; set {KEY}=none")
+
+
+def real_timeout(config: Config) -> float:
+    """Real seconds that a reply is waited for: federation.round_timeout, unless that counts virtual ones, whose course
+    no real clock may change."""
+    return PLAYED_TIMEOUT if speed_of(config).plays else config.federation.round_timeout
 
 
 def speed_of(config: Config) -> ClientSpeed:

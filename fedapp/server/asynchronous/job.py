@@ -10,7 +10,8 @@ __all__ = ["Job"]
 class Job:
     """`number` counts a run's jobs. `server_round` is the one in which the client was asked, with whose model it began.
     Seconds are since the run began, virtual or not. `ends_at`: when it is over, where that is known. `sent`: a message
-    goes out; `answers`: its reply counts. One without is of a client that vanishes."""
+    goes out; `answers`: its reply counts. One without is of a client that vanishes. `free_at`: of a late one, when its
+    client is at work no more, where that is known."""
 
     number: int
     client: int
@@ -19,6 +20,7 @@ class Job:
     ends_at: float | None = None
     sent: bool = True
     answers: bool = True
+    free_at: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

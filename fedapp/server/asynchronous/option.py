@@ -10,17 +10,18 @@ from pydantic import Field
 
 from fedapp.aggregation.plain.update_buffer import UpdateBuffer
 from fedapp.aggregation.protocol import protocol_of
-from fedapp.aggregation.selection.selection import selection_of
 from fedapp.common.errors import ConfigError
 from fedapp.config import Config, choice_of, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
-from fedapp.privacy.option import PrivacyOption, privacy_of
-from fedapp.server.asynchronous.arrivals import Arrivals, RealArrivals, VirtualArrivals
+from fedapp.privacy.option import privacy_of
+from fedapp.server.asynchronous.arrivals import Arrivals, RealArrivals
 from fedapp.server.asynchronous.asynchronous_rounds import AsynchronousRounds
 from fedapp.server.asynchronous.client_speed import speed_of
+from fedapp.server.asynchronous.conflicts import check_planned, check_single
 from fedapp.server.asynchronous.policy import BufferPolicy, CohortPolicy, Policy, Refill
 from fedapp.server.asynchronous.recorded_order import RecordedArrivals, read_order
+from fedapp.server.asynchronous.virtual_arrivals import VirtualArrivals
 from fedapp.server.build import cohort_rule
 from fedapp.server.exchange import Exchange
 from fedapp.server.horizontal_rounds import HorizontalRounds
@@ -68,11 +69,12 @@ class RoundsOption(ABC):
         )
 
     def _arrivals(self, config: Config, parts: Parts, exchange: Exchange, timeout: float) -> Arrivals:
-        speed = speed_of(config)
+        speed, federation = speed_of(config), config.federation
         if config.run.replay is not None:
-            return RecordedArrivals(exchange, timeout, self.order(config, parts))
+            return RecordedArrivals(exchange, timeout, self.order(config, parts), keeps=_clients_keep(config, parts))
         if speed.plays:
-            return VirtualArrivals(exchange, timeout, speed, dropout=config.federation.dropout, seed=config.run.seed)
+            limit, dropout, seed = federation.round_timeout, federation.dropout, config.run.seed
+            return VirtualArrivals(exchange, timeout, speed, limit=limit, dropout=dropout, seed=seed)
         return RealArrivals(exchange, timeout)
 
     def order(self, config: Config, parts: Parts) -> tuple[Mapping[str, Any], ...]:
@@ -82,8 +84,15 @@ class RoundsOption(ABC):
                 f"run.replay={config.run.replay}: rounds that wait for their cohort have no order of arrival; it is for"
                 " rounds=buffered, and for virtual time (federation.client_speed)"
             )
+        if privacy_of(config).spends:
+            chosen = choice_of("privacy", config.privacy["_target_"])
+            raise ConfigError(
+                f"run.replay={config.run.replay}: {chosen} draws its noise anew, so that no replay gives the same"
+                " model, and each spends of the clients' budgets again; leave it null"
+            )
         settled = replace(config, data={**config.data, **parts.source.settled()})  # as config.yaml has it
-        return read_order(str(config.run.replay), json.loads(json.dumps(asdict(settled))))
+        keeps = _clients_keep(config, parts)
+        return read_order(str(config.run.replay), json.loads(json.dumps(asdict(settled))), keeps=keeps)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Synchronous(RoundsOption):
     def conflicts(self, config: Config, parts: Parts) -> None:
         super().conflicts(config, parts)
         if self.policy(config) is not None:
-            _check_single(config, "federation.client_speed: speeds are played where updates come one by one")
+            check_single(config, "federation.client_speed: speeds are played where updates come one by one")
 
     def policy(self, config: Config) -> Policy | None:
         return CohortPolicy() if speed_of(config).plays else None
@@ -129,11 +138,11 @@ class Buffered(RoundsOption):
                 " sums over cohorts that are drawn in secret and whatever clients' speed; set rounds=synchronous, or"
                 " privacy=dp_sgd, which protects each update by itself"
             )
-        _check_single(config, "rounds=buffered: a buffer holds updates of several rounds")
+        check_single(config, "rounds=buffered: a buffer holds updates of several rounds")
         super().conflicts(config, parts)
         self._check_sizes(config)
         self._check_rule(config)
-        _check_planned(config, privacy)
+        check_planned(config, privacy)
 
     def check_clients(self, clients: int) -> None:
         if self.buffer_size > clients:
@@ -176,46 +185,9 @@ class Buffered(RoundsOption):
             )
 
 
-def _check_single(config: Config, what: str) -> None:
-    """Raises ConfigError for a protocol whose sums are bound to one cohort, and for secret cohorts."""
-    protocol = protocol_of(config)
-    chosen = choice_of("secure_aggregation", config.secure_aggregation["_target_"])
-    if protocol.buffer(config, UpdateSteps()) is None:
-        raise ConfigError(
-            f"{what}, and {chosen} binds a cohort to one model and"
-            " shows the server its sum alone; set secure_aggregation=none, or rounds=synchronous without"
-            " federation.client_speed"
-        )
-    if steps_of(config).level_bits is not None:
-        codec = choice_of("compression", config.compression["_target_"])
-        raise ConfigError(
-            f"{what}, and {codec} sends levels that are summed over a cohort of one plan; set compression=none,"
-            " or one that is undone for each reply (drive, top_k)"
-        )
-    if selection_of(config).asks:
-        raise ConfigError(
-            f"{what}, and {choice_of('cohort', config.cohort['_target_'])} asks candidates for their losses before a"
-            " whole cohort is chosen; set cohort=uniform or cohort=by_data"
-        )
-    if config.strategy.fairness is not None:
-        raise ConfigError(
-            f"{what}, and strategy.fairness works on the sum over a whole cohort; leave it null (strategy=fedavg)"
-        )
-    if not privacy_of(config).discloses_cohort:
-        raise ConfigError(
-            f"{what}, and {choice_of('privacy', config.privacy['_target_'])} tells nobody who was asked; leave"
-            " federation.client_speed=none"
-        )
-
-
-def _check_planned(config: Config, privacy: PrivacyOption) -> None:
-    """Under DP-SGD, what a client may spend is planned by how often it trains."""
-    keys = config.privacy
-    if privacy.spends and keys.get("planned_rounds") is None and keys.get("noise_multiplier") is None:
-        raise ConfigError(
-            "privacy.planned_rounds=null: with rounds=buffered fast clients train more often than others; set it to how"
-            f" often one may, at most federation.num_rounds={config.federation.num_rounds}"
-        )
+def _clients_keep(config: Config, parts: Parts) -> bool:
+    """Whether what a client did in earlier rounds has a say in what it sends, or in what stays with it."""
+    return steps_of(config).keeps_state or not parts.is_whole or parts.personal.own is not None
 
 
 def _buffer(config: Config, steps: UpdateSteps) -> UpdateBuffer:

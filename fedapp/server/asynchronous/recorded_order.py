@@ -14,10 +14,11 @@ from fedapp.server.asynchronous.arrivals import Arrivals, Ended
 from fedapp.server.asynchronous.job import Job
 from fedapp.server.exchange import Exchange
 
-__all__ = ["RecordedArrivals", "check_replayed", "read_order", "row_asked", "row_ended"]
+__all__ = ["RecordedArrivals", "check_replayed", "read_order", "row_asked", "row_ended", "row_over"]
 
-ASKED, ENDED = "asked", "ended"
-OUTCOMES = ("used", "unused", "declined", "rejected", "lost")
+ASKED, ENDED, OVER = "asked", "ended", "over"  # a client was asked; its job, or the round, was over
+REJECTED, LOST, TRAINED = "rejected", "lost", "trained"
+OUTCOMES = ("used", "unused", "declined", REJECTED, LOST)
 TAKEN = ("used", "unused")  # outcomes of a client that has trained
 
 
@@ -28,12 +29,19 @@ def row_asked(job: Job) -> dict[str, Any]:
 def row_ended(job: Job, server_round: int, outcome: str, why: str) -> dict[str, Any]:
     """`server_round`: in which it ended."""
     found = {"round": server_round, "event": ENDED, "job": job.number, "client": job.client, "outcome": outcome}
+    if outcome == LOST and job.ends_at is not None:  # of real clients nobody knows
+        found |= {TRAINED: job.sent}
     return {**found, "why": why} if why else found
 
 
-def read_order(directory: str, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The lines of the run in `directory` (run.replay). Raises ConfigError where there are none, or too few, or where
-    this config, as JSON, would compute something else."""
+def row_over(server_round: int) -> dict[str, Any]:
+    """The round has as many updates as it needed, or as it could have."""
+    return {"round": server_round, "event": OVER}
+
+
+def read_order(directory: str, config: Mapping[str, Any], *, keeps: bool) -> tuple[Mapping[str, Any], ...]:
+    """The lines of the run in `directory` (run.replay). `keeps`: clients keep something from round to round. Raises
+    ConfigError where there are none, or too few, or where this config, as JSON, would compute something else."""
     key, path = f"run.replay={directory}", Path(directory).expanduser()
     if not path.is_absolute():
         raise ConfigError(f"{key}: must be an absolute path, since the server starts elsewhere")
@@ -49,12 +57,30 @@ def read_order(directory: str, config: Mapping[str, Any]) -> tuple[Mapping[str, 
         raise ConfigError(f"{key}: its config.yaml cannot be read: {error}") from None
     _check_same(key, before, config)
     events = tuple(_event(line, f"{key}: arrivals.jsonl, line {number}") for number, line in enumerate(lines, start=1))
-    done, wanted = max((event["round"] for event in events), default=0), config["federation"]["num_rounds"]
+    done = max((event["round"] for event in events if event["event"] == OVER), default=0)
+    wanted = config["federation"]["num_rounds"]
     if done < wanted:
         raise ConfigError(
             f"{key}: has {done} recorded rounds, federation.num_rounds={wanted}; set it to {done} or less"
         )
-    return events
+    if keeps:
+        _check_known(key, events)
+    return tuple(event for event in events if event["round"] <= done)
+
+
+def _check_known(key: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError where a client was asked again, and nobody knows whether it had done what it was asked before:
+    what it kept of that decides what it sends."""
+    unknown: set[int] = set()  # clients
+    for event in events:
+        if event["event"] == ASKED and event["client"] in unknown:
+            raise ConfigError(
+                f"{key}: client {event['client']} was asked again in round {event['round']} after its reply had not"
+                " come, and clients keep something between rounds there (compression, federation.personal): whether it"
+                " had trained is not recorded"
+            )
+        elif event["event"] == ENDED and event["outcome"] == LOST and TRAINED not in event:
+            unknown.add(event["client"])
 
 
 def _check_same(key: str, before: Any, config: Mapping[str, Any]) -> None:
@@ -69,8 +95,9 @@ def _check_same(key: str, before: Any, config: Mapping[str, Any]) -> None:
 def _event(line: str, where: str) -> Mapping[str, Any]:
     try:
         event = json.loads(line)
-        numbers = all(type(event[name]) is int for name in ("round", "job", "client"))
-        known = event["event"] == ASKED or (event["event"] == ENDED and event["outcome"] in OUTCOMES)
+        names = ("round",) if event["event"] == OVER else ("round", "job", "client")
+        numbers = all(type(event[name]) is int for name in names)
+        known = event["event"] in (ASKED, OVER) or (event["event"] == ENDED and event["outcome"] in OUTCOMES)
     except (ValueError, KeyError, TypeError):
         numbers = known = False
     if not (numbers and known):
@@ -88,12 +115,19 @@ def check_replayed(job: Job, recorded: str, outcome: str, why: str) -> None:
 
 
 class RecordedArrivals(Arrivals):
-    """The clients that a run asked, in its order, and their replies in its order. What it did not use is not used."""
+    """The clients that a run asked, in its order, and their replies in its order. What it did not use is not used;
+    where clients keep something from round to round (`keeps`), they do that work, too, for what it leaves with them."""
 
-    def __init__(self, exchange: Exchange, timeout: float, events: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, exchange: Exchange, timeout: float, events: Sequence[Mapping[str, Any]], *, keeps: bool = False
+    ) -> None:
         super().__init__(exchange, timeout)
         self._events = events
-        self._outcomes = {event["job"]: event["outcome"] for event in events if event["event"] == ENDED}
+        ended = [event for event in events if event["event"] == ENDED]
+        self._taken = {event["job"] for event in ended if event["outcome"] in TAKEN}
+        self._trained = set(self._taken)
+        if keeps:
+            self._trained |= {event["job"] for event in ended if event["outcome"] == REJECTED or event.get(TRAINED)}
         self.position = 0  # of the next event
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,28 +138,39 @@ class RecordedArrivals(Arrivals):
         super().load(saved)
         self.position = saved.get("position", 0)
 
-    def prescribed(self) -> list[int]:
+    def prescribed(self, server_round: int) -> list[int]:
         found = []
-        while self.position < len(self._events) and self._events[self.position]["event"] == ASKED:
-            found.append(self._events[self.position]["client"])
+        while (event := self._event(server_round)) is not None and event["event"] == ASKED:
+            found.append(event["client"])
             self.position += 1
         return found
 
+    def is_over(self, server_round: int) -> bool:
+        event = self._event(server_round)
+        over = event is not None and event["event"] == OVER
+        self.position += over
+        return over
+
+    def _event(self, server_round: int) -> Mapping[str, Any] | None:
+        """The next one; None where this round has no more."""
+        if self.position == len(self._events) or self._events[self.position]["round"] != server_round:
+            return None
+        return self._events[self.position]
+
     def planned(self, job: Job, num_examples: int) -> Job:
-        taken = self._outcomes.get(job.number) in TAKEN
-        return replace(job, sent=taken, answers=taken)
+        return replace(job, sent=job.number in self._trained, answers=job.number in self._taken)
 
     def next(self) -> Ended:
-        if self.position == len(self._events):
-            raise FederationError("run.replay: the recorded order ends here, and the run does not")
-        event = self._events[self.position]
-        job = self._jobs.get(event["job"])
-        if job is None or job.client != event["client"]:
+        """Raises FederationError where the recorded run does something else here."""
+        event = self._events[self.position] if self.position < len(self._events) else {}
+        job = self._jobs.get(event.get("job", -1))
+        if job is None or event["event"] != ENDED or job.client != event["client"]:
             raise FederationError(f"run.replay: event {self.position + 1} is of a job that this run does not have")
         self.position += 1
         self.now = float(self.position)
         verdict = event["outcome"], str(event.get("why", ""))
-        if not job.answers:
+        if not job.sent:
             self._over(job)
             return Ended(job, None, self.now, verdict)
-        return Ended(job, self._reply(job), self.now, verdict)
+        reply = self._reply(job)
+        return Ended(job, reply if job.answers else None, self.now, verdict)

@@ -6,30 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from buffered_runs import BUFFERED, SMALL, VIRTUAL, changed, client_of, lines, sha, summary
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from in_process import run_in_process
 
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.errors import FederationError
 
-SMALL = "federation.num_rounds=4 federation.num_clients=6 model=logistic_regression federation.final_evaluation=false"
-BUFFERED = f"{SMALL} rounds=buffered rounds.concurrency=4 rounds.buffer_size=2"
-VIRTUAL = f"{BUFFERED} federation.client_speed=lognormal"
 ALL_EQUAL = "federation.client_speed=constant rounds=buffered rounds.refill=after_step"
-TIMING = ("seconds", "time")
-
-
-def summary(directory: Path) -> dict[str, Any]:
-    return dict(json.loads((directory / "summary.json").read_text()))
-
-
-def lines(directory: Path, name: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (directory / name).read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMING)} for row in rows]
-
-
-def sha(directory: Path) -> str:
-    return str(summary(directory)["model_sha256"])
-
 
 # --- what is computed ---------------------------------------------------------------------------------------------
 
@@ -83,6 +66,21 @@ def test_virtual_time_is_the_same_for_any_number_of_supernodes_and_any_order(
         assert lines(one, name) == lines(other, name)
 
 
+def test_virtual_time_is_the_same_however_long_the_work_takes(tmp_path: Path) -> None:
+    """A third of a real second for each reply, where the round's timeout is a tenth of a virtual one."""
+    speed = "federation.client_speed=constant federation.client_speed.seconds=0.05 federation.round_timeout=0.1"
+    prompt = run_in_process(tmp_path / "prompt", f"{BUFFERED} {speed}", 6)
+    delayed = run_in_process(
+        tmp_path / "delayed",
+        f"{BUFFERED} {speed}",
+        6,
+        delay=lambda reply: 0.0 if client_of(reply) is None else 0.3,
+    )
+    assert sha(delayed) == sha(prompt)
+    assert lines(delayed, "arrivals.jsonl") == lines(prompt, "arrivals.jsonl")
+    assert not any(row["rejected"] for row in lines(delayed, "clients.jsonl"))
+
+
 def test_no_client_has_two_updates_in_a_buffer_or_trains_twice_from_a_model(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", f"{VIRTUAL} federation.num_rounds=12 rounds.buffer_size=3")
     asked = [(row["client"], row["round"]) for row in lines(directory, "arrivals.jsonl") if row["event"] == "asked"]
@@ -95,111 +93,13 @@ def test_concurrency_clients_are_at_work_at_any_time(tmp_path: Path) -> None:
     directory = run_in_process(tmp_path / "run", f"{VIRTUAL} federation.num_rounds=8")
     at_work = most = 0
     for row in lines(directory, "arrivals.jsonl"):
-        at_work += 1 if row["event"] == "asked" else -1
+        at_work += {"asked": 1, "ended": -1, "over": 0}[row["event"]]
         most = max(most, at_work)
     assert most == 4
     assert [row["at_work"] for row in lines(directory, "metrics.jsonl")[1:]] == [3] * 8
 
 
-# --- order, recorded and replayed ---------------------------------------------------------------------------------
-
-
-def late(rest: int) -> Callable[[Message], float]:
-    """Replies of every second client take so long that the others' come first."""
-    return lambda reply: 0.4 if (client := _client_of(reply)) is not None and client % 2 == rest else 0.0
-
-
-REPLAYED = ["", "strategy=fedadam rounds.refill=after_step", "federation.personal=head model=mlp"]
-
-
-@pytest.mark.parametrize("options", REPLAYED)
-def test_a_recorded_order_is_replayed_bit_for_bit(options: str, tmp_path: Path) -> None:
-    overrides = f"{BUFFERED} {options}"
-    given = f"{overrides} run.output_dir={tmp_path}/first"
-    first = run_in_process(tmp_path / "first", given, 6, delay=late(0))
-    other = run_in_process(tmp_path / "other", f"{overrides} run.output_dir={tmp_path}/other", 6, delay=late(1))
-    again = f"{overrides} run.output_dir={tmp_path}/again run.replay={first}"
-    replayed = run_in_process(tmp_path / "again", again, 2, delay=late(1))
-    assert lines(other, "arrivals.jsonl") != lines(first, "arrivals.jsonl")  # else there would be nothing to replay
-    assert sha(other) != sha(first)
-    assert sha(replayed) == sha(first)
-    assert lines(replayed, "arrivals.jsonl") == lines(first, "arrivals.jsonl")
-
-
-def test_a_replay_leaves_out_what_the_run_did_not_use(tmp_path: Path) -> None:
-    """Rejected then, sound now."""
-
-    def spoilt(reply: Message) -> Message:
-        return _changed(reply, float("nan")) if _client_of(reply) in (0, 1, 2) else reply
-
-    first = run_in_process(tmp_path / "first", BUFFERED, 6, tamper=spoilt, delay=late(0))
-    assert summary(first)["rejected"] > 0
-    replayed = run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
-    assert sha(replayed) == sha(first)
-    assert summary(replayed)["rejected"] == summary(first)["rejected"]
-
-
-def test_a_replay_ends_where_an_update_is_not_to_be_had_again(tmp_path: Path) -> None:
-    first = run_in_process(tmp_path / "first", BUFFERED, 6)
-    spoilt = f"{BUFFERED} run.replay={first}"
-    with pytest.raises(FederationError, match=r"run.replay: client \d, asked in round 1, does not send again"):
-        run_in_process(tmp_path / "again", spoilt, 6, tamper=lambda reply: _changed(reply, float("nan")))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("optimizer.lr=0.01", r"would compute something else:\n  optimizer.lr=0.01: was 0.05"),
-        ("federation.num_rounds=5", r"has 4 recorded rounds, federation.num_rounds=5; set it to 4 or less"),
-        ("rounds=synchronous", r"have no order of arrival"),
-    ],
-)
-def test_what_cannot_be_replayed_is_named_before_anything_starts(change: str, said: str, tmp_path: Path) -> None:
-    first = run_in_process(tmp_path / "first", BUFFERED)
-    overrides = f"{SMALL} run.replay={first}" if "synchronous" in change else f"{BUFFERED} {change} run.replay={first}"
-    with pytest.raises(ConfigError, match=said):
-        run_in_process(tmp_path / "again", overrides)
-    assert not (tmp_path / "again").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("no json", "line 1: is no event"),
-        ('{"round": 1, "event": "asked", "job": 0, "client": "a"}', "line 1: is no event"),
-        ('{"round": 1, "event": "ended", "job": 0, "client": 1, "outcome": "eaten"}', "line 1: is no event"),
-    ],
-)
-def test_a_damaged_record_is_named(line: str, said: str, tmp_path: Path) -> None:
-    first = run_in_process(tmp_path / "first", BUFFERED)
-    path = first / "arrivals.jsonl"
-    path.write_text("\n".join([line, *path.read_text().splitlines()[1:]]))
-    with pytest.raises(ConfigError, match=said):
-        run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
-
-
-@pytest.mark.parametrize("place", ["relative/path", "{}/nowhere"])
-def test_a_run_that_is_not_there_is_named(place: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run\.replay=.*(absolute path|has no recorded order)"):
-        run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={place.format(tmp_path)}")
-
-
 # --- replies of any kind ------------------------------------------------------------------------------------------
-
-
-def _client_of(reply: Message) -> int | None:
-    if reply.metadata.message_type != "train" or reply.has_error():
-        return None
-    return int(next(iter(reply.content.config_records["config"]["clients"])))  # type: ignore[arg-type]
-
-
-def _changed(reply: Message, value: float) -> Message:
-    for record in reply.content.array_records.values():
-        key = next(iter(record))
-        array = record[key].numpy().copy()
-        array.flat[0] = value
-        record[key] = Array(array)
-    return reply
 
 
 def _of_another(reply: Message) -> Message:
@@ -219,8 +119,8 @@ def _to_another_round(reply: Message) -> Message:
 
 
 HOSTILE: dict[str, tuple[Callable[[Message], Any], str]] = {
-    "NaN": (lambda reply: _changed(reply, float("nan")), "non-finite value"),
-    "huge": (lambda reply: _changed(reply, 1e9), "value out of range"),
+    "NaN": (lambda reply: changed(reply, float("nan")), "non-finite value"),
+    "huge": (lambda reply: changed(reply, 1e9), "value out of range"),
     "of another client": (_of_another, "not about the clients that were asked"),
     "two updates": (_two_updates, "no update of client 3 alone"),
     "to another round": (_to_another_round, "bad reply: it is to another message"),
@@ -232,7 +132,7 @@ def test_a_hostile_reply_costs_no_more_than_itself(kind: str, tmp_path: Path) ->
     spoil, said = HOSTILE[kind]
     overrides = f"{VIRTUAL} federation.exclude_after=null federation.num_rounds=6"
     directory = run_in_process(
-        tmp_path / "run", overrides, 6, tamper=lambda reply: spoil(reply) if _client_of(reply) == 3 else reply
+        tmp_path / "run", overrides, 6, tamper=lambda reply: spoil(reply) if client_of(reply) == 3 else reply
     )
     rows = [row for row in lines(directory, "clients.jsonl") if row["client"] == 3]
     assert rows
@@ -277,7 +177,7 @@ def test_a_client_that_never_answers_delays_nobody(virtual: bool, tmp_path: Path
     """In real time the timeout is minutes, and the run is over long before it."""
     speed = "federation.client_speed=constant" if virtual else ""
     overrides = f"{BUFFERED} {speed} federation.num_rounds=8 federation.round_timeout=600"
-    silent: dict[str, Any] = {"tamper": lambda reply: None if _client_of(reply) == 1 else reply}
+    silent: dict[str, Any] = {"tamper": lambda reply: None if client_of(reply) == 1 else reply}
     if virtual:
         speeds = tmp_path / "speeds.csv"
         speeds.write_text("client,seconds\n" + "".join(f"{c},{601 if c == 1 else 1}\n" for c in range(6)))
@@ -285,7 +185,7 @@ def test_a_client_that_never_answers_delays_nobody(virtual: bool, tmp_path: Path
         silent = {}
     directory = run_in_process(tmp_path / "run", overrides, 6, **silent)
     assert summary(directory)["rounds"] == 8
-    asked = [row for row in lines(directory, "arrivals.jsonl") if row["client"] == 1]
+    asked = [row for row in lines(directory, "arrivals.jsonl") if row.get("client") == 1]
     assert [row["event"] for row in asked] == ["asked"]  # still waited for, and never asked again meanwhile
     if virtual:
         assert json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])["virtual_seconds"] < 10
@@ -297,7 +197,7 @@ def test_a_reply_that_does_not_come_in_time_frees_its_place(tmp_path: Path) -> N
         tmp_path / "run",
         f"{overrides} rounds.concurrency=1 rounds.buffer_size=2",
         6,
-        tamper=lambda reply: None if _client_of(reply) == 1 else reply,
+        tamper=lambda reply: None if client_of(reply) == 1 else reply,
     )
     lost = [row for row in lines(directory, "clients.jsonl") if row["client"] == 1]
     assert summary(directory)["rounds"] == 5
@@ -308,9 +208,7 @@ def test_too_few_good_updates_change_nothing_and_end_the_run(tmp_path: Path) -> 
     """One of six clients is sound, and federation.min_clients is two."""
     overrides = f"{VIRTUAL} federation.max_failed_rounds=2"
     with pytest.raises(FederationError, match="2 rounds in a row"):
-        run_in_process(
-            tmp_path / "run", overrides, 6, tamper=lambda r: _changed(r, float("inf")) if _client_of(r) else r
-        )
+        run_in_process(tmp_path / "run", overrides, 6, tamper=lambda r: changed(r, float("inf")) if client_of(r) else r)
     rows = lines(tmp_path / "run", "clients.jsonl")
     assert len(rows) == 12  # each client once in each round
     assert all(row["weight"] == 0 for row in rows)
