@@ -1,5 +1,6 @@
 """compression=top_k: the largest values of an update and where they are; with error feedback what was not sent is added
-to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory").
+to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory"). While the model
+changes fast more is sent: the share falls over the first rounds (Lin et al. 2018, "Deep Gradient Compression").
 
 Places are coded as one byte each, within runs of 256, and a count for each run. Values are float16 shares of the
 largest; what that rounds away stays in the residual, too.
@@ -19,10 +20,11 @@ from torch import Tensor
 from fedapp.common.errors import ConfigError
 from fedapp.updates.per_reply import LARGEST_SCALE, Bytes, PerReply
 from fedapp.updates.step import StepState, UpdateStep
+from fedapp.wire.instruction import Params
 
 __all__ = ["TopKUpdates"]
 
-RESIDUAL = "residual"
+RESIDUAL, SHARE = "residual", "share"
 RUN = 256  # values whose places take one byte
 SCALE = struct.Struct("<f")
 
@@ -33,6 +35,8 @@ class TopKUpdates(UpdateStep):
 
     share: Annotated[float, Field(gt=0, le=1)]
     error_feedback: bool
+    first_share: Annotated[float, Field(gt=0, le=1)]
+    warm_up_rounds: Annotated[int, Field(ge=0)]
 
     def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
         limit = config.strategy.max_update_norm
@@ -42,16 +46,29 @@ class TopKUpdates(UpdateStep):
                 " server would reject honest clients, whose updates and what they did not send before are longer than"
                 " one update; set compression.error_feedback=false, or strategy.max_update_norm=null"
             )
-        tail = sum(len(step.scalars) for step in before)
-        return LargestValues(share=self.share, error_feedback=self.error_feedback, tail=tail)
+        if self.warm_up_rounds and self.first_share < self.share:
+            raise ConfigError(
+                f"compression.first_share={self.first_share:g}: is below compression.share={self.share:g}, to which the"
+                " share falls; raise it, or set compression.warm_up_rounds=0"
+            )
+        return LargestValues(
+            share=self.share,
+            error_feedback=self.error_feedback,
+            first_share=self.first_share,
+            warm_up_rounds=self.warm_up_rounds,
+            tail=sum(len(step.scalars) for step in before),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LargestValues(PerReply):
-    """Of n values the largest ceil(share * n)."""
+    """Of n values the largest ceil(share * n). In the first `warm_up_rounds` the share falls geometrically from
+    `first_share` to `share`."""
 
     share: float
     error_feedback: bool
+    first_share: float = 1.0
+    warm_up_rounds: int = 0
 
     @property
     def name(self) -> str:
@@ -65,6 +82,18 @@ class LargestValues(PerReply):
     @property
     def feeds_back(self) -> bool:  # type: ignore[override]
         return self.error_feedback
+
+    def plan(self, server_round: int) -> Params:
+        if server_round > self.warm_up_rounds:
+            return {}
+        done = (server_round - 1) / self.warm_up_rounds
+        return {SHARE: self.first_share ** (1 - done) * self.share**done}
+
+    def planned(self, params: Params) -> "LargestValues":
+        share = params.get(SHARE, self.share)
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise ValueError("no share of values that could be")
+        return replace(self, share=share)
 
     def encode(self, update: Tensor, state: StepState) -> Bytes:
         length, wanted = len(update), update
