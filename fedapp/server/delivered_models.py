@@ -17,13 +17,11 @@ from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.server.exchange import Exchange
 from fedapp.updates.difference_codec import DifferenceCodec, NoDifferenceError
-from fedapp.wire.differences import Differences, give_differences, lacks_base, take_has
+from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, take_has
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, content_bytes
 
 __all__ = ["DeliveredModels"]
-
-LONGEST = 64  # differences in a message
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class DeliveredModels:
             self._steps.clear()
             return after
         self._steps.append(Step(before.sha256, found.sha256, packed))
-        while self._steps and (len(self._steps) > LONGEST or self._bytes(self._steps) >= content_of(found)):
+        while self._steps and (len(self._steps) > MOST or self._bytes(self._steps) >= content_of(found)):
             del self._steps[0]
         return found
 
@@ -135,7 +133,8 @@ class DeliveredModels:
         if self._codec is None or not saved:
             return
         packed = [tensors[name] for name in sorted(tensors) if name.startswith("difference-")]
-        self._steps = [Step(*names, content) for names, content in zip(saved["steps"], packed, strict=True)]
+        rows = zip(saved["steps"], packed, strict=True)
+        self._steps = [Step(base, model, content) for (base, model), content in rows]
         held = saved["held"]
         self._held = {node: held[str(client)] for client, node in nodes.items() if str(client) in held}
 

@@ -2,8 +2,8 @@
 to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory"). While the model
 changes fast more is sent: the share falls over the first rounds (Lin et al. 2018, "Deep Gradient Compression").
 
-Places are coded as one byte each, within runs of 256, and a count for each run. Values are float16 shares of the
-largest; what that rounds away stays in the residual, too.
+Places are coded as one byte each, within runs of 256, and a count for each run. Values are shares of the largest in
+steps of 1/127, another byte each; what that rounds away stays in the residual, too.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from fedapp.wire.instruction import Params
 __all__ = ["TopKUpdates"]
 
 RESIDUAL, SHARE = "residual", "share"
+STEPS = 127  # of a value, up to the largest
 RUN = 256  # values whose places take one byte
 SCALE = struct.Struct("<f")
 
@@ -106,10 +108,10 @@ class LargestValues(PerReply):
         places = np.sort(torch.topk(wanted.abs(), count, sorted=False).indices.numpy())
         chosen = wanted.numpy()[places]
         scale = np.float32(np.abs(chosen).max(initial=0.0))
-        shares = (chosen / scale if scale else chosen).astype("<f2")
+        shares = np.rint(chosen / scale * STEPS if scale else chosen).astype("i1")
         if self.error_feedback:
             residual = wanted.clone()
-            residual[torch.from_numpy(places)] -= torch.from_numpy(shares.astype(np.float32) * scale)
+            residual[torch.from_numpy(places)] -= torch.from_numpy(_values(shares, scale))
             state[RESIDUAL] = residual
         runs = np.bincount(places // RUN, minlength=-(-length // RUN)).astype("<u2")
         parts = (np.frombuffer(SCALE.pack(scale), np.uint8), runs, (places % RUN).astype(np.uint8), shares)
@@ -117,8 +119,8 @@ class LargestValues(PerReply):
 
     def decode(self, packed: Bytes, length: int) -> Tensor:
         count, runs = self._count(length), -(-length // RUN)
-        if len(packed) != SCALE.size + 2 * runs + 3 * count:
-            needed = SCALE.size + 2 * runs + 3 * count
+        if len(packed) != SCALE.size + 2 * runs + 2 * count:
+            needed = SCALE.size + 2 * runs + 2 * count
             raise ValueError(f"{len(packed)} bytes, and {count} of {length} values take {needed}")
         (scale,) = SCALE.unpack(packed[: SCALE.size].tobytes())
         if not math.isfinite(scale) or not 0 <= scale <= LARGEST_SCALE:
@@ -132,11 +134,11 @@ class LargestValues(PerReply):
             raise ValueError("an index that is there twice, or out of order")
         if count and places[-1] >= length:
             raise ValueError(f"index {places[-1]} is out of range, the update has {length} values")
-        shares = np.frombuffer(rest[2 * runs + count :].tobytes(), "<f2").astype(np.float32)
-        if not (np.abs(shares) <= 1).all():
-            raise ValueError("a value above the largest one, or none")
+        shares = rest[2 * runs + count :].view("i1")
+        if (shares < -STEPS).any():
+            raise ValueError("a value above the largest one")
         found = np.zeros(length, np.float32)
-        found[places] = shares * np.float32(scale)
+        found[places] = _values(shares, np.float32(scale))
         return torch.from_numpy(found)
 
     def seeded(self, seed: int) -> UpdateStep:
@@ -144,3 +146,7 @@ class LargestValues(PerReply):
 
     def _count(self, length: int) -> int:
         return min(length, math.ceil(round(self.share * length, 9)))
+
+
+def _values(shares: NDArray[np.int8], scale: np.float32) -> NDArray[np.float32]:
+    return shares.astype(np.float32) * (scale / np.float32(STEPS))

@@ -10,6 +10,7 @@ from fedapp.common.state_digest import State
 from fedapp.wire.records import ARRAYS, arrays_to_state, content_bytes, state_to_arrays, tensor_bytes, text, whole
 
 __all__ = [
+    "MOST",
     "Differences",
     "brings_model",
     "bytes_if_whole",
