@@ -48,11 +48,6 @@ class TopKUpdates(UpdateStep):
                 " server would reject honest clients, whose updates and what they did not send before are longer than"
                 " one update; set compression.error_feedback=false, or strategy.max_update_norm=null"
             )
-        if self.warm_up_rounds and self.first_share < self.share:
-            raise ConfigError(
-                f"compression.first_share={self.first_share:g}: is below compression.share={self.share:g}, to which the"
-                " share falls; raise it, or set compression.warm_up_rounds=0"
-            )
         return LargestValues(
             share=self.share,
             error_feedback=self.error_feedback,
@@ -86,7 +81,7 @@ class LargestValues(PerReply):
         return self.error_feedback
 
     def plan(self, server_round: int) -> Params:
-        if server_round > self.warm_up_rounds:
+        if server_round > self.warm_up_rounds or self.first_share <= self.share:
             return {}
         done = (server_round - 1) / self.warm_up_rounds
         return {SHARE: self.first_share ** (1 - done) * self.share**done}

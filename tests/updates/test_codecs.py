@@ -304,8 +304,7 @@ def test_indices_that_cannot_be_are_rejected() -> None:
         "out of order": with_bytes(sent, first, b"\xff"),
         "indices, and 100 values": with_bytes(sent, SCALE.size, struct.pack("<H", counts[0] + 1)),
         "out of range": with_bytes(sent, first + 99, b"\xff"),
-        "above the largest": with_bytes(sent, first + 100, struct.pack("<e", 2.0)),
-        "or none": with_bytes(sent, first + 100, struct.pack("<e", math.nan)),
+        "above the largest": with_bytes(sent, first + 100, b"\x80"),  # -128 of 127
     }
     for why, changed in cases.items():
         with pytest.raises(UpdateRejected, match=why):
@@ -343,6 +342,7 @@ def test_the_share_falls_geometrically_over_the_warm_up() -> None:
     assert shares == pytest.approx([0.16, 0.08, 0.04, 0.02, 0.01, 0.01])
     assert codec.plan(5) == {}
     assert LargestValues(share=0.01, error_feedback=True).plan(1) == {}
+    assert LargestValues(share=0.3, error_feedback=True, first_share=0.25, warm_up_rounds=4).plan(1) == {}
 
 
 def test_both_sides_take_the_share_of_the_plan() -> None:

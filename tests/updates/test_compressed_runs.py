@@ -27,7 +27,7 @@ PLAIN = SMALL.replace("secaggplus", "none") + " federation.final_evaluation=fals
 CODECS = {
     **{f"quantise {bits}": f" compression=quantise compression.bits={bits}" for bits in (8, 4, 2, 1)},
     "drive": " compression=drive",
-    "top_k": " compression=top_k compression.share=0.1",
+    "top_k": " compression=top_k compression.share=0.1 compression.warm_up_rounds=0",
 }
 UNEVEN = " partition=size_skewed"
 
