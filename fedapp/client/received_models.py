@@ -14,7 +14,7 @@ from fedapp.common.files import write_atomically
 from fedapp.common.state_digest import State, state_sha256
 from fedapp.common.tensor_file import tensor_file
 from fedapp.updates.difference_codec import DifferenceCodec
-from fedapp.wire.differences import take_differences, with_model
+from fedapp.wire.differences import unpack_differences, with_model
 from fedapp.wire.records import ARRAYS, arrays_to_state, state_to_arrays
 
 __all__ = ["FolderModels", "ModelStore", "StateModels", "restored"]
@@ -91,7 +91,7 @@ def restored(content: RecordDict, store: ModelStore, codec: DifferenceCodec, nam
     from. `names`: the model's tensors, in its order. Raises FederationError for differences that no server of this run
     makes."""
     try:
-        found = take_differences(content)
+        found = unpack_differences(content)
         if found is None:
             model: State = arrays_to_state(content.array_records[ARRAYS], copy=False)
             return Restored(content, state_sha256(model), model)

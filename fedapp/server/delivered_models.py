@@ -17,7 +17,7 @@ from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.server.exchange import Exchange
 from fedapp.updates.difference_codec import DifferenceCodec, NoDifferenceError
-from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, take_has
+from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, unpack_has
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, content_bytes
 
@@ -90,7 +90,7 @@ class DeliveredModels:
             return whole
 
         for reply in exchange(messages, timeout, again):
-            if not reply.has_error() and take_has(reply.content) == model.sha256:
+            if not reply.has_error() and unpack_has(reply.content) == model.sha256:
                 self._held[reply.metadata.src_node_id] = model.sha256
             yield reply
 

@@ -19,8 +19,8 @@ __all__ = [
     "pack_has",
     "pack_lacks",
     "refuse_differences",
-    "take_differences",
-    "take_has",
+    "unpack_differences",
+    "unpack_has",
     "with_model",
 ]
 
@@ -49,7 +49,7 @@ def give_differences(content: RecordDict, found: Differences) -> int:
     return saved
 
 
-def take_differences(content: RecordDict) -> Differences | None:
+def unpack_differences(content: RecordDict) -> Differences | None:
     """Those of a message; None where it brings a whole model. Raises ValueError, KeyError or TypeError if malformed."""
     if DOWNLINK not in content and DIFFERENCES not in content:
         return None
@@ -101,7 +101,7 @@ def pack_has(content: RecordDict, fingerprint: str) -> None:
     content[DOWNLINK] = ConfigRecord({HAS: fingerprint})
 
 
-def take_has(content: RecordDict) -> str:
+def unpack_has(content: RecordDict) -> str:
     """What a reply says of that, which is removed from it; empty for nothing that could be."""
     record = content.config_records.get(DOWNLINK)
     if record is None:

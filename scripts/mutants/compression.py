@@ -133,8 +133,8 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/server/delivered_models.py",
-        "take_has(reply.content) == model.sha256",
-        "take_has(reply.content) != ''",
+        "unpack_has(reply.content) == model.sha256",
+        "unpack_has(reply.content) != ''",
         f"{DOWNLINK}::test_what_a_supernode_says_falsely_harms_nobody_else",
     ),
     Mutant(
