@@ -264,6 +264,7 @@ def test_conf_reads_what_the_code_has() -> None:
             "cohort",
             "compression",
             "data",
+            "downlink",
             "experiment",
             "federation",
             "federation/personal",

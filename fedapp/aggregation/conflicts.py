@@ -7,6 +7,7 @@ from fedapp.aggregation.selection.selection import selection_of
 from fedapp.config import Config
 from fedapp.learning.build import Parts
 from fedapp.privacy.option import PrivacyOption
+from fedapp.updates.downlink import downlink_of
 from fedapp.updates.steps import UpdateSteps
 
 __all__ = ["check_options"]
@@ -25,3 +26,5 @@ def check_options(
     options: tuple[Option, ...] = (parts.personal, privacy, protocol, selection_of(config), *steps.steps)
     for option in options:
         option.conflicts(config, parts)
+    secret, there = not privacy.discloses_cohort, protocol.model_at_server
+    downlink_of(config).check(config, secret_cohorts=secret, model_at_server=there)

@@ -14,6 +14,7 @@ from fedapp.client.build import build_site
 from fedapp.client.helper_handlers import HELPER_HANDLERS, is_helper_site
 from fedapp.client.own_work import begin_training, check_own, use_threads
 from fedapp.client.party.party_handlers import PARTY_HANDLERS, has_parties
+from fedapp.client.received_models import restored
 from fedapp.client.site import Site
 from fedapp.client.storage import (
     Folder,
@@ -21,6 +22,7 @@ from fedapp.client.storage import (
     check_resumable,
     device_ledger,
     open_account,
+    open_received,
     open_storage,
     storage_folder,
     store_result,
@@ -30,15 +32,21 @@ from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
+from fedapp.models.shared_state import shared_state
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.option import PrivacyOption, privacy_of
-from fedapp.wire.instruction import Instruction, unpack_instruction
+from fedapp.updates.difference_codec import DifferenceCodec
+from fedapp.updates.downlink import downlink_of
+from fedapp.wire.differences import brings_model, pack_has, pack_lacks, refuse_differences
+from fedapp.wire.instruction import Instruction, run_of, unpack_instruction
 from fedapp.wire.preflight import PreflightReport, pack_preflight
 from fedapp.wire.reply import ClientReport, Reply, pack_reply
 
 __all__ = ["handle", "open_run"]
 
 log = logging.getLogger("flwr")
+
+Handler = Callable[[RecordDict, Context], RecordDict]
 
 
 def handle(kind: str, content: RecordDict, context: Context) -> RecordDict:
@@ -65,6 +73,7 @@ class SiteRun:
     protocol: AggregationProtocol
     half: ClientHalf
     privacy: PrivacyOption
+    codec: DifferenceCodec | None
 
 
 @lru_cache(maxsize=4)
@@ -77,7 +86,8 @@ def _run(
     limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
-    return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)
+    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec
+    return SiteRun(config, site, protocol, half, privacy, codec)
 
 
 def open_run(context: Context) -> SiteRun:
@@ -161,8 +171,33 @@ def _check_ledger(context: Context, unit: str) -> None:
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None
 
 
-HANDLERS: dict[str, Callable[[RecordDict, Context], RecordDict]] = {
+def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
+    """A handler of messages that bring the model, or differences from one that this SuperNode has: it gets the whole,
+    which is then stored, so that the next message may bring differences."""
+
+    def handled(content: RecordDict, context: Context) -> RecordDict:
+        run = open_run(context)
+        if run.codec is None or not brings_model(content):
+            refuse_differences(content)
+            return handler(content, context)
+        store = open_received(context, run.config, run.site, run_of(content), trains=trains)
+        found = restored(content, store, run.codec, list(shared_state(run.site.model)))
+        if found is None:
+            return pack_lacks()
+        reply = handler(found.content, context)
+        try:
+            store.keep(found.sha256, found.model)
+        except (OSError, FedappError) as error:
+            log.warning("the model is not stored, so that the next one comes whole: %s", error)
+        else:
+            pack_has(reply, found.sha256)
+        return reply
+
+    return handled
+
+
+HANDLERS: dict[str, Handler] = {
     "query": _query,
-    "train": _train,
-    "evaluate": _evaluate,
+    "train": _with_whole_model(_train, trains=True),
+    "evaluate": _with_whole_model(_evaluate, trains=False),
 }

@@ -13,8 +13,8 @@ RUNS_KEPT = 4  # of how many runs a device has heads, and results
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Folders `kind`/RUN in `path`, where `kind` is models, heads or steps, and a mark trained/RUN for each run in
-    which this device has trained. They fill `max_bytes` at most.
+    """Folders `kind`/RUN in `path`, where `kind` is models, heads, steps or received, and a mark trained/RUN for each
+    run in which this device has trained. They fill `max_bytes` at most.
 
     Only a training costs a server anything, so runs without one make room for others, but never the other way round.
     """
@@ -56,7 +56,7 @@ class RunFolders:
         return target
 
     def _others(self, run: str) -> list[Path]:
-        folders = (path for kind in ("models", "heads", "steps") for path in (self.path / kind).glob("*"))
+        folders = (path for kind in ("models", "heads", "steps", "received") for path in (self.path / kind).glob("*"))
         return [path for path in folders if path.name != run and path.is_dir() and not path.is_symlink()]
 
     def _forget_marks(self, run: str) -> None:

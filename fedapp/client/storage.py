@@ -17,6 +17,8 @@ from torch import Tensor
 
 from fedapp.client.client_storage import ClientStorage
 from fedapp.client.heads import FolderHead, Heads, StateHead
+from fedapp.client.received_models import KEPT as MODELS_KEPT
+from fedapp.client.received_models import FolderModels, ModelStore, StateModels
 from fedapp.client.run_folders import RunFolders
 from fedapp.client.site import Site
 from fedapp.client.step_states import StepStates
@@ -27,9 +29,11 @@ from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.learning.build import bytes_of
+from fedapp.models.shared_state import shared_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
+from fedapp.updates.downlink import downlink_of
 
 __all__ = [
     "Folder",
@@ -38,6 +42,7 @@ __all__ = [
     "device_ledger",
     "kept_states",
     "open_account",
+    "open_received",
     "open_storage",
     "simulated_run_directory",
     "storage_folder",
@@ -48,6 +53,7 @@ log = logging.getLogger("flwr")
 
 NodeConfig = Mapping[str, bool | int | float | str]
 FEATURES_MB = 1024
+RECEIVED = "received"  # the folder of models that came
 OVERHEAD, CONFIG_BYTES = 256, 1 << 16  # of a tensor in a file: its name and form; of a config.yaml
 
 
@@ -90,6 +96,7 @@ def check_disk(context: Context, config: Config, site: Site) -> None:
     """Raises ConfigError for a run that would store more in a device's folder than its operator allows."""
     if (folder := storage_folder(context.node_config)) is not None:
         needed = _head_bytes(config, site) + (_step_bytes(config, site) if site.steps.keeps_state else 0)
+        needed += _received_bytes(site) if downlink_of(config).codec is not None else 0
         folder.runs.check(needed + (_result_bytes(site) if config.federation.deliver else 0))
 
 
@@ -102,6 +109,12 @@ def _head_bytes(config: Config, site: Site) -> int:
 def _step_bytes(config: Config, site: Site) -> int:
     """The same of what update steps keep: about as much as an update."""
     return (bytes_of(site.model) + OVERHEAD) * _copies(config)
+
+
+def _received_bytes(site: Site) -> int:
+    """Of models that a SuperNode has got, a new one of which is written whole before an old one goes."""
+    shared = shared_state(site.model).values()
+    return (MODELS_KEPT + 1) * sum(value.numel() * value.element_size() + OVERHEAD for value in shared)
 
 
 def _copies(config: Config) -> int:
@@ -194,6 +207,25 @@ def _open_stores(kind: str, context: Context, config: Config, run: str, needed: 
     elif (known := simulated_run_directory(config)) is not None:
         return lambda client: FolderHead(known / kind / f"client-{client}", rounds_back=rounds_back)
     return lambda client: StateHead(context.state, f"{kind}-{client}")
+
+
+def open_received(context: Context, config: Config, site: Site, run: str, *, trains: bool) -> ModelStore:
+    """Where a SuperNode has the last models that it got of a run. `trains`: on a message that makes it train, which is
+    what gives a run its right to a device's disk."""
+    if local_data_path(context.node_config) is not None:
+        folder = storage_folder(context.node_config)
+        if folder is not None and run:
+            runs = folder.runs
+
+            def before_keeping() -> None:
+                if trains:
+                    runs.note_training(run)
+                runs.make_room(RECEIVED, run, _received_bytes(site))
+
+            return FolderModels(folder.path / RECEIVED / run, before_keeping)
+    elif (known := simulated_run_directory(config)) is not None:
+        return FolderModels(known / RECEIVED / f"supernode-{context.node_config.get('partition-id', 0)}")
+    return StateModels(context.state)
 
 
 def kept_states(directory: Path, client: int) -> Mapping[str, Tensor]:

@@ -17,7 +17,7 @@ HELD_OUT = 0.3  # of each site's rows, unless train.val_fraction says so
 # What a site alone, or whoever had all data, has no use for. Options of these groups lose their keys with them.
 PLAIN = (
     *("strategy=fedavg", "privacy=none", "secure_aggregation=none", "compression=none", "cohort=uniform"),
-    "federation/personal=none",
+    *("downlink=whole", "federation/personal=none"),
 )
 KEYS = tuple(choice.partition("=")[0].replace("/", ".") for choice in PLAIN)
 # Arms that stop when they like would differ in steps, and what chooses by held-out rows must not be judged on them.
@@ -125,6 +125,7 @@ def _plain(base: Sequence[str], config: Config) -> tuple[str, ...]:
     left = [f"privacy.{key}" for key in made.privacy if key != "_target_"]
     left += [f"secure_aggregation.{key}" for key in made.secure_aggregation if key != "_target_"]
     left += [f"compression.{key}" for key in made.compression if key != "_target_"]
+    left += [f"downlink.{key}" for key in made.downlink if key != "_target_"]
     left += [f"cohort.{key}" for key in made.cohort if key != "_target_"]
     left += [f"federation.personal.{key}" for key in made.federation.personal if key != "_target_"]
     return (*plain, *(f"~{key}" for key in left))

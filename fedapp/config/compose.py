@@ -190,7 +190,7 @@ def from_hydra(node: DictConfig) -> Config:
         raise ConfigError(str(error).splitlines()[0]) from None
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):
         _check_node(getattr(config, name), name)
-    for name in ("cohort", "rounds", "tracker"):
+    for name in ("cohort", "downlink", "rounds", "tracker"):
         _check_node(getattr(config, name), name)
     for name in ("personal", "client_speed"):
         _check_node(getattr(config.federation, name), f"federation.{name}")

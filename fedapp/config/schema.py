@@ -129,6 +129,7 @@ class Config:
     privacy: Any = MISSING
     secure_aggregation: Any = MISSING
     compression: Any = MISSING
+    downlink: Any = MISSING
     cohort: Any = MISSING
     rounds: Any = MISSING
     tracker: Any = MISSING

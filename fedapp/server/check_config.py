@@ -23,6 +23,7 @@ from fedapp.server.run_directory.resume import find_checkpoint
 from fedapp.server.stopping import StopRules
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties, check_parties_directory
 from fedapp.tracking.tracker import Tracker, tracker_of
+from fedapp.updates.downlink import Downlink, downlink_of
 from fedapp.updates.steps import UpdateSteps, steps_of
 
 __all__ = [
@@ -50,6 +51,7 @@ class Checked:
     rules: StopRules
     tracker: Tracker
     rounds: RoundsOption
+    downlink: Downlink
 
 
 def check_config(config: Config) -> Checked:
@@ -62,9 +64,11 @@ def check_config(config: Config) -> Checked:
     check_options(config, parts, protocol, privacy, steps)
     rounds = rounds_of(config)
     rounds.conflicts(config, parts)
+    downlink = downlink_of(config)
+    downlink.check_rounds(config, synchronous=rounds.policy(config) is None)
     rules = stop_rules(config, parts, test)
     rounds.check_judges(config, test)
-    return Checked(config, parts, protocol, privacy, steps, test, rules, tracker_of(config), rounds)
+    return Checked(config, parts, protocol, privacy, steps, test, rules, tracker_of(config), rounds, downlink)
 
 
 def check_run(config: Config) -> Checked | CheckedParties:

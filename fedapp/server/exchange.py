@@ -1,7 +1,7 @@
 """Messages out, replies in as they arrive, and what came too late."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from logging import WARNING
@@ -15,6 +15,7 @@ from fedapp.flower.simulation import is_own, pause_for_reply
 from fedapp.flower.uploads import Uploads
 from fedapp.server.background_pulls import BackgroundPulls
 from fedapp.server.reply_sizes import checked, largest_reply, largest_report, without_content
+from fedapp.wire.differences import bytes_if_whole
 from fedapp.wire.records import tensor_bytes
 
 __all__ = ["Exchange", "Late"]
@@ -70,8 +71,11 @@ class Exchange:
         self._background = None if is_own(grid) else BackgroundPulls(grid, self._uploads)
         self._unsent, self._failed = count(), dict[str, Message]()  # ids and replies of what could not be sent
 
-    def __call__(self, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
-        """Push `messages`, then yield each reply once, as it comes, until all are in or `timeout` seconds are over."""
+    def __call__(
+        self, messages: Iterable[Message], timeout: float, again: Callable[[Message], Message | None] = lambda _: None
+    ) -> Iterator[Message]:
+        """Push `messages`, then yield each reply once, as it comes, until all are in or `timeout` seconds are over.
+        `again` may give a message to send in answer to a reply, whose own reply comes in that one's place."""
         unsent, waiting = self._push(list(messages))
         yield from unsent
         start = time.monotonic()
@@ -79,7 +83,12 @@ class Exchange:
         while waiting:
             for number, reply in self._pull(waiting):
                 waiting.discard(number)
-                yield reply
+                if (more := again(reply)) is None:
+                    yield reply
+                else:
+                    unsent, sent = self._push([more])
+                    waiting |= sent
+                    yield from unsent
             waited = time.monotonic() - start
             if not waiting:
                 return
@@ -188,7 +197,7 @@ class Exchange:
             largest = self._largest_report if query else largest_reply(message.content)
             # A sum of updates has eight bytes a value, the model that goes out mostly four.
             self._pending[number] = _Pending(
-                stub, stale, 2 * tensor_bytes(message.content), largest + self.payload_bytes
+                stub, stale, 2 * bytes_if_whole(message.content), largest + self.payload_bytes
             )
         return unsent, sent
 

@@ -1,7 +1,7 @@
 """What all procedures over clients with different examples share: the model, its judges, and going on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from logging import WARNING
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedapp.learning.task import Task
 from fedapp.models.shared_state import shared_state
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.clock import Clock
+from fedapp.server.delivered_models import DeliveredModels
 from fedapp.server.exchange import Exchange, Late
 from fedapp.server.outcome import Metrics, RoundOutcome, own_metrics, validation_metrics
 from fedapp.server.population.attendance import Attendance
@@ -41,6 +42,7 @@ class HorizontalRounds(ABC):
     ) -> None:
         self.exchange, self.attendance, self.strategy = exchange, attendance, strategy
         self.task, self.central, self.round_timeout = task, central, round_timeout
+        self.delivered = DeliveredModels()
         # A copy: evaluation loads whatever is judged into the network's own tensors.
         self.model = GlobalModel({name: value.clone() for name, value in shared_state(central.network).items()})
 
@@ -50,6 +52,10 @@ class HorizontalRounds(ABC):
     def summary(self) -> None:
         """Log what these rounds will do."""
         self.strategy.summary()
+
+    def deliver_by(self, delivered: DeliveredModels) -> None:
+        """How models go out; whole ones without it."""
+        self.delivered = delivered
 
     def attach(self, record: Callable[[Sequence[Mapping[str, Any]]], None], save: Callable[[], None]) -> None:  # noqa: B027
         """For rounds that have something to record while they go on, or to save: see AsynchronousRounds."""
@@ -72,6 +78,14 @@ class HorizontalRounds(ABC):
         log_faults(replies, excluded)
         return excluded
 
+    def _exchanged(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+        """Replies to messages that bring the model as it is now."""
+        return self.delivered.exchanged(self.exchange, messages, timeout or self.round_timeout, self.model)
+
+    def _adopted(self, changed: GlobalModel | None, server_round: int) -> GlobalModel | None:
+        """The next model, if there is one, as its difference from this one decodes to it."""
+        return changed if changed is None else self.delivered.adopted(self.model, changed, server_round)
+
     def _judged(self, changed: GlobalModel | None, clock: Clock) -> Metrics:
         """Go on with the next model, if there is one; metrics of it on the server's data."""
         clock.lap("aggregate")
@@ -86,11 +100,8 @@ class HorizontalRounds(ABC):
     def final(self, server_round: int, run: str, *, deliver: bool) -> RoundOutcome:
         """Federated evaluation of the final model, on every client that is there."""
         strategy, late = self.strategy, self.attendance.update()
-
-        def ask(messages: Iterable[Message], timeout: float | None) -> Iterable[Message]:
-            return self.exchange(messages, timeout or self.round_timeout)
-
-        replies = strategy.evaluate(server_round, run, self.model, ask, deliver=deliver)
+        replies = strategy.evaluate(server_round, run, self.model, self._exchanged, deliver=deliver)
+        replies.bytes_down += self.delivered.unbooked()
         add_late(replies, late)
         delivered = sum(report.delivered for report in replies.good)
         if deliver and delivered < len(replies.good):
@@ -106,11 +117,12 @@ class HorizontalRounds(ABC):
 
     def tensors(self) -> Mapping[str, Tensor]:
         """What of a checkpoint is tensors besides model and optimizer, by name."""
-        return {}
+        return self.delivered.tensors()
 
     def state_dict(self) -> dict[str, Any]:
         roster, repeated = self.strategy.roster.state_dict(), self.strategy.repeated.state_dict()
-        return {"steps": state_of(self.strategy.steps), "roster": roster, "repeated": repeated}
+        found = {"steps": state_of(self.strategy.steps), "roster": roster, "repeated": repeated}
+        return {**found, "downlink": self.delivered.state_dict(self.strategy.roster.nodes)}
 
     def load(self, saved: Checkpoint) -> None:
         model = self._in_order(saved.model)
@@ -119,6 +131,7 @@ class HorizontalRounds(ABC):
         self.strategy.repeated.load_state_dict(saved.values.get("repeated"))
         self.strategy.server_optimizer.load_state_dict(dict(saved.optimizer), model)
         self.model = GlobalModel(model)
+        self.delivered.load(saved.values.get("downlink", {}), saved.tensors, self.strategy.roster.nodes)
 
     def _in_order(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a checkpoint, which are sorted by name, in the order of a new run: update steps line up values by

@@ -2,7 +2,8 @@
 
 from flwr.app import Error, Message, RecordDict
 
-from fedapp.wire.records import content_bytes, numbers, size
+from fedapp.wire.differences import bytes_if_whole
+from fedapp.wire.records import numbers, size
 
 __all__ = ["OF_A_MESSAGE", "checked", "largest_reply", "largest_report", "without_content"]
 
@@ -29,7 +30,7 @@ def largest_reply(content: RecordDict) -> int:
     """Bytes of a reply to this message at most."""
     lists = (record["clients"] for record in content.config_records.values() if "clients" in record)
     clients = max((len(numbers(found)) for found in lists), default=1)
-    return OF_A_MESSAGE + clients * (OF_A_CLIENT + WIDEST * content_bytes(content))
+    return OF_A_MESSAGE + clients * (OF_A_CLIENT + WIDEST * bytes_if_whole(content))
 
 
 def largest_report(clients: int, features: int) -> int:

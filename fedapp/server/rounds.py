@@ -34,7 +34,8 @@ class SynchronousRounds(HorizontalRounds):
         _add_candidates(replies, strategy.candidates)
         excluded = self._noted(server_round, replies)
 
-        test = self._judged(changed, clock)
+        replies.bytes_down += self.delivered.unbooked()
+        test = self._judged(self._adopted(changed, server_round), clock)
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,
@@ -54,7 +55,7 @@ class SynchronousRounds(HorizontalRounds):
         def ask(messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
             clock.lap("other")
             with one_thread(self.attendance.is_simulation):
-                yield from clock.waiting("clients", self.exchange(messages, timeout or self.round_timeout))
+                yield from clock.waiting("clients", self._exchanged(messages, timeout))
 
         return ask
 

@@ -30,6 +30,7 @@ from fedapp.server.asynchronous.client_speed import check_played, real_timeout
 from fedapp.server.build import build_strategy, load_initial, output_directory
 from fedapp.server.central_evaluation import CentralEvaluation
 from fedapp.server.check_config import Checked, as_json, check_cohort, check_run, checkpoint_of
+from fedapp.server.delivered_models import DeliveredModels
 from fedapp.server.ending import Ending
 from fedapp.server.exchange import Exchange
 from fedapp.server.horizontal_rounds import HorizontalRounds
@@ -236,7 +237,9 @@ def build_rounds(
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
     central = CentralEvaluation(parts.task, parts.model, test)
     arguments = (exchange, attendance, strategy, parts.task, central, real_timeout(checked.config))
-    return checked.rounds.build(checked.config, parts, checked.steps, arguments)
+    rounds = checked.rounds.build(checked.config, parts, checked.steps, arguments)
+    rounds.deliver_by(DeliveredModels(checked.downlink.codec, checked.config.run.seed))
+    return rounds
 
 
 def keeps_nothing(checked: Checked) -> bool:

@@ -1,9 +1,6 @@
 """Synchronous rounds under client-level DP, with a cohort that nobody is told."""
 
-from collections.abc import Iterable
 from typing import Any
-
-from flwr.app import Message
 
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.server.clock import Clock
@@ -40,12 +37,8 @@ class SecretRounds(SynchronousRounds):
 
     def final(self, server_round: int, run: str, *, deliver: bool) -> RoundOutcome:
         """All clients are asked, those whom no round has drawn as well."""
-
-        def ask(messages: Iterable[Message], timeout: float | None) -> Iterable[Message]:
-            return self.exchange(messages, timeout or self.round_timeout)
-
         self.attendance.update()
-        self.strategy.evaluate(server_round, run, self.model, ask, deliver=deliver)
+        self.strategy.evaluate(server_round, run, self.model, self._exchanged, deliver=deliver)
         return RoundOutcome(server_round, {}, ReplyLog(server_round, {}), secret_cohort=True)
 
     def state_dict(self) -> dict[str, Any]:

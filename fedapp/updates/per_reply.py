@@ -41,9 +41,17 @@ class PerReply(UpdateStep):
     def decode(self, packed: Bytes, length: int) -> Tensor:
         """The reverse, float32 (length,). Raises ValueError, with the reason, for anything else than `encode` gives."""
 
+    def planned(self, params: Params) -> "PerReply":
+        """The codec as the round's plan has it. Raises ValueError for what no server of this run plans."""
+        return self
+
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
         length = len(vector) - self.tail
-        packed = self.encode(vector[:length].float(), state)
+        try:
+            codec = self.planned(params)
+        except ValueError as error:
+            raise UpdateRejected(f"bad plan of {self.name}: {error}") from None
+        packed = codec.encode(vector[:length].float(), state)
         tail = vector[length:].float().numpy().astype("<f4").view(np.uint8)
         return torch.from_numpy(np.concatenate([tail, packed]))
 
@@ -53,7 +61,7 @@ class PerReply(UpdateStep):
         packed = vector.numpy()
         tail = np.frombuffer(packed[: 4 * self.tail].tobytes(), "<f4").astype(np.float32)
         try:
-            update = self.decode(packed[4 * self.tail :], int(params[LENGTH]) - self.tail)
+            update = self.planned(params).decode(packed[4 * self.tail :], int(params[LENGTH]) - self.tail)
         except ValueError as error:
             raise UpdateRejected(f"bad {self.name}: {error}") from None
         return torch.cat([update, torch.from_numpy(tail)]) if self.tail else update

@@ -15,6 +15,7 @@ from fedapp.updates.summed_levels import SummedLevels
 __all__ = ["Quantise"]
 
 LARGEST = 1e6
+FEWEST_BOUNDED = 4  # bits at which the norm of a sum tells of the norms of updates
 MULTIPLE = 16  # of first_norm, the largest norm: four doublings, and a range that 8 bits still resolve as 4 bits do
 
 
@@ -41,4 +42,12 @@ class Quantise(UpdateStep):
             raise ConfigError(
                 f"compression.largest_norm={most:g}: is below compression.first_norm={self.first_norm:g}; raise it"
             )
-        return SummedLevels(self.bits, self.first_norm, largest_norm=most)
+        if (limit := config.strategy.max_update_norm) is not None:  # no honest client's norm is planned above it
+            if self.bits < FEWEST_BOUNDED:
+                raise ConfigError(
+                    f"compression.bits={self.bits}: where the server sees a sum alone, the rounding of so few bits is"
+                    f" as large as what strategy.max_update_norm={limit:g} is to keep out; set compression.bits to"
+                    f" {FEWEST_BOUNDED} or 8, or strategy.max_update_norm=null"
+                )
+            most = min(most, limit)
+        return SummedLevels(self.bits, min(self.first_norm, most), largest_norm=most)

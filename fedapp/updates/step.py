@@ -103,9 +103,9 @@ class UpdateStep:
         of at most `rounding`; infinite where a robust rule made it, which is no sum."""
         return vector
 
-    def rounding(self, rounding: float, params: Params) -> float:
-        """By which L2 distance rounding may have moved what `on_total` gives, where it is `rounding` for what that is
-        given."""
+    def rounding(self, rounding: float, clients: int, params: Params) -> float:
+        """By which L2 distance rounding may have moved what `on_total` gives of the sum of so many clients, where it is
+        `rounding` for what that is given."""
         return rounding
 
     def figures(self) -> dict[str, float | None]:

@@ -128,7 +128,7 @@ class UpdateSteps:
         for step in reversed(self.steps):
             params = _params(step, plan, len(vector))
             vector = step.on_total(vector, weight, survivors, params, rounding)
-            rounding = step.rounding(rounding, params)
+            rounding = step.rounding(rounding, len(survivors), params)
         found = unflatten(vector, total)
         return {name: value for name, value in found.items() if not name.startswith(SCALAR)}
 

@@ -20,7 +20,7 @@ from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.updates.levels import level_sum, step_of, to_levels
 from fedapp.updates.rotation import rotation
-from fedapp.updates.step import StepState, UpdateRejected, UpdateStep
+from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
 from fedapp.wire.instruction import Params
 
 __all__ = ["SummedLevels"]
@@ -34,6 +34,7 @@ LONGEST = 2.0  # times the planned norm of the largest weight: a longer update i
 MOST_GROWTH, DECAY = 2.0, 0.8  # of the planned norm in a round, the latter where nothing lay beyond
 LEAST_NORM, LARGEST_NORM = 1e-9, 2.0**20
 MOST_WEIGHT = 2.0**20
+RARE = math.log(1e9)  # of a round whose rounding is taken for a longer update
 FAR_BEYOND = 0.5  # a share that is warned of after round 1
 MOST_ROTATION = 2**63
 
@@ -84,10 +85,14 @@ class SummedLevels(UpdateStep):
         self._plan_next(norm, self._share(vector[length:], clients))
         return torch.cat([total, torch.zeros(len(self.scalars), dtype=total.dtype)])
 
-    def rounding(self, rounding: float, params: Params) -> float:
-        length = int(params["length"]) - len(self.scalars)
+    def rounding(self, rounding: float, clients: int, params: Params) -> float:
+        """What honest clients' rounding stays below but for one round in 10^9. Their errors are independent, have a
+        mean of 0 and lie within a step of each other, so that they are sub-Gaussian with half a step (Hsu, Kakade and
+        Zhang 2012, "A tail inequality for quadratic forms of subgaussian random vectors", with the identity)."""
+        length = int(params[LENGTH]) - len(self.scalars)
         norm, heaviest, _ = self._planned_of(params)
-        return rounding * step_of(self._bits, self._range(norm * heaviest, length))
+        squares = length + 2 * math.sqrt(length * RARE) + 2 * RARE
+        return step_of(self._bits, self._range(norm * heaviest, length)) / 2 * math.sqrt(clients * squares)
 
     def _range(self, norm: float, length: int) -> float:
         """Of the rotated values of an update of this norm."""

@@ -1,8 +1,9 @@
 """compression=top_k: the largest values of an update and where they are; with error feedback what was not sent is added
-to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory").
+to the client's next update (Seide et al. 2014; Stich et al. 2018, "Sparsified SGD with Memory"). While the model
+changes fast more is sent: the share falls over the first rounds (Lin et al. 2018, "Deep Gradient Compression").
 
-Places are coded as one byte each, within runs of 256, and a count for each run. Values are float16 shares of the
-largest; what that rounds away stays in the residual, too.
+Places are coded as one byte each, within runs of 256, and a count for each run. Values are shares of the largest in
+steps of 1/127, another byte each; what that rounds away stays in the residual, too.
 """
 
 import math
@@ -13,16 +14,19 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from fedapp.common.errors import ConfigError
 from fedapp.updates.per_reply import LARGEST_SCALE, Bytes, PerReply
 from fedapp.updates.step import StepState, UpdateStep
+from fedapp.wire.instruction import Params
 
 __all__ = ["TopKUpdates"]
 
-RESIDUAL = "residual"
+RESIDUAL, SHARE = "residual", "share"
+STEPS = 127  # of a value, up to the largest
 RUN = 256  # values whose places take one byte
 SCALE = struct.Struct("<f")
 
@@ -33,6 +37,8 @@ class TopKUpdates(UpdateStep):
 
     share: Annotated[float, Field(gt=0, le=1)]
     error_feedback: bool
+    first_share: Annotated[float, Field(gt=0, le=1)]
+    warm_up_rounds: Annotated[int, Field(ge=0)]
 
     def in_run(self, config: Any, before: Sequence[UpdateStep] = ()) -> UpdateStep:
         limit = config.strategy.max_update_norm
@@ -42,16 +48,24 @@ class TopKUpdates(UpdateStep):
                 " server would reject honest clients, whose updates and what they did not send before are longer than"
                 " one update; set compression.error_feedback=false, or strategy.max_update_norm=null"
             )
-        tail = sum(len(step.scalars) for step in before)
-        return LargestValues(share=self.share, error_feedback=self.error_feedback, tail=tail)
+        return LargestValues(
+            share=self.share,
+            error_feedback=self.error_feedback,
+            first_share=self.first_share,
+            warm_up_rounds=self.warm_up_rounds,
+            tail=sum(len(step.scalars) for step in before),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LargestValues(PerReply):
-    """Of n values the largest ceil(share * n)."""
+    """Of n values the largest ceil(share * n). In the first `warm_up_rounds` the share falls geometrically from
+    `first_share` to `share`."""
 
     share: float
     error_feedback: bool
+    first_share: float = 1.0
+    warm_up_rounds: int = 0
 
     @property
     def name(self) -> str:
@@ -66,6 +80,18 @@ class LargestValues(PerReply):
     def feeds_back(self) -> bool:  # type: ignore[override]
         return self.error_feedback
 
+    def plan(self, server_round: int) -> Params:
+        if server_round > self.warm_up_rounds or self.first_share <= self.share:
+            return {}
+        done = (server_round - 1) / self.warm_up_rounds
+        return {SHARE: self.first_share ** (1 - done) * self.share**done}
+
+    def planned(self, params: Params) -> "LargestValues":
+        share = params.get(SHARE, self.share)
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise ValueError("no share of values that could be")
+        return replace(self, share=share)
+
     def encode(self, update: Tensor, state: StepState) -> Bytes:
         length, wanted = len(update), update
         if RESIDUAL in state:
@@ -77,10 +103,10 @@ class LargestValues(PerReply):
         places = np.sort(torch.topk(wanted.abs(), count, sorted=False).indices.numpy())
         chosen = wanted.numpy()[places]
         scale = np.float32(np.abs(chosen).max(initial=0.0))
-        shares = (chosen / scale if scale else chosen).astype("<f2")
+        shares = np.rint(chosen / scale * STEPS if scale else chosen).astype("i1")
         if self.error_feedback:
             residual = wanted.clone()
-            residual[torch.from_numpy(places)] -= torch.from_numpy(shares.astype(np.float32) * scale)
+            residual[torch.from_numpy(places)] -= torch.from_numpy(_values(shares, scale))
             state[RESIDUAL] = residual
         runs = np.bincount(places // RUN, minlength=-(-length // RUN)).astype("<u2")
         parts = (np.frombuffer(SCALE.pack(scale), np.uint8), runs, (places % RUN).astype(np.uint8), shares)
@@ -88,8 +114,8 @@ class LargestValues(PerReply):
 
     def decode(self, packed: Bytes, length: int) -> Tensor:
         count, runs = self._count(length), -(-length // RUN)
-        if len(packed) != SCALE.size + 2 * runs + 3 * count:
-            needed = SCALE.size + 2 * runs + 3 * count
+        if len(packed) != SCALE.size + 2 * runs + 2 * count:
+            needed = SCALE.size + 2 * runs + 2 * count
             raise ValueError(f"{len(packed)} bytes, and {count} of {length} values take {needed}")
         (scale,) = SCALE.unpack(packed[: SCALE.size].tobytes())
         if not math.isfinite(scale) or not 0 <= scale <= LARGEST_SCALE:
@@ -103,11 +129,11 @@ class LargestValues(PerReply):
             raise ValueError("an index that is there twice, or out of order")
         if count and places[-1] >= length:
             raise ValueError(f"index {places[-1]} is out of range, the update has {length} values")
-        shares = np.frombuffer(rest[2 * runs + count :].tobytes(), "<f2").astype(np.float32)
-        if not (np.abs(shares) <= 1).all():
-            raise ValueError("a value above the largest one, or none")
+        shares = rest[2 * runs + count :].view("i1")
+        if (shares < -STEPS).any():
+            raise ValueError("a value above the largest one")
         found = np.zeros(length, np.float32)
-        found[places] = shares * np.float32(scale)
+        found[places] = _values(shares, np.float32(scale))
         return torch.from_numpy(found)
 
     def seeded(self, seed: int) -> UpdateStep:
@@ -115,3 +141,7 @@ class LargestValues(PerReply):
 
     def _count(self, length: int) -> int:
         return min(length, math.ceil(round(self.share * length, 9)))
+
+
+def _values(shares: NDArray[np.int8], scale: np.float32) -> NDArray[np.float32]:
+    return shares.astype(np.float32) * (scale / np.float32(STEPS))

@@ -12,7 +12,7 @@ from fedapp.common.state_digest import State
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, CONFIG, arrays_to_state, number, numbers, text, whole
 
-__all__ = ["Instruction", "Params", "pack_instruction", "stage_of", "unpack_instruction", "with_stage"]
+__all__ = ["Instruction", "Params", "pack_instruction", "run_of", "stage_of", "unpack_instruction", "with_stage"]
 
 Params = Mapping[str, str | int | float | bool]  # public values of an update step in one round
 PROTOCOL, STAGE, PLAN = "protocol", "stage", "plan"
@@ -60,11 +60,9 @@ def pack_instruction(instruction: Instruction, model: GlobalModel) -> RecordDict
 def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
     """The instruction and the global model's state dict. Raises ValueError, KeyError or TypeError if malformed."""
     config = content.config_records[CONFIG]
-    lr_factor, run = float(number(config["lr-factor"])), text(config["run"])
+    lr_factor, run = float(number(config["lr-factor"])), run_of(content)
     if not (math.isfinite(lr_factor) and lr_factor >= 0):
         raise ValueError(f"expected a learning rate factor, got {lr_factor}")
-    if run and not re.fullmatch("[0-9a-f]{16}", run):  # it becomes part of a path
-        raise ValueError("expected 16 hexadecimal digits for the run's name")
     instruction = Instruction(
         server_round=whole(config["server-round"]),
         clients=tuple(whole(client) for client in numbers(config["clients"])),
@@ -79,6 +77,14 @@ def unpack_instruction(content: RecordDict) -> tuple[Instruction, State]:
     if len(instruction.weights) != len(instruction.clients):
         raise ValueError(f"{len(instruction.weights)} weights for {len(instruction.clients)} clients")
     return instruction, arrays_to_state(content.array_records[ARRAYS])
+
+
+def run_of(content: RecordDict) -> str:
+    """The name of the run of a train or evaluate message, "" for none. Raises ValueError, KeyError or TypeError."""
+    run = text(content.config_records[CONFIG]["run"])
+    if run and not re.fullmatch("[0-9a-f]{16}", run):  # it becomes part of a path
+        raise ValueError("expected 16 hexadecimal digits for the run's name")
+    return run
 
 
 def _plan(line: str) -> dict[str, Params]:

@@ -1,5 +1,5 @@
-"""What compression costs and saves: bytes up and accuracy of whole runs with and without it, and CPU seconds of each
-codec on either side.
+"""What compression costs and saves: bytes both ways and accuracy of whole runs with and without it, and CPU seconds of
+each codec on either side.
 
 Each run is done in this process, with a SuperNode for each client, so that bytes are those of devices.
 """
@@ -24,9 +24,11 @@ from benchmarks.timing import Timed
 from fedapp.aggregation.exact_sum import as_float
 from fedapp.aggregation.plain.packed_levels import LEVEL, LevelSum, levels_in
 from fedapp.client_app import app
+from fedapp.common.state_digest import state_sha256
 from fedapp.config import compose
 from fedapp.flower.hosted_grid import HostedGrid, simulated_nodes
 from fedapp.server.run import run_federation
+from fedapp.updates.downlink import downlink_of
 from fedapp.updates.steps import UpdateSteps, steps_of
 
 TASKS = {
@@ -43,7 +45,10 @@ ARMS = {
     "quantise, 1 bit": "compression=quantise compression.bits=1",
     "drive": "compression=drive",
     "top_k": "compression=top_k",
-    "top_k, share 0.03": "compression=top_k compression.share=0.03",
+    "top_k, no warm-up": "compression=top_k compression.warm_up_rounds=0",
+    "differences": "downlink=differences",
+    "differences, 4 bits": "downlink=differences downlink.bits=4",
+    "quantise, 8 bits; differences": "compression=quantise compression.bits=8 downlink=differences",
 }
 QUICK = "federation.num_rounds=2 federation.num_clients=4"
 
@@ -71,7 +76,8 @@ def run(options: Namespace) -> Result:
     `options.parameters`."""
     rows, points = list[dict[str, Any]](), list[Point]()
     title = f"compression, means over seeds 0 to {options.seeds - 1}"
-    table = Table("task", "arm", "bytes up, times fewer", "accuracy or AUC", "difference, points", title=title)
+    columns = ("bytes up, times fewer", "bytes down, times fewer", "accuracy or AUC", "difference, points")
+    table = Table("task", "arm", *columns, title=title)
     tasks = [name for name in options.tasks if name not in NEEDS or find_spec(NEEDS[name]) is not None]
     for task, arm in itertools.product(tasks, options.arms):
         quick = f" {QUICK}" if options.quick else ""
@@ -82,22 +88,26 @@ def run(options: Namespace) -> Result:
         rows.append(row)
         print(row, flush=True)
         base = next((r for r in rows if (r["task"], r["arm"]) == (task, "none")), row)
-        fewer, points_more = base["bytes_up"] / row["bytes_up"], 100 * (row["judged"] - base["judged"])
-        table.add_row(task, arm, f"{fewer:.1f}", f"{row['judged']:.4f}", f"{points_more:+.2f}")
+        fewer = [f"{base[name] / row[name]:.1f}" for name in ("bytes_up", "bytes_down")]
+        points_more = 100 * (row["judged"] - base["judged"])
+        table.add_row(task, arm, *fewer, f"{row['judged']:.4f}", f"{points_more:+.2f}")
     for arm in options.arms:
-        if arm == "none":
+        config = compose(ARMS[arm].split())
+        steps, codec = steps_of(config), downlink_of(config).codec
+        if len(steps.steps) == (codec is not None):  # of none, and of both
             continue
-        client, server = codec_seconds(ARMS[arm], options.parameters, options.repetitions)
+        measured = codec_seconds if codec is None else difference_seconds
+        client, server = measured(ARMS[arm], options.parameters, options.repetitions)
         rows.append({"arm": arm, "parameters": options.parameters, "client": client, "server": server})
         points += [Point(arm, "client", client), Point(arm, "server", server)]
         print(arm, Timed(client).text, Timed(server).text, flush=True)
         name = f"codec, {options.parameters:,} values, CPU ms"
-        table.add_row(name, arm, "", f"client {Timed(client).text}", f"server {Timed(server).text}")
+        table.add_row(name, arm, "", "", f"client {Timed(client).text}", f"server {Timed(server).text}")
     return Result(rows, table, points, "CPU seconds")
 
 
 def trained(overrides: str, judged_by: str) -> dict[str, Any]:
-    """Bytes up over a whole run, and how good its last model is on the server's test data."""
+    """Bytes up and down over a whole run, and how good its last model is on the server's test data."""
     with TemporaryDirectory(prefix="fb-") as folder:
         given = (
             f"{overrides} run.output_dir={folder} federation.final_evaluation=false run.threads_per_client=1".split()
@@ -107,8 +117,8 @@ def trained(overrides: str, judged_by: str) -> dict[str, Any]:
         start = time.process_time()
         run_federation(grid, config, Path(folder), time.perf_counter(), given, show=lambda *_: None)
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    sent = sum(line.get("bytes_up", 0) for line in lines)
-    return {"bytes_up": sent, "judged": lines[-1][judged_by], "cpu_seconds": time.process_time() - start}
+    sent = {name: sum(line.get(name, 0) for line in lines) for name in ("bytes_up", "bytes_down")}
+    return {**sent, "judged": lines[-1][judged_by], "cpu_seconds": time.process_time() - start}
 
 
 def codec_seconds(overrides: str, parameters: int, repetitions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -123,6 +133,25 @@ def codec_seconds(overrides: str, parameters: int, repetitions: int) -> tuple[tu
             sent = _sent(steps, template, plan, states, number)
         with _timed(servers):
             _taken(steps, template, plan, sent)
+    return tuple(clients[1:]), tuple(servers[1:])
+
+
+def difference_seconds(
+    overrides: str, parameters: int, repetitions: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same of one difference of models, with the digests by which both sides know a model."""
+    codec = downlink_of(compose(overrides.split())).codec
+    assert codec is not None
+    generator = torch.Generator().manual_seed(0)
+    before, after = ({"w": torch.randn(parameters, generator=generator)} for _ in range(2))
+    clients, servers = list[float](), list[float]()
+    for number in range(repetitions + 1):
+        with _timed(servers):
+            packed = codec.encode(before, after, number)
+            state_sha256(codec.apply(before, packed))
+        with _timed(clients):
+            state_sha256(before)
+            state_sha256(codec.apply(before, packed))
     return tuple(clients[1:]), tuple(servers[1:])
 
 

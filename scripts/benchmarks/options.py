@@ -18,7 +18,8 @@ ENGINES = ("local", "flower")
 ASKED = ("run.live=true", "tracker=mlflow", "tracker=wandb", "hydra/sweeper=optuna")
 TASKS = ("digits", "flights", "solar head")
 CODECS = ("none", *(f"quantise, {bits}" for bits in ("8 bits", "4 bits", "2 bits", "1 bit")))
-CODECS += ("drive", "top_k", "top_k, share 0.03")
+CODECS += ("drive", "top_k", "top_k, no warm-up")
+CODECS += ("differences", "differences, 4 bits", "quantise, 8 bits; differences")
 LEAST = {
     "runs": 2,
     "repetitions": 1,

@@ -6,6 +6,8 @@ __all__ = ["MUTANTS"]
 
 CODECS, RUNS = "tests/updates/test_codecs.py", "tests/updates/test_compressed_runs.py"
 PRIVATE = "tests/updates/test_private_codecs.py"
+DOWNLINK, DIFFERENCE = "tests/updates/test_downlink.py", "tests/updates/test_difference_codec.py"
+NORMS, RESTARTS = "tests/updates/test_norm_of_levels.py", "tests/client/test_kept_over_restarts.py"
 PACKAGE = "fedapp/updates"
 
 MUTANTS = [
@@ -104,5 +106,71 @@ MUTANTS = [
         "clipped = within(self._only_trained(update), self._norm(params) - self.room)",
         "clipped = self._only_trained(update)",
         f"{PRIVATE}::test_one_client_changes_the_sum_by_the_clipping_norm_at_most",
+    ),
+    Mutant(
+        f"{PACKAGE}/difference_codec.py",
+        "np.floor(shares + random.random(shares.shape, dtype=np.float32))",
+        "np.rint(shares)",
+        f"{DIFFERENCE}::test_it_is_unbiased",
+    ),
+    Mutant(
+        f"{PACKAGE}/difference_codec.py",
+        "(scales >= 0) & (scales <= LARGEST)",
+        "scales >= 0",
+        f"{DIFFERENCE}::test_hostile_differences_are_refused_by_name",
+    ),
+    Mutant(
+        f"{PACKAGE}/difference_codec.py",
+        "if size and (highest := int(levels.max())) > 2 * self._top:",
+        "if size and (highest := int(levels.max())) > 255:",
+        f"{DIFFERENCE}::test_hostile_differences_are_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/client/received_models.py",
+        "if state_sha256(model) != found.model:",
+        "if False:",
+        f"{DOWNLINK}::test_a_hostile_message_is_refused_by_name",
+    ),
+    Mutant(
+        "fedapp/server/delivered_models.py",
+        "unpack_has(reply.content) == model.sha256",
+        "unpack_has(reply.content) != ''",
+        f"{DOWNLINK}::test_what_a_supernode_says_falsely_harms_nobody_else",
+    ),
+    Mutant(
+        "fedapp/server/delivered_models.py",
+        "self._unbooked += content_bytes(whole.content)",
+        "pass",
+        f"{DOWNLINK}::test_who_has_lost_its_storage_gets_the_whole_in_the_same_round",
+    ),
+    Mutant(
+        "fedapp/server/horizontal_rounds.py",
+        "changed if changed is None else self.delivered.adopted(self.model, changed, server_round)",
+        "changed",
+        f"{DOWNLINK}::test_bytes_down_are_those_on_the_wire",
+    ),
+    Mutant(
+        f"{PACKAGE}/summed_levels.py",
+        "/ 2 * math.sqrt(clients * squares)",
+        "* clients * math.sqrt(length)",
+        f"{NORMS}::test_a_longer_sum_is_rejected",
+    ),
+    Mutant(
+        f"{PACKAGE}/quantised.py",
+        "if self.bits < FEWEST_BOUNDED:",
+        "if False:",
+        f"{NORMS}::test_few_bits_are_refused_by_name_beside_a_limit_on_sums",
+    ),
+    Mutant(
+        f"{PACKAGE}/quantised.py",
+        "most = min(most, limit)",
+        "pass",
+        f"{NORMS}::test_few_bits_are_refused_by_name_beside_a_limit_on_sums",
+    ),
+    Mutant(
+        "fedapp/client/storage.py",
+        "return FolderModels(folder.path / RECEIVED / run, before_keeping)",
+        "pass",
+        f"{RESTARTS}::test_the_last_model_outlasts_its_supernode",
     ),
 ]

@@ -85,6 +85,7 @@ KEYS = st.sampled_from(
             "privacy",
             "secure_aggregation",
             "compression",
+            "downlink",
             "partition",
             "experiment",
         ),

@@ -23,6 +23,7 @@ SECTIONS = {
     "secure_aggregation=bfv": ("secure_aggregation",),
     "compression=quantise": ("compression",),
     "compression=top_k": ("compression",),
+    "downlink=differences": ("downlink",),
     "rounds=buffered": ("rounds",),
 }
 RUN = "model=logistic_regression federation.num_rounds=1 federation.num_clients=4"

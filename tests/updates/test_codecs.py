@@ -2,6 +2,7 @@
 
 import math
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,8 +304,7 @@ def test_indices_that_cannot_be_are_rejected() -> None:
         "out of order": with_bytes(sent, first, b"\xff"),
         "indices, and 100 values": with_bytes(sent, SCALE.size, struct.pack("<H", counts[0] + 1)),
         "out of range": with_bytes(sent, first + 99, b"\xff"),
-        "above the largest": with_bytes(sent, first + 100, struct.pack("<e", 2.0)),
-        "or none": with_bytes(sent, first + 100, struct.pack("<e", math.nan)),
+        "above the largest": with_bytes(sent, first + 100, b"\x80"),  # -128 of 127
     }
     for why, changed in cases.items():
         with pytest.raises(UpdateRejected, match=why):
@@ -330,4 +330,39 @@ def test_bytes_are_what_the_docs_say() -> None:
     head = 8 + 4 * 5
     assert len(SENT["drive"]) == head + 1024 // 8
     assert len(SENT["quantise 4"]) == head + 1024 // 2
-    assert len(SENT["top_k"]) == 4 + 2 * 4 + 3 * 100
+    assert len(SENT["top_k"]) == 4 + 2 * 4 + 2 * 100
+
+
+# --- the share of the first rounds --------------------------------------------------------------------------------
+
+
+def test_the_share_falls_geometrically_over_the_warm_up() -> None:
+    codec = LargestValues(share=0.01, error_feedback=True, first_share=0.16, warm_up_rounds=4)
+    shares = [codec.plan(server_round).get("share", codec.share) for server_round in range(1, 7)]
+    assert shares == pytest.approx([0.16, 0.08, 0.04, 0.02, 0.01, 0.01])
+    assert codec.plan(5) == {}
+    assert LargestValues(share=0.01, error_feedback=True).plan(1) == {}
+    assert LargestValues(share=0.3, error_feedback=True, first_share=0.25, warm_up_rounds=4).plan(1) == {}
+
+
+def test_both_sides_take_the_share_of_the_plan() -> None:
+    codec = LargestValues(share=0.01, error_feedback=True, first_share=0.5, warm_up_rounds=3)
+    vector = VECTORS["normal"]
+    for server_round, count in ((1, 500), (2, 136), (3, 37), (4, 10)):
+        params = {**codec.plan(server_round), "length": 1000}
+        sent = codec.on_client(vector, 1.0, params, {})
+        assert len(sent) == 4 + 2 * 4 + 2 * count
+        found = codec.on_reply(sent, 1.0, params)
+        assert int((found != 0).sum()) == count
+        largest = vector.abs().max() / 127 / 2 * 1.001
+        assert bool(((found - vector).abs()[found != 0] <= largest).all())
+        if server_round < 4:
+            with pytest.raises(UpdateRejected, match=f"bad top_k: {len(sent)} bytes, and 10 of 1000 values take"):
+                codec.on_reply(sent, 1.0, {"length": 1000})
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, math.nan, math.inf, "0.1", True, 1])
+def test_a_share_that_no_server_plans_is_refused(share: Any) -> None:
+    codec = LargestValues(share=0.01, error_feedback=True)
+    with pytest.raises(UpdateRejected, match="bad plan of top_k: no share of values that could be"):
+        codec.on_client(VECTORS["normal"], 1.0, {"share": share}, {})

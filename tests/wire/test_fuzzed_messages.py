@@ -40,6 +40,7 @@ from fedapp.aggregation.secaggplus.unmasking import Revealed
 from fedapp.aggregation.secaggplus.view_record import pack_view
 from fedapp.aggregation.whole_numbers.protocol_error import ProtocolError
 from fedapp.updates.packing import pack_bits
+from fedapp.wire.differences import Differences, give_differences, pack_has
 from fedapp.wire.instruction import Instruction, pack_instruction, with_stage
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.preflight import MOMENTS, PreflightReport, pack_preflight
@@ -78,6 +79,19 @@ def one(entries: Any) -> RecordDict:
 
 def moments() -> dict[str, torch.Tensor]:
     return dict(zip(MOMENTS, torch.tensor([[[9.0, 9.0]], [[1.0, 2.0]], [[3.0, 4.0]]]).double(), strict=True))
+
+
+def differing() -> RecordDict:
+    content = instruction()
+    packed = torch.arange(30, dtype=torch.uint8)
+    give_differences(content, Differences("a" * 64, "b" * 64, (packed, packed)))
+    return content
+
+
+def having() -> RecordDict:
+    content = pack_reply(Reply(REPORTS))
+    pack_has(content, "a" * 64)
+    return content
 
 
 def of_record(unpack: Callable[..., Any]) -> Callable[[RecordDict], Any]:
@@ -132,6 +146,8 @@ EXAMPLES: dict[str, tuple[RecordDict, Callable[[Any], Callable[[RecordDict], Any
         lambda unpack: unpack,
     ),
     "unpack_sum_reply": (pack_sum_reply(MODEL, "m" * 64), lambda unpack: unpack),
+    "unpack_differences": (differing(), lambda unpack: unpack),
+    "unpack_has": (having(), lambda unpack: unpack),
     "unpack_bits": (
         RecordDict({"levels": state_to_arrays({"w": torch.from_numpy(pack_bits(LEVELS, 11))})}),
         lambda unpack: (

@@ -84,3 +84,20 @@ def test_other_forms_of_numpys_format_are_read_too() -> None:
 def test_what_is_no_array_of_numbers_is_refused(record: ArrayRecord, copy: bool) -> None:
     with pytest.raises((ValueError, TypeError, EOFError)):
         arrays_to_state(record, copy=copy)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 1000])
+def test_a_vector_of_bytes_travels_without_a_header(length: int, copy: bool) -> None:
+    packed = torch.arange(length).to(torch.uint8)
+    arrays = state_to_arrays({"packed": packed, "image": packed.reshape(1, -1)})
+    assert len(arrays["packed"].data) == length
+    assert len(arrays["image"].data) == 128 + length  # has a shape to say
+    found = arrays_to_state(arrays, copy=copy)
+    assert torch.equal(found["packed"], packed)
+    assert torch.equal(found["image"], packed.reshape(1, -1))
+
+
+def test_bytes_are_bytes_whatever_their_sender_says_of_them() -> None:
+    lies = Array(dtype="float64", shape=(10**12,), stype="bytes", data=b"abc")
+    assert arrays_to_state(ArrayRecord({"w": lies}))["w"].tolist() == list(b"abc")
