@@ -1,9 +1,11 @@
-"""The order of tests, configs for hundreds of them in little time, and logging as the test before found it.
+"""The order of tests, configs for hundreds of them in little time, no waits for a disk, and logging as the test before
+found it.
 
 Files that start processes come first, so that none of them is left when the rest is done.
 """
 
 import importlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,15 @@ def _quick_compose() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("fedapp.config.compose")
         patch.setattr(module, "hydra_compose", quick(module.hydra_compose))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """A run waits for the disk a dozen times, against a loss of power that no test has. Tests of what is synced when
+    put their own function in its place, and processes that tests start do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)  # still refuses a closed one
         yield
 
 
