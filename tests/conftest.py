@@ -1,12 +1,15 @@
 """The order of tests, configs for hundreds of them in little time, no waits for a disk, and logging as the test before
 found it.
 
-Files that start processes come first, so that none of them is left when the rest is done.
+Files that start processes come early, so that none of them is left when the rest is done, and each is followed by two
+that work in their own process, which have the cores while processes wait for each other.
 """
 
 import importlib
 import os
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 
 import pytest
 from kept_logging import kept_logging
@@ -37,13 +40,13 @@ def _kept_logging() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    longest = ("tests/deploy/", "tests/end_to_end/", "tests/launch/", "tests/docs/", "tests/test_bench")
+    starting = ("tests/deploy/", "tests/end_to_end/", "tests/launch/", "tests/docs/", "tests/test_bench")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     root = items[0].config.rootpath if items else None
-
-    def rank(item: pytest.Item) -> int:
-        if item.path not in slow:
-            return 2
-        return 0 if item.path.relative_to(root).as_posix().startswith(longest) else 1
-
-    items.sort(key=rank)  # stable: files stay together, and tests of a file in their order
+    files: list[dict[Path, list[pytest.Item]]] = [{}, {}, {}]  # that start processes, other slow ones, and the rest
+    for item in items:
+        rank = 2 if item.path not in slow else int(not item.path.relative_to(root).as_posix().startswith(starting))
+        files[rank].setdefault(item.path, []).append(item)
+    waiting, working, short = (iter(each.values()) for each in files)
+    ordered = [next(each, []) for _ in range(len(files[0]) + len(files[1])) for each in (waiting, working, working)]
+    items[:] = chain.from_iterable([*ordered, *short])
