@@ -26,6 +26,7 @@ Compose = Callable[[str, list[str]], DictConfig]
 def quick(hydra_compose: Compose) -> Compose:
     """`hydra_compose` with a memory."""
     parser = OverridesParser.create()
+    parse = lru_cache(maxsize=1024)(parser.parse_override)
 
     @lru_cache(maxsize=64)
     def of_groups(name: str, choices: tuple[str, ...]) -> DictConfig:
@@ -33,7 +34,7 @@ def quick(hydra_compose: Compose) -> Compose:
 
     def composed(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         try:
-            values = [item for item in parser.parse_overrides(list(overrides)) if _is_value(item)]
+            values = [item for item in map(parse, overrides) if _is_value(item)]
             lines = {item.input_line for item in values}
             config = copy.deepcopy(of_groups(name, tuple(line for line in overrides if line not in lines)))
             OmegaConf.set_struct(config, True)

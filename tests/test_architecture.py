@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,7 @@ LAZY = {
 PUBLIC_FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
 
 
+@cache  # read by the tests, not by each process that collects them
 def modules() -> list[tuple[str, Path, ast.Module]]:
     """The part that a file belongs to, the file, and its syntax tree."""
     found = []
@@ -100,9 +102,6 @@ def modules() -> list[tuple[str, Path, ast.Module]]:
         if parts != ("__init__",):
             found.append((parts[0], path, ast.parse(path.read_text())))
     return found
-
-
-MODULES = modules()
 
 
 def imports(tree: ast.Module, *, top_level: bool = False) -> set[str]:
@@ -116,9 +115,9 @@ def imports(tree: ast.Module, *, top_level: bool = False) -> set[str]:
 
 
 def test_imports_look_one_way() -> None:
-    assert {part for part, _, _ in MODULES} == LAYERS.keys()
+    assert {part for part, _, _ in modules()} == LAYERS.keys()
     wrong = []
-    for part, path, tree in MODULES:
+    for part, path, tree in modules():
         names = imports(tree)
         for name in sorted(names):
             if name.startswith("fedapp.") and name.split(".")[1] not in LAYERS[part] | {part}:
@@ -131,7 +130,7 @@ def test_imports_look_one_way() -> None:
 def test_only_flower_leans_on_the_inside_of_flower() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for part, path, tree in MODULES
+        for part, path, tree in modules()
         if part != "flower"
         for name in imports(tree)
         if name.split(".")[0] == "flwr" and name not in PUBLIC_FLOWER
@@ -140,14 +139,14 @@ def test_only_flower_leans_on_the_inside_of_flower() -> None:
 
 
 def test_only_one_file_leans_on_the_inside_of_opacus() -> None:
-    files = {path.name for _, path, tree in MODULES for name in imports(tree) if name.split(".")[0] == "opacus"}
+    files = {path.name for _, path, tree in modules() for name in imports(tree) if name.split(".")[0] == "opacus"}
     assert files == {"opacus_internals.py"}
 
 
 def test_costly_packages_are_imported_where_needed() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name} at its top"
-        for part, path, tree in MODULES
+        for part, path, tree in modules()
         if part != "report"
         for name in imports(tree, top_level=True)
         if name.split(".")[0] in LAZY
@@ -231,7 +230,7 @@ def test_no_module_asks_for_an_option_by_name() -> None:
     known.pop("auto")  # a value of many keys
     assert {"none", "dp_sgd", "secaggplus", "head", "csv", "median"} <= known.keys()
     wrong = []
-    for _, path, tree in MODULES:
+    for _, path, tree in modules():
         file = str(path.relative_to(ROOT))
         for name in names_asked_for(tree) & known.keys():
             if file not in known[name] and (file, name) not in OTHER_MEANING:
@@ -242,7 +241,7 @@ def test_no_module_asks_for_an_option_by_name() -> None:
 def test_one_name_for_one_thing() -> None:
     classes: dict[str, list[str]] = defaultdict(list)
     files: dict[str, list[str]] = defaultdict(list)
-    for _, path, tree in MODULES:
+    for _, path, tree in modules():
         file = str(path.relative_to(ROOT))
         files[path.name].append(file)
         for node in ast.walk(tree):

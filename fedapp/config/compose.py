@@ -25,7 +25,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.override_text import decoded_keys
@@ -183,9 +183,10 @@ def from_hydra(node: DictConfig) -> Config:
     """A composed config as typed, checked values."""
     try:
         _refuse_strangers(node, Config, "")
-        if missing := sorted(OmegaConf.missing_keys(node)):
-            raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing))
         config = _with_decoded_keys(cast(Config, OmegaConf.to_object(node)))
+    except MissingMandatoryValue:
+        missing = sorted(OmegaConf.missing_keys(node))  # as long as all else here
+        raise ConfigError("\n".join(f"{key}: a value is needed; add {key}=..." for key in missing)) from None
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     for name in ("data", "model", "partition", "optimizer", "privacy", "secure_aggregation", "compression"):

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -59,12 +59,20 @@ check(compose(sys.argv[2:]), Path(sys.argv[1]))
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader's folder, with a table and images where the documentation has some. Checks leave nothing in it."""
+    folder = tmp_path_factory.mktemp("place")
+    make_place(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder, with a table and images where the documentation has some."""
-    make_place(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def place(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(made)
+    before = sorted(made.rglob("*"))
+    yield made
+    assert sorted(made.rglob("*")) == before
 
 
 def make_place(folder: Path) -> None:

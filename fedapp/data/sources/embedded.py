@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,27 @@ from fedapp.data.tables.table_file import read_numbers
 __all__ = ["BreastCancer", "Digits"]
 
 
+# Parsing takes as long as a small round; the server and the clients of a simulation read once between them, and have
+# copies.
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    """Inputs of shape (n, 1, 8, 8), and targets."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    bunch = load_digits()
+    inputs = torch.from_numpy(bunch.images.astype(np.float32)).unsqueeze(1)
+    return inputs, torch.from_numpy(bunch.target.astype(np.int64))
+
+
+@cache
+def _measured() -> tuple[Tensor, Tensor]:
+    """Inputs of shape (n, 30), and targets."""
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
+    return torch.from_numpy(bunch.data.astype(np.float32)), torch.from_numpy(bunch.target.astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Digits(DataSource):
     """1797 handwritten digits, 8 by 8 pixels of 0..16 (Alpaydin & Kaynak, https://doi.org/10.24432/C50P49)."""
@@ -35,11 +57,7 @@ class Digits(DataSource):
         return Schema((1, 8, 8), classes=tuple("0123456789"), scaling=Scaling("fixed", offset=0.0, scale=16.0))
 
     def pooled(self) -> Pooled:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-
-        bunch = load_digits()
-        inputs = torch.from_numpy(bunch.images.astype(np.float32)).unsqueeze(1)  # (n, 1, 8, 8)
-        examples = Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64)))
+        examples = Examples(*(values.clone() for values in _digits()))
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name="digits")
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:
@@ -103,11 +121,7 @@ class BreastCancer(DataSource):
         return "means"
 
     def pooled(self) -> Pooled:
-        from sklearn.datasets import load_breast_cancer
-
-        bunch = load_breast_cancer()
-        inputs = torch.from_numpy(bunch.data.astype(np.float32))  # (n, 30)
-        examples = Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64)))
+        examples = Examples(*(values.clone() for values in _measured()))
         return hold_out(examples, fraction=self.test_fraction, seed=self.split_seed, name="breast_cancer")
 
     def unlabelled(self, path: Path) -> tuple[Tensor, list[str]]:

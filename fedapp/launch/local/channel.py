@@ -20,11 +20,12 @@ NOTHING = b"\0"  # in place of an array's data, which Flower does not take empty
 
 
 def send(connection: socket.socket, header: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Raises OSError where the other side has gone."""
+    """Raises OSError where the other side has gone before all was sent."""
     text = json.dumps(header).encode()
     packet = LENGTH.pack(len(text)) + text
     sent = socket.send_fds(connection, [packet], descriptors) if descriptors else 0
-    connection.sendall(packet[sent:])
+    if sent < len(packet):  # sending nothing fails, too, once the other side has read all and ended
+        connection.sendall(packet[sent:])
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

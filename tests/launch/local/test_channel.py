@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -70,3 +71,28 @@ def test_the_end_of_the_other_side_is_told() -> None:
     ours.close()
     with theirs, pytest.raises(EOFError):
         receive(theirs)
+
+
+class ReadAtOnce(socket.socket):
+    """Its other side has read what is sent, and ended, before the call returns."""
+
+    other: socket.socket
+
+    def sendmsg(self, *arguments: Any) -> int:
+        sent = super().sendmsg(*arguments)
+        _, (given,) = receive(self.other)
+        os.close(given)
+        self.other.close()
+        return sent
+
+
+def test_what_the_other_side_has_read_was_sent_though_it_ended_at_once() -> None:
+    """Else a grid would give a message that ends its worker to the next worker, too."""
+    ours, theirs = socket.socketpair()
+    memory = write_record(RecordDict())
+    with ReadAtOnce(fileno=ours.detach()) as connection:
+        connection.other = theirs
+        send(connection, {"kind": "train"}, [memory])
+        with pytest.raises(BrokenPipeError):
+            send(connection, {"kind": "train"}, [memory])
+    os.close(memory)

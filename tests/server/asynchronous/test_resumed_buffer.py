@@ -25,7 +25,7 @@ BASE = (
 TASKS = {
     "adam on the server": f"{BASE} strategy=fedadam model=logistic_regression lr_schedule@client_lr=cosine",
     "median": f"{BASE} strategy=median rounds.staleness_exponent=0 model=logistic_regression",
-    "one bit": f"{BASE} compression=drive model=cnn",
+    "one bit": f"{BASE} compression=drive model=logistic_regression",
     "personal heads": f"{BASE} model=mlp federation.personal=head",
     "synchronous in virtual time": (
         "federation.num_rounds=6 federation.num_clients=6 federation.fraction_train=0.5 federation.over_selection=0.4"
