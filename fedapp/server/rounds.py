@@ -34,7 +34,7 @@ class SynchronousRounds(HorizontalRounds):
         _add_candidates(replies, strategy.candidates)
         excluded = self._noted(server_round, replies)
 
-        test = self._judged(changed, clock)
+        test = self._judged(server_round, changed, clock)
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,
@@ -42,6 +42,7 @@ class SynchronousRounds(HorizontalRounds):
             replies,
             changed=changed is not None,
             test=test,
+            skipped_test=not self.central.due(server_round),
             validation=validation,
             excluded=excluded,
             left_out=left_out,

@@ -234,7 +234,9 @@ def build_rounds(
     exchange.payload_bytes = checked.protocol.reply_bytes(parts)
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
-    central = CentralEvaluation(parts.task, parts.model, test)
+    central = CentralEvaluation(
+        parts.task, parts.model, test, every=federation.evaluate_every, rounds=federation.num_rounds
+    )
     arguments = (exchange, attendance, strategy, parts.task, central, federation.round_timeout)
     return checked.rounds.build(checked.config, parts, checked.steps, arguments)
 
