@@ -47,7 +47,9 @@ def _deprecated() -> Iterator[None]:
 def _to_torchscript(network: nn.Module, example: Tensor, facts: Mapping[str, object]) -> bytes:
     content = io.BytesIO()
     with torch.no_grad(), _deprecated():
-        # Checked later, by what it says.
+        # Checked later, by what it says; so is what the tracer warns of, branches that it takes for good.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # it looks at all attributes
         traced = torch.jit.trace(network, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, content, _extra_files={FACTS: json.dumps(facts)})
     return content.getvalue()
