@@ -17,7 +17,7 @@ def bars(found: Mapping[str, Rows]) -> Table:
     lines = [*_simulation(found.get("simulation", [])), *_command(found.get("command", []))]
     lines += _scale(found.get("scale", []))
     lines += [*_aggregation(found.get("aggregation", [])), *_deployment(found.get("deployment", []))]
-    lines += _buffered(found.get("buffered", []))
+    lines += [*_buffered(found.get("buffered", [])), *_language(found.get("language", []))]
     for name, bar, value in lines:
         table.add_row(name, bar, f"{value:.2f}")
     return table
@@ -103,6 +103,20 @@ def _buffered(rows: Rows) -> list[tuple[str, str, float]]:
     ratios = [time[theirs, seed] / time[ours, seed] for seed in seeds]
     name = "virtual time to 0.95 on digits, synchronous with 30 % over-selection / buffered"
     return [(name, ">= 1.5", statistics.median(ratios))] if ratios else []
+
+
+def _language(rows: Rows) -> list[tuple[str, str, float]]:
+    """CPU seconds."""
+    wanted = {"fedapp": "<= 1.25", "DP-SGD": "<= 4.0"}
+    return [
+        (
+            f"{row['what']}, {row['arm']} / {'plain loop' if row['arm'] == 'fedapp' else 'DPLSTM without DP'}",
+            bar,
+            row["to_plain"],
+        )
+        for row in rows
+        if (bar := wanted.get(row["arm"].partition(",")[0])) is not None
+    ]
 
 
 def _deployment(rows: Rows) -> list[tuple[str, str, float]]:

@@ -39,6 +39,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "deployment": {"repetitions": 1, "rounds": 3},
     "client-dp": {"repetitions": 1, "steps": 2},
     "client-dp-accuracy": {"repetitions": 1, "rounds": 3},
+    "language": {"repetitions": 1, "rounds": 2},
     "compression": {"repetitions": 1, "parameters": 10_000, "tasks": ["digits"], "seeds": 1},
 }
 
@@ -100,6 +101,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
     _compression(commands.add_parser("compression", help="bytes and accuracy of each codec, and its seconds"))
+    _language(commands.add_parser("language", help="a round of the keyboard, and DP-SGD on its LSTM"))
     _buffered(commands.add_parser("buffered", help="virtual time to an accuracy: synchronous and buffered rounds"))
     for name, command in commands.choices.items():
         _common(command)
@@ -147,6 +149,11 @@ def _compression(parser: argparse.ArgumentParser) -> None:
 
 def _buffered(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="seeds of each arm [5]")
+
+
+def _language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=5, help="of every arm, in turn [5]")
+    parser.add_argument("--rounds", type=int, default=20, help="that are timed of each run [20]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:
