@@ -68,15 +68,18 @@ def _run_torchscript(path: Path) -> Run:
 
 
 def _to_onnx(network: nn.Module, example: Tensor, facts: Mapping[str, object]) -> bytes:
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=["input"],
-        output_names=["output"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # An LSTM gathers its weights in a list of its own when it computes; checked later, by what it says.
+        warnings.filterwarnings("ignore", ".*were assigned during export", UserWarning)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            input_names=["input"],
+            output_names=["output"],
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
