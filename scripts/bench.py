@@ -18,6 +18,7 @@ python scripts/bench.py compare       seconds of each arm of scripts/compare.py 
 python scripts/bench.py compression    bytes up, accuracy and seconds of each codec against none
 python scripts/bench.py buffered      virtual time to an accuracy, by synchronous and by buffered rounds
 python scripts/bench.py slow-links    four SuperNodes behind slow uplinks: buffered rounds, and 8 bits (as root)
+python scripts/bench.py language      a round of experiment=keyboard against a plain loop, and DP-SGD on its LSTM
 python scripts/bench.py all           the first five, with their defaults, as in docs/speed.md
 python scripts/bench.py dp-sgd --repetitions 3 --steps 5 --json figures.json --plot figures.png
 

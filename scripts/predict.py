@@ -106,7 +106,7 @@ def _complete(keyboard: Keyboard, text: str | None) -> None:
 
     def show(text: str, found: list[tuple[str, float]]) -> None:
         words = "  ".join(f"{token} {chance:.2f}" for token, chance in found)
-        line = text[-60:]
+        line = text[-60:].replace("\n", "\u21b5")  # a model of characters may go on in a new line
         back = f"\x1b[{len(line)}C" if line else ""  # the cursor goes behind what was typed
         print(f"\r\x1b[K{line}\x1b[2m   [{words}]\x1b[0m\r{back}", end="", flush=True)
 

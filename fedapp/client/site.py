@@ -19,6 +19,7 @@ from fedapp.data.resident import Resident
 from fedapp.data.shards import ClientData, Shards, moments
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
+from fedapp.learning.metrics import averaged
 from fedapp.learning.task import Evaluation
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.privacy.protection import Declined, Protection
@@ -224,7 +225,7 @@ class Site:
             judged = self.task.evaluate(self.model, self.data(report.client).validation)
         except Exception as error:
             return self.protection.failure(report.client, error)
-        return replace(report, own_metrics=judged.metrics if judged else {})
+        return replace(report, own_metrics=averaged(self.task.metrics, judged.metrics) if judged else {})
 
     def load(self, client: int, model: State, storage: ClientStorage, server_round: int) -> None:
         """The global model, with the head that the client had after `server_round` where heads are personal."""
@@ -269,7 +270,7 @@ class Site:
             seconds=time.perf_counter() - start,
             val_examples=judged.num_examples if judged else 0,
             val_loss=judged.loss if judged else None,
-            val_metrics=judged.metrics if judged else {},
+            val_metrics=averaged(self.task.metrics, judged.metrics) if judged else {},
         )
 
     def _evaluated(self, client: int) -> Evaluation | None:

@@ -15,7 +15,7 @@ from fedapp.common.nested import differences, is_among
 from fedapp.common.seeding import generator
 from fedapp.compare.bootstrap import Drawn, Interval, interval, resamples
 from fedapp.compare.trigram import Trigram
-from fedapp.config import Config
+from fedapp.config import Config, instantiate
 from fedapp.config.saved_config import plain_yaml
 from fedapp.data.source import Examples
 from fedapp.data.whole_groups import group_rows
@@ -25,10 +25,12 @@ from fedapp.learning.tasks.next_token import NextToken
 from fedapp.learning.training import LocalTraining
 from fedapp.models.weights import load_into, read_weights
 from fedapp.server.run import settled
+from fedapp.server.schedule import LearningRateSchedule
 
 __all__ = ["Baselines", "HeldOut", "Row"]
 
 DRAWS = 1000
+PIECES = 40  # of pooled training, with one learning rate each
 # What decides which text is held out, and the model: sections and keys of a config.
 SAME = {"data", "model", "partition", "run.seed", "federation.num_clients", "train.val_fraction"}
 Tell = Callable[[str], None]
@@ -101,15 +103,17 @@ class Baselines:
             self.scores["3-gram, pooled", key] = model.scores(held.examples)
 
     def pooled(self) -> None:
-        """The network on all training text in one place, on as many windows as the federation's rounds have."""
-        model, wanted = self._fresh(), self.windows_of_the_federation
-        passes, left = divmod(wanted, len(self.train))
-        if passes:
-            replace(self.training, local_epochs=passes)(model, self.train, seed=(self.config.run.seed, "pooled"))
-        if left:
-            order = torch.randperm(len(self.train), generator=generator(self.config.run.seed, "pooled", "rest"))
-            some = self.train.take(order[:left])
-            replace(self.training, local_epochs=1)(model, some, seed=(self.config.run.seed, "pooled", "rest"))
+        """The network on all training text in one place, on as many windows as the federation's rounds have, with the
+        clients' optimizer and the learning rates of the rounds, in `PIECES` steps."""
+        model, wanted, seed = self._fresh(), self.windows_of_the_federation, (self.config.run.seed, "pooled")
+        draws = generator(*seed)
+        passes = math.ceil(wanted / len(self.train))
+        order = torch.cat([torch.randperm(len(self.train), generator=draws) for _ in range(passes)])[:wanted]
+        rate = LearningRateSchedule(instantiate("client_lr", self.config.client_lr, partial=True))
+        training, rounds = replace(self.training, local_epochs=1), self.config.federation.num_rounds
+        for piece, rows in enumerate(torch.tensor_split(order, min(PIECES, rounds))):
+            lr_factor = rate.factor(1 + piece * rounds // min(PIECES, rounds))
+            training(model, self.train.take(rows), seed=(*seed, piece), lr_factor=lr_factor)
         self._judge("network, pooled", model)
 
     def run(self, directory: Path) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor
 from fedapp.data.source import Examples
 from fedapp.data.text.vocabulary import Vocabulary
 
-__all__ = ["Trigram"]
+__all__ = ["CUT", "Trigram"]
 
 Chances = NDArray[np.float64]  # (tokens,)
+CUT = -1  # in place of a token that lies in the window before
 
 
 @dataclass
@@ -97,8 +98,9 @@ class Trigram:
 
 
 def _firsts(text: Vocabulary, inputs: Tensor) -> Tensor:
-    """(n, T): the token before each input; where a window opens, its beginning."""
-    opening = torch.full((len(inputs), 1), text.begin)
+    """(n, T): the token before each input; the beginning before that of a line. What came before a window that goes on
+    with a line is not known, to a network neither: a context of its own."""
+    opening = torch.where(inputs[:, :1] == text.begin, text.begin, CUT)
     return torch.cat([opening, inputs[:, :-1]], 1)
 
 

@@ -15,6 +15,7 @@ FREE = frozenset(
         *("federation.num_rounds", "federation.target_accuracy", "federation.patience", "federation.max_seconds"),
         *(
             "federation.max_failed_rounds",
+            "federation.evaluate_every",
             "federation.final_evaluation",
             "federation.deliver",
             "federation.min_supernodes",

@@ -53,6 +53,7 @@ class Federation:
     min_delta: float = bounded(ge=0)
     result: str = choice("last", "best")
     max_seconds: float | None = bounded(gt=0)
+    evaluate_every: int = bounded(ge=1)
     final_evaluation: bool = MISSING
     personal: Any = MISSING
     deliver: bool = MISSING

@@ -38,20 +38,20 @@ class Keyboard:
     def completing(self, text: str) -> Suggestions:
         """The same while one types: of a word that has begun, those that go on so. Their probabilities are among all
         tokens."""
+        return [(self.task.shown(index), chance) for index, chance in self._best(text)]
+
+    def accept(self, text: str) -> str:
+        """`text` with the first of these taken; as it is, where there is none."""
+        found = self._best(text)
+        return self.task.text.continued(text, found[0][0]) if found else text
+
+    def _best(self, text: str) -> list[tuple[int, float]]:
         before, begun = self.task.text.begun(text)
         chances = self._chances(before)
         if begun:
             fitting = torch.tensor([token.startswith(begun) and token != begun for token in self.task.text.tokens])
-            if not fitting.any():
-                return []
             chances = torch.where(fitting, chances, 0.0)
-        return [(token, chance) for token, chance in self.task.suggestions(chances.tolist()) if chance > 0]
-
-    def accept(self, text: str, token: str) -> str:
-        """`text` with a suggestion taken."""
-        before, begun = self.task.text.begun(text)
-        joined = before if begun or not before or before[-1].isspace() or token.startswith("'") else f"{before} "
-        return f"{joined}{token} "
+        return [(index, chance) for index, chance in self.task.best(chances.tolist()) if chance > 0]
 
     def _chances(self, text: str) -> torch.Tensor:
         inputs = prompt(self.task.text, self.task.schema.input_shape[0], text)[None]
@@ -62,17 +62,15 @@ def typed(keyboard: Keyboard, keys: Iterator[str], show: Callable[[str, Suggesti
     """The text that comes of `keys`, one at a time: Tab takes the first suggestion, Enter and Ctrl-D end it. `show` is
     told the text and its suggestions behind each key."""
     text = ""
-    found = keyboard.completing(text)
-    show(text, found)
+    show(text, keyboard.completing(text))
     for key in keys:
         if key in ENTER or key in (INTERRUPT, EOF):
             break
         if key == TAB:
-            text = keyboard.accept(text, found[0][0]) if found else text
+            text = keyboard.accept(text)
         elif key in ERASE:
             text = text[:-1]
         elif key.isprintable():
             text += key
-        found = keyboard.completing(text)
-        show(text, found)
+        show(text, keyboard.completing(text))
     return text

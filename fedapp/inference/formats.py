@@ -47,7 +47,9 @@ def _deprecated() -> Iterator[None]:
 def _to_torchscript(network: nn.Module, example: Tensor, facts: Mapping[str, object]) -> bytes:
     content = io.BytesIO()
     with torch.no_grad(), _deprecated():
-        # Checked later, by what it says.
+        # Checked later, by what it says; so is what the tracer warns of, branches that it takes for good.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # it looks at all attributes
         traced = torch.jit.trace(network, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, content, _extra_files={FACTS: json.dumps(facts)})
     return content.getvalue()
@@ -66,15 +68,19 @@ def _run_torchscript(path: Path) -> Run:
 
 
 def _to_onnx(network: nn.Module, example: Tensor, facts: Mapping[str, object]) -> bytes:
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=["input"],
-        output_names=["output"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # An LSTM gathers its weights in a list of its own when it computes; checked later, by what it says.
+        warnings.filterwarnings("ignore", ".*were assigned during export", UserWarning)
+        warnings.filterwarnings("ignore", ".*_check_is_size", FutureWarning)  # torch's export uses it itself
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            input_names=["input"],
+            output_names=["output"],
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}

@@ -13,7 +13,7 @@ from fedapp.data.text.tokenizer_file import FromTokenizer, read_tokenizer
 from fedapp.data.text.vocabulary import Vocabulary
 from fedapp.models.adapters import train_only
 from fedapp.models.token_head import check_text
-from fedapp.models.transformer_network import load_network, source_of
+from fedapp.models.transformer_network import load_network, tokenizer_beside
 from fedapp.models.weights import weights_wanted
 
 __all__ = ["CausalLm", "causal_lm"]
@@ -70,15 +70,15 @@ def causal_lm(
         gradient_checkpointing=gradient_checkpointing,
     )
     network.config.pad_token_id = None  # windows are padded at their ends, which no other place depends on
-    check_tokens(network, text, length, pretrained=pretrained)
+    check_tokens(network, text, length, pretrained=pretrained, revision=revision)
     train_only(network, trainable=trainable, last_k=last_k, lora=lora, dtype=dtype)
     return CausalLm(network, text, network.get_input_embeddings().weight.shape[0])
 
 
-def check_tokens(network: Any, text: Vocabulary, length: int, *, pretrained: bool | str) -> None:
+def check_tokens(network: Any, text: Vocabulary, length: int, *, pretrained: bool | str, revision: str | None) -> None:
     """Raises ConfigError for windows, or a vocabulary, that the network does not take."""
     if pretrained is not False:
-        _check_belongs(text, pretrained)
+        _check_belongs(text, pretrained, revision)
     rows = network.get_input_embeddings().weight.shape[0]
     others = [index for index in range(rows, len(text)) if index not in text.special]
     if others:
@@ -96,7 +96,7 @@ def check_tokens(network: Any, text: Vocabulary, length: int, *, pretrained: boo
         raise ConfigError(f"data.window={length}: this network takes at most {most} tokens; set it to that or less")
 
 
-def _check_belongs(text: Vocabulary, pretrained: bool | str) -> None:
+def _check_belongs(text: Vocabulary, pretrained: bool | str, revision: str | None) -> None:
     """Raises ConfigError for what is not the tokenizer that the weights were made with, as far as that can be told."""
     if not isinstance(text, FromTokenizer):
         raise ConfigError(
@@ -104,8 +104,8 @@ def _check_belongs(text: Vocabulary, pretrained: bool | str) -> None:
             " data.vocabulary mean nothing; set data.tokenizer to the network's own tokenizer.json, or to true for"
             " MiniLM's, or set model.pretrained=false"
         )
-    beside = source_of(pretrained) / "tokenizer.json"
-    if weights_wanted() and beside.is_absolute() and beside.is_file() and read_tokenizer(beside).sha256 != text.sha256:
+    beside = tokenizer_beside(pretrained, revision) if weights_wanted() else None
+    if beside is not None and read_tokenizer(beside).sha256 != text.sha256:
         raise ConfigError(
             f"data.tokenizer: is another tokenizer than that of model.pretrained={pretrained}; set"
             f" data.tokenizer={beside}"

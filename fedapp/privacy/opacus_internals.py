@@ -31,7 +31,15 @@ from torch import Tensor, nn
 
 from fedapp.privacy.clipping import OuterProducts, PerExample
 
-__all__ = ["epsilon_of", "per_example_gradients", "prv_points", "rows_in_memory", "validation_errors", "wrapped"]
+__all__ = [
+    "epsilon_of",
+    "per_example_gradients",
+    "private_layers",
+    "prv_points",
+    "rows_in_memory",
+    "validation_errors",
+    "wrapped",
+]
 
 # What Opacus leaves on parameters and, after an error, on modules.
 ATTRIBUTES = ("grad_sample", "summed_grad", "_current_grad_sample", "_forward_counter")
@@ -104,7 +112,7 @@ def rows_in_memory(model: nn.Module, *, mode: str) -> int:
 
 
 @contextmanager
-def _private_layers(model: nn.Module) -> Iterator[None]:
+def private_layers(model: nn.Module) -> Iterator[None]:
     """Inside the block each nn.LSTM of `model` is a DPLSTM, of which Opacus makes each example's gradient. It computes
     the same from the very same parameters."""
     plain = {name: module for name, module in model.named_modules() if type(module) is nn.LSTM and name}
@@ -140,7 +148,7 @@ def _private_lstm(module: nn.LSTM) -> nn.Module:
 @contextmanager
 def wrapped(model: nn.Module, *, mode: str) -> Iterator[Any]:
     """`model` with Opacus's hooks, which are removed afterwards."""
-    with _private_layers(model), _hooked(model, mode) as made:
+    with private_layers(model), _hooked(model, mode) as made:
         yield made
 
 
@@ -184,7 +192,7 @@ def per_example_gradients(parameters: list[nn.Parameter], losses: Tensor) -> lis
 def validation_errors(model: nn.Module) -> list[str]:
     """Why Opacus cannot train `model` with DP-SGD; empty where it can."""
     was_training = model.training
-    with warnings.catch_warnings(), _private_layers(model):
+    with warnings.catch_warnings(), private_layers(model):
         warnings.simplefilter("ignore")
         errors = ModuleValidator.validate(model.train(), strict=False)
     model.train(was_training)

@@ -16,10 +16,21 @@ __all__ = ["CentralEvaluation"]
 
 class CentralEvaluation:
     """`network` serves it: whatever model is judged is loaded into its tensors. `test`: what the network takes; None
-    where the server has no data."""
+    where the server has no data. Of `rounds` the model is judged after each `every` one, and the last."""
 
-    def __init__(self, task: Task, network: nn.Module, test: Examples | None) -> None:
+    def __init__(
+        self, task: Task, network: nn.Module, test: Examples | None, *, every: int = 1, rounds: int | None = None
+    ) -> None:
         self.task, self.network, self.test = task, network, test
+        self._every, self._rounds = every, rounds
+
+    def due(self, server_round: int) -> bool:
+        """Whether the model is judged after this round."""
+        return self.test is None or server_round % self._every == 0 or server_round == self._rounds
+
+    def unknown(self) -> Metrics:
+        """Of a model that is not judged, all metrics as None."""
+        return dict.fromkeys(("test_loss", *(f"test_{name}" for name in self.task.metrics)))
 
     def metrics(self, model: State) -> Metrics:
         """As test_<name>; empty where there is no test data, None for what that does not define."""

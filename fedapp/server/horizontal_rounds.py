@@ -86,11 +86,12 @@ class HorizontalRounds(ABC):
         """The next model, if there is one, as its difference from this one decodes to it."""
         return changed if changed is None else self.delivered.adopted(self.model, changed, server_round)
 
-    def _judged(self, changed: GlobalModel | None, clock: Clock) -> Metrics:
-        """Go on with the next model, if there is one; metrics of it on the server's data."""
+    def _judged(self, server_round: int, changed: GlobalModel | None, clock: Clock) -> Metrics:
+        """Go on with the next model, if there is one; metrics of it on the server's data, where this round is one after
+        which it is judged."""
         clock.lap("aggregate")
         self.model = changed or self.model
-        test = self.central.metrics(self.model.state)
+        test = self.central.metrics(self.model.state) if self.central.due(server_round) else self.central.unknown()
         clock.lap("evaluate")
         return test
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedapp.aggregation.reply_log import ReplyLog
 from fedapp.common.shown_figures import shown_figures
+from fedapp.learning.metrics import of_averages
 from fedapp.learning.task import Task
 from fedapp.server.population.count_bound import CountBound
 from fedapp.wire.reply import ClientReport
@@ -30,12 +31,13 @@ Metrics = dict[str, float | int | None]
 @dataclass(frozen=True)
 class RoundOutcome:
     """`weights`: of the clients asked, normalised over them. `replies`: what became of each. `changed`: whether there
-    is another model than before. `test` and `validation`: metrics on the server's data and on the clients' validation
-    splits. `excluded`: clients that have failed once too often, with the last round for which they are left out;
-    `left_out`: how many were being left out when the round began. `scalars`: means that were aggregated along with the
-    updates, and all there are, where no client's own may be seen. `figures`: what else metrics.jsonl says of the round.
-    `warnings`: by kind, what a person must know. `secret_cohort`: who was asked, and how many, is told nobody.
-    `details`: by client, what else clients.jsonl says of it.
+    is another model than before. `test` and `validation`: metrics on the server's data and on the clients'
+    validation splits; `skipped_test`: the model was not evaluated on the server's data. `excluded`: clients that
+    have failed once too often, with the last round for which they are left out; `left_out`: how many were being
+    left out when the round began. `scalars`: means that were aggregated along with the updates, and all there are,
+    where no client's own may be seen. `figures`: what else metrics.jsonl says of the round. `warnings`: by kind,
+    what a person must know. `secret_cohort`: who was asked, and how many, is told nobody. `details`: by client,
+    what else clients.jsonl says of it.
     """
 
     server_round: int
@@ -43,6 +45,7 @@ class RoundOutcome:
     replies: ReplyLog
     changed: bool = False
     test: Metrics = field(default_factory=dict)
+    skipped_test: bool = False
     validation: Metrics = field(default_factory=dict)
     excluded: Mapping[int, int] = field(default_factory=dict)
     left_out: int = 0
@@ -111,7 +114,9 @@ def validation_metrics(
     """
     found = federated_metrics(replies.good, task, num_examples, bound)
     if scalars is not None:
-        found |= {name: scalars.get(name) for name in ("val_loss", *(f"val_{metric}" for metric in task.metrics))}
+        means = {name: mean for name in task.metrics if (mean := scalars.get(f"val_{name}")) is not None}
+        found |= {"val_loss": scalars.get("val_loss"), **dict.fromkeys(f"val_{name}" for name in task.metrics)}
+        found |= {f"val_{name}": value for name, value in of_averages(task.metrics, means).items()}
     return found
 
 
@@ -120,24 +125,29 @@ def federated_metrics(
 ) -> Metrics:
     """Loss and metrics on the clients' validation splits.
 
-    `val_<metric>` weighs each client by its validation examples; in `_mean` each counts the same; `_worst_decile` is
-    the mean of the tenth of clients (at least one) that are worst off. Clients for which a metric is not defined are
+    `val_<metric>` weighs each client by its validation examples, and of a function of a mean averages what is inside
+    (`Metric.to_average`); in `_mean` each counts the same; `_worst_decile` is the mean of the tenth of clients (at
+    least one) that are worst off. Clients for which a metric is not defined are
     not in it. A report with an impossible figure does not count, and nobody's validation split counts for more than
     `num_examples`: of its training examples in the preflight, those that count. With `bound` losses, and metrics that
     have no largest value, count in `val_<name>` as far as `_within` lets them: none decides it alone.
     """
     times = bound.multiple if bound is not None else math.inf
     judged = [
-        (min(report.val_examples, num_examples[report.client]), report.val_loss, report.val_metrics)
+        (min(report.val_examples, num_examples[report.client]), report.val_loss, values)
         for report in reports
-        if report.val_examples and report.val_loss is not None and _possible(report.val_loss, report.val_metrics, task)
+        if report.val_examples and report.val_loss is not None
+        for values in [of_averages(task.metrics, report.val_metrics)]
+        if _possible(report.val_loss, values, task)
     ]
     found: Metrics = {"val_loss": _mean(_within([(count, loss) for count, loss, _ in judged], times))}
     for name, metric in task.metrics.items():
         pairs = [(count, values[name]) for count, _, values in judged if name in values]
         ranked = sorted((value for _, value in pairs), reverse=metric.lower_is_better)
         worst = ranked[: math.ceil(len(ranked) / 10)]
-        found[f"val_{name}"] = _mean(pairs if math.isfinite(metric.largest) else _within(pairs, times))
+        bounded = pairs if math.isfinite(metric.largest) else _within(pairs, times)
+        mean = _mean([(count, metric.to_average(value)) for count, value in bounded])
+        found[f"val_{name}"] = None if mean is None else metric.of_average(mean)
         found[f"val_{name}_mean"] = math.fsum(ranked) / len(ranked) if ranked else None
         found[f"val_{name}_worst_decile"] = math.fsum(worst) / len(worst) if worst else None
     return found

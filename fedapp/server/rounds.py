@@ -35,7 +35,7 @@ class SynchronousRounds(HorizontalRounds):
         excluded = self._noted(server_round, replies)
 
         replies.bytes_down += self.delivered.unbooked()
-        test = self._judged(self._adopted(changed, server_round), clock)
+        test = self._judged(server_round, self._adopted(changed, server_round), clock)
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,
@@ -43,6 +43,7 @@ class SynchronousRounds(HorizontalRounds):
             replies,
             changed=changed is not None,
             test=test,
+            skipped_test=not self.central.due(server_round),
             validation=validation,
             excluded=excluded,
             left_out=left_out,

@@ -235,7 +235,9 @@ def build_rounds(
     exchange.payload_bytes = checked.protocol.reply_bytes(parts)
     test = checked.test
     test = test if test is None or parts.frozen is None else features_of(parts.frozen, test)
-    central = CentralEvaluation(parts.task, parts.model, test)
+    central = CentralEvaluation(
+        parts.task, parts.model, test, every=federation.evaluate_every, rounds=federation.num_rounds
+    )
     arguments = (exchange, attendance, strategy, parts.task, central, real_timeout(checked.config))
     rounds = checked.rounds.build(checked.config, parts, checked.steps, arguments)
     rounds.deliver_by(DeliveredModels(checked.downlink.codec, checked.config.run.seed))

@@ -18,7 +18,7 @@ class SecretRounds(SynchronousRounds):
         strategy = self.strategy
         self.attendance.update()
         changed, _ = strategy.train(strategy.choose(server_round, run), self.model, self._asking(clock))
-        test = self._judged(changed, clock)
+        test = self._judged(server_round, changed, clock)
         figures = figures_of(strategy.steps) | (strategy.budget.figures() if strategy.budget is not None else {})
         return RoundOutcome(
             server_round,
@@ -26,6 +26,7 @@ class SecretRounds(SynchronousRounds):
             ReplyLog(server_round, {}),
             changed=changed is not None,
             test=test,
+            skipped_test=not self.central.due(server_round),
             warnings=self.central.warnings({}),
             figures=figures,
             secret_cohort=True,

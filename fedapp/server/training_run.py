@@ -50,6 +50,7 @@ class TrainingRun:
         self._best: Mapping[str, Tensor] | None = None  # the best model so far
         self._said = ""  # what most clients of the last round said that sent nothing
         self._test: Metrics = {}  # central evaluation of the model as it is now
+        self._skipped_test = False  # which that was not made
         self._seconds_before = self._checkpoint_seconds = 0.0  # of running before this process; of the last checkpoint
 
     def run(self, resumed: Checkpoint | None = None) -> Result:
@@ -80,6 +81,8 @@ class TrainingRun:
         self._checkpoints.finish()  # before clients store a result that the server could lose
         if self.ending.best and self._best is not None and failed is None:
             self.procedure.model = GlobalModel(self._best)
+            self._skipped_test = True
+        if self._skipped_test:
             self._test = self.procedure.begin()
         final, delivered = self._end(done) if failed is None else ({}, 0)
         return Result(self.procedure.model.state, done, reason, failed, self._test, final, delivered, self._best)
@@ -96,7 +99,7 @@ class TrainingRun:
         self._checkpoints.check()
         before = self.procedure.model.state
         outcome = self.procedure.round(server_round, self._name, clock)
-        self._test = outcome.test
+        self._test, self._skipped_test = outcome.test, outcome.skipped_test
         times = {"time": time.time(), "seconds": clock.total(), **clock.phases()}
         times = {} if outcome.secret_cohort else times  # they would tell how many were in it
         metrics = outcome.metrics() | times | self.record.epsilon_metrics(outcome)
@@ -152,6 +155,7 @@ class TrainingRun:
             "name": self._name,
             "rules": self.rules.state_dict(),
             "test": self._test,
+            "skipped_test": self._skipped_test,
             "overrides": self._about["overrides"],
             "data": self._about["data"],
         }
@@ -170,6 +174,7 @@ class TrainingRun:
 
     def _restore(self, saved: Checkpoint) -> None:
         self._name, self._test = saved.values["name"], saved.values["test"]
+        self._skipped_test = saved.values.get("skipped_test", False)
         self.rules.load_state_dict(saved.values["rules"])
         self.procedure.load(saved)
         if self.rules.progress.best is not None:

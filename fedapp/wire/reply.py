@@ -39,8 +39,9 @@ class ClientReport:
     """One client's part of a reply. `rejected` holds the reason why its update is not in the arrays.
 
     `declined`: it takes part no more, for its privacy budget is spent. `privacy`: what it has spent, under DP-SGD.
-    `delivered`: it has kept the run's result. `val_metrics`: by name; one that is not defined is not there.
-    `own_metrics`: the same of the client's own model, where it has one beside the global one.
+    `delivered`: it has kept the run's result. `val_metrics`: by name, as they are averaged over clients
+    (`Metric.to_average`); one that is not defined is not there. `own_metrics`: the same of the
+    client's own model, where it has one beside the global one.
     """
 
     client: int

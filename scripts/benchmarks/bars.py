@@ -18,6 +18,7 @@ def bars(found: Mapping[str, Rows]) -> Table:
     lines += _scale(found.get("scale", []))
     lines += [*_aggregation(found.get("aggregation", [])), *_deployment(found.get("deployment", []))]
     lines += [*_buffered(found.get("buffered", [])), *_slow_links(found.get("slow-links", []))]
+    lines += _language(found.get("language", []))
     for name, bar, value in lines:
         table.add_row(name, bar, f"{value:.2f}")
     return table
@@ -119,6 +120,20 @@ def _slow_links(rows: Rows) -> list[tuple[str, str, float]]:
         ratio = statistics.median(seconds["quantise, 8 bits"]) / statistics.median(seconds["none"])
         lines.append(("a round at 1 Mbit/s, 8 bits / without compression", "<= 0.35", ratio))
     return lines
+
+
+def _language(rows: Rows) -> list[tuple[str, str, float]]:
+    """CPU seconds."""
+    wanted = {"fedapp": "<= 1.25", "DP-SGD": "<= 4.0"}
+    return [
+        (
+            f"{row['what']}, {row['arm']} / {'plain loop' if row['arm'] == 'fedapp' else 'DPLSTM without DP'}",
+            bar,
+            row["to_plain"],
+        )
+        for row in rows
+        if (bar := wanted.get(row["arm"].partition(",")[0])) is not None
+    ]
 
 
 def _deployment(rows: Rows) -> list[tuple[str, str, float]]:

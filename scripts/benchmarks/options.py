@@ -42,6 +42,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "client-dp": {"repetitions": 1, "steps": 2},
     "client-dp-accuracy": {"repetitions": 1, "rounds": 3},
     "slow-links": {"repetitions": 1, "rounds": 2, "seconds": 150},
+    "language": {"repetitions": 1, "rounds": 2},
     "compression": {"repetitions": 1, "parameters": 10_000, "tasks": ["digits"], "seeds": 1},
 }
 
@@ -103,6 +104,7 @@ def _parser(description: str, *, quick: bool) -> argparse.ArgumentParser:
     _client_dp_accuracy(commands.add_parser("client-dp-accuracy", help="AUC of experiment=flights_client_dp"))
     _compare(commands.add_parser("compare", help="seconds of each arm of a comparison"))
     _compression(commands.add_parser("compression", help="bytes and accuracy of each codec, and its seconds"))
+    _language(commands.add_parser("language", help="a round of the keyboard, and DP-SGD on its LSTM"))
     _buffered(commands.add_parser("buffered", help="virtual time to an accuracy: synchronous and buffered rounds"))
     _slow_links(
         commands.add_parser("slow-links", help="updates and seconds of a round behind slow uplinks; needs root")
@@ -160,6 +162,11 @@ def _slow_links(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=1, help="runs of each arm, in turn [1]")
     parser.add_argument("--rounds", type=int, default=3, help="of each run with equal links [3]")
     parser.add_argument("--seconds", type=int, default=240, help="of each run with one slow link [240]")
+
+
+def _language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repetitions", type=int, default=5, help="of every arm, in turn [5]")
+    parser.add_argument("--rounds", type=int, default=20, help="that are timed of each run [20]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

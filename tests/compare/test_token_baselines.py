@@ -1,8 +1,9 @@
 """A run is judged on what it has not learnt from."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from every_task import LANGUAGE
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from fedapp.common.errors import ConfigError
 from fedapp.compare.token_baselines import Baselines
 from fedapp.config import compose
+from fedapp.data.source import Examples
 from fedapp.server.run import settled
 
 OVERRIDES = [*LANGUAGE.split(), "federation.num_clients=3", "train.val_fraction=0.2"]
@@ -47,3 +49,24 @@ def test_a_run_that_had_other_text_is_refused(made: Baselines, change: str, tmp_
 def test_a_run_without_a_config_is_refused(made: Baselines, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: is no config of a run"):
         made.run(tmp_path)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """In place of training: how many windows at which learning rate."""
+
+    local_epochs: int = 3
+    seen: list[tuple[int, float]] = field(default_factory=list)
+
+    def __call__(self, model: Any, examples: Examples, *, seed: Any, lr_factor: float) -> None:
+        assert self.local_epochs == 1
+        self.seen.append((len(examples), lr_factor))
+
+
+def test_the_pooled_network_has_as_many_windows_at_the_rates_of_the_rounds() -> None:
+    cosine = ["lr_schedule@client_lr=cosine", "federation.num_rounds=4", "train.local_epochs=2"]
+    made = Baselines(compose([*OVERRIDES, *cosine]))
+    made.training = watched = Watched()  # type: ignore[assignment]
+    made.pooled()
+    assert sum(count for count, _ in watched.seen) == made.windows_of_the_federation > 2 * len(made.train)
+    assert [rate for _, rate in watched.seen] == pytest.approx([1.0, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5])

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedapp.compare.trigram import Trigram
+from fedapp.compare.trigram import CUT, Trigram
 from fedapp.data.source import Examples
 from fedapp.data.text.token_windows import TokenWindows
 from fedapp.data.text.vocabulary import BEGIN, END, PADDING, UNKNOWN, Words
@@ -83,3 +83,13 @@ def test_what_was_learnt_is_foreseen() -> None:
     scores = Trigram(WORDS, own).scores(own)
     assert TokenTopK("token_accuracy", k=1)(scores, own.targets) == 1.0
     assert torch.equal(Trigram(WORDS, own).scores(own), scores)
+
+
+def test_a_window_that_goes_on_with_a_line_does_not_begin_one() -> None:
+    """Windows of "the of and": b the, of and; the second opens behind a token that it does not hold."""
+    model = Trigram(WORDS, examples("the of and", "the of and", length=2))
+    behind_another = model.chances(AND, OF)  # nobody has seen that: what follows "of" alone
+    assert model.chances(BEGIN, OF).tolist() == behind_another.tolist()
+    held = examples("the of and", length=2)
+    assert float(model.scores(held)[1, 0, 0]) == pytest.approx(float(np.log(model.chances(CUT, OF)[AND])))
+    assert model.chances(CUT, OF)[AND] > behind_another[AND]

@@ -16,6 +16,9 @@ from flwr.app import Context, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from fedapp.client.handlers import _run, handle
 from fedapp.common.errors import ConfigError
@@ -332,11 +335,16 @@ def test_a_tokenizer_comes_from_the_operators_folder_and_a_server_learns_of_no_f
     weights = tmp_path / "weights"
     weights.mkdir()
     (weights / "no.json").write_text("no tokenizer")
+    # The library opens files where no Python sees it; one that is read shows in what comes of it.
+    good = Tokenizer(WordLevel({"<unk>": 0, "the": 1, "river": 2, "was": 3}, unk_token="<unk>"))
+    good.pre_tokenizer = Whitespace()
+    good.save(str(tmp_path / "good.json"))
     config: dict[str, Any] = {"data-path": str(tmp_path / "said.txt"), "partition-id": 0}
     cases = {
         "a file outside": (config | {"weights-dir": str(weights)}, planted / "secret.safetensors"),
         "no folder of the operator's": (config, planted / "secret.safetensors"),
         "no tokenizer": (config | {"weights-dir": str(weights)}, weights / "no.json"),
+        "a tokenizer outside": (config | {"weights-dir": str(weights)}, tmp_path / "good.json"),
     }
     said = {}
     for name, (node_config, path) in cases.items():
@@ -345,6 +353,10 @@ def test_a_tokenizer_comes_from_the_operators_folder_and_a_server_learns_of_no_f
             said[name] = told(node_config, f"data=text model=lstm partition=iid data.tokenizer={path}")
         assert not [looked for looked in found if within(looked, planted)], name
     assert set(said.values()) == {"the run's config does not work on this device (see the client's log)"}, said
+    good.save(str(weights / "good.json"))
+    _run.cache_clear()
+    overrides = f"data=text model=lstm partition=iid data.tokenizer={tmp_path / 'elsewhere' / 'good.json'}"
+    assert told(config | {"weights-dir": str(weights)}, overrides) not in said.values()  # it takes the operator's own
 
 
 def test_a_setting_of_the_operators_is_not_repeated_to_the_server(tmp_path: Path) -> None:

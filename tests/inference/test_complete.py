@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from commands import ROOT
 from every_task import LANGUAGE
 from in_process import run_in_process
+from saved_runs import leave
 
 from fedapp.common.errors import ModelError
 from fedapp.inference.complete import Keyboard, typed
@@ -52,16 +54,30 @@ def test_only_what_fits_is_suggested_for_a_word_that_has_begun(keyboard: Keyboar
     assert len(begun) == 3
     assert all(token.startswith("m") for token, _ in begun)
     assert keyboard.completing("the old qzx") == []
-    assert keyboard.accept("the old m", "man") == "the old man "
-    assert keyboard.accept("the old", "man") == "the man "  # "old" has begun, too
-    assert keyboard.accept("the old ", "man") == "the old man "
+    assert keyboard.accept("the old m") == f"the old {begun[0][0]} "
+    assert keyboard.accept("the old qzx") == "the old qzx"
 
 
 def test_keys_are_typed_erased_and_completed(keyboard: Keyboard) -> None:
     shown: list[str] = []
     said = typed(keyboard, iter("a cx\x7f\t\rignored"), lambda text, _: shown.append(text))
     assert shown[:5] == ["", "a", "a ", "a c", "a cx"]
-    assert said == shown[-1] == keyboard.accept("a c", keyboard.completing("a c")[0][0])
+    assert said == shown[-1] == keyboard.accept("a c") == f"a {keyboard.completing('a c')[0][0]} "
+
+
+def test_characters_are_typed_as_they_are(tmp_path: Path) -> None:
+    """A space is shown in quotes, and typed without them."""
+    leave(tmp_path / "run", LANGUAGE.replace("data.vocabulary_size=2500", "data.vocabulary=characters"))
+    keyboard = Keyboard(load_run(tmp_path / "run"))
+    text, shown = keyboard.task.text, list[tuple[str, str]]()
+    said = typed(keyboard, iter("a\t\t\r"), lambda now, found: shown.append((now, found[0][0])))
+    assert [len(now) for now, _ in shown] == [0, 1, 2, 3]
+    assert said == shown[-1][0]
+    for (now, first), (after, _) in pairwise(shown[1:]):
+        assert first in (after[-1], repr(after[-1]))
+        assert after[:-1] == now
+    assert text.continued("a", text.encode(" ")[0]) == "a "
+    assert keyboard.task.shown(text.encode(" ")[0]) == "' '"
 
 
 def test_the_command_prints_three_words(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

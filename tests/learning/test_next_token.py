@@ -116,14 +116,14 @@ def test_ranks_are_among_words() -> None:
 
 
 def test_metrics_count_words_alone() -> None:
-    """Three words: one foreseen, one at second place, one last; a right end of the line does not count."""
+    """Three words: one foreseen, one at second place, one last; the end of a line does not count, foreseen or not."""
     targets = torch.tensor([[5, 6, END, PADDING, PADDING], [7, UNKNOWN, END, PADDING, PADDING]])
     logits = torch.zeros(2, LENGTH, TOKENS)
     logits[0, 0, 5] = 3.0
     logits[0, 1, 7] = -1.0
     logits[0, 1, 6], logits[0, 1, 8] = 2.0, 3.0
     logits[1, 0, 7] = -1.0
-    logits[:, 2, END] = 9.0
+    logits[0, 2, END], logits[1, 2, END] = 9.0, -9.0
     logits[1, 1, UNKNOWN] = 9.0
     found = judged(logits, targets)
     assert found["token_accuracy"] == pytest.approx(1 / 3)

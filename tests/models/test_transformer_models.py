@@ -20,8 +20,10 @@ from torch import Tensor
 from fedapp.client.build import only_own_paths
 from fedapp.common.errors import ConfigError
 from fedapp.config import compose
+from fedapp.data.text.tokenizer_file import read_tokenizer
 from fedapp.data.text.vocabulary import Words
 from fedapp.learning.build import Parts, build_parts, build_training
+from fedapp.models.causal_lm import check_tokens
 from fedapp.models.shared_state import aliases, shared_state
 from fedapp.models.transformer_network import _form
 from fedapp.privacy.limits import OwnLimits
@@ -134,6 +136,8 @@ def test_of_a_frozen_encoder_the_features_are_kept() -> None:
         (f"{CAUSAL} federation.personal=head", "federation.personal=head: the head of this model"),
         (CAUSAL.replace("model_type:gpt2", "model_type:nonsense"), "model.architecture: model_type=nonsense"),
         (CAUSAL.replace("n_head:2", "n_head:3"), "model.architecture: model_type=gpt2"),
+        (ADAPTED.replace("model_type:bert", "model_type:mpnet"), "model_type=mpnet: attends in a way of its own"),
+        (CAUSAL.replace("model_type:gpt2", "model_type:xlnet"), "model_type=xlnet: attends in a way of its own"),
         (
             CAUSAL.replace("n_embd:16", "n_embd:16,vocab_size:99"),
             "the network's embedding 99; give the tokenizer.json that",
@@ -205,6 +209,30 @@ def test_a_tokenizer_beside_the_weights_is_the_one(folder: Path, tmp_path: Path)
             parts_of(of_folder(other, tmp_path / f"{name}.json"))
 
 
+def test_so_is_one_on_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compared where the Hub, or its cache, has one."""
+    own = folder.parent / "tokenizer.json"
+    save_tokenizer(tmp_path / "other.json", ("<pad>", "<unk>", "<s>", "</s>", "to", "be"))
+    network, asked = parts_of(CAUSAL).whole.get_submodule("net.network"), []
+
+    def on_the_hub(name: str, file: str, *, revision: str | None) -> str:
+        asked.append((name, file, revision))
+        if revision == "gone":
+            raise OSError("no such file")
+        return str(own)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", on_the_hub)
+
+    def check(tokenizer: Path, revision: str) -> None:
+        check_tokens(network, read_tokenizer(tokenizer), 8, pretrained="nobody/tiny", revision=revision)
+
+    check(own, "v1")
+    with pytest.raises(ConfigError, match=r"is another tokenizer than that of model\.pretrained=nobody/tiny"):
+        check(tmp_path / "other.json", "v1")
+    check(tmp_path / "other.json", "gone")
+    assert asked == [("nobody/tiny", "tokenizer.json", revision) for revision in ("v1", "v1", "gone")]
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["an end that the network lacks", "no end"])
 def test_an_end_that_the_network_cannot_say_is_not_learnt(ends: bool, tmp_path: Path) -> None:
     """Its loss would be that of a probability of 0."""
@@ -239,6 +267,16 @@ def test_a_pickle_is_not_read(folder: Path, tmp_path: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), other / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         parts_of(of_folder(other, folder.parent / "tokenizer.json"))
+
+
+def test_weights_with_attention_of_their_own_are_refused_with_what_to_take(tmp_path: Path) -> None:
+    """The library asks for a contribution to itself there."""
+    from transformers import MPNetConfig, MPNetModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    MPNetModel(MPNetConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path / "mpnet")
+    with pytest.raises(ConfigError, match=r"model\.pretrained=.*mpnet: is a network that attends .* take another"):
+        parts_of(f"{ADAPTED} model.architecture=null model.pretrained={tmp_path / 'mpnet'}")
 
 
 def test_code_beside_the_weights_is_not_run(folder: Path, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ class SecretSum(AggregationProtocol):
         if not privacy_of(config).discloses_metrics:
             return {"clipped": 1.0}
         metrics = {
-            f"val_{name}": metric.largest if math.isfinite(metric.largest) else LARGEST * parts.task.unit**metric.power
+            f"val_{name}": most
+            if math.isfinite(most := metric.largest_average)
+            else LARGEST * parts.task.unit**metric.average_power
             for name, metric in parts.task.metrics.items()
         }
         return {"train_loss": 64.0, "val_loss": 64.0, **metrics, "clipped": 1.0}
@@ -68,6 +70,6 @@ class SecretSum(AggregationProtocol):
     def lowest_values(self, parts: Parts) -> dict[str, float]:
         """By name, the lowest value of each metric, where it has one."""
         loss = parts.task.criterion.lowest
-        lowest = {f"val_{name}": metric.lowest for name, metric in parts.task.metrics.items()}
+        lowest = {f"val_{name}": metric.to_average(metric.lowest) for name, metric in parts.task.metrics.items()}
         lowest |= {"train_loss": loss, "val_loss": loss}
         return {"clipped": 0.0, **{name: low for name, low in lowest.items() if math.isfinite(low)}}

@@ -58,6 +58,13 @@ class FromTokenizer(Vocabulary):
         not_text = {self.padding, self.begin, self.end}
         return [self.unknown if index in not_text else index for index in indices]
 
+    def continued(self, text: str, index: int) -> str:
+        """What the token adds to the one before it: it may be a part of a word, or have a space of its own."""
+        last = self.encode(text)[-1:]
+        before, together = self.join(last), self.join([*last, index])
+        added = together[len(before) :] if together.startswith(before) else self.join([index])
+        return text + (added.lstrip() if text[-1:].isspace() else added)
+
     def join(self, indices: Sequence[int]) -> str:
         assert self.tokenizer is not None
         text: str = self.tokenizer.decode([index for index in indices if index < self.tokenizer.get_vocab_size()])

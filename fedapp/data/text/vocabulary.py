@@ -64,6 +64,10 @@ class Vocabulary(ABC):
         told to have begun."""
         return text, ""
 
+    def continued(self, text: str, index: int) -> str:
+        """`text` with a token behind it, as somebody would type it; one that has begun is completed."""
+        return text + self.join([index])
+
 
 @dataclass(frozen=True)
 class _Listed(Vocabulary):
@@ -122,6 +126,12 @@ class Words(_Listed):
     def begun(self, text: str) -> tuple[str, str]:
         found = re.search(r"'?[^\W\d_]+$", text)
         return (text[: found.start()], found[0].lower()) if found else (text, "")
+
+    def continued(self, text: str, index: int) -> str:
+        """With a space behind the word, and one before it unless it begins with an apostrophe."""
+        (before, begun), token = self.begun(text), self.tokens[index]
+        close = begun or not before or before[-1].isspace() or token.startswith("'")
+        return f"{before}{'' if close else ' '}{token} "
 
     def join(self, indices: Sequence[int]) -> str:
         words = " ".join(self.tokens[index] for index in indices)

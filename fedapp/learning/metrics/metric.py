@@ -1,6 +1,7 @@
 """What a metric is to the rest of the app."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from fedapp.data.source import Schema
 
-__all__ = ["Metric"]
+__all__ = ["Metric", "averaged", "of_averages"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Metric(ABC):
     """A metric for tasks of the kind `serves`. `name` is that of its file in conf/metric/.
 
     No value lies outside `lowest`..`highest`: the server rejects what a client reports beyond them. `power` of the unit
-    of the targets is that of the metric.
+    of the targets is that of the metric, `average_power` that of what is averaged over clients (see `to_average`).
     """
 
     serves: ClassVar[str]
@@ -47,6 +48,34 @@ class Metric(ABC):
         """The largest magnitude that a value can have."""
         return max(abs(self.lowest), abs(self.highest))
 
+    def to_average(self, value: float) -> float:
+        """What a client reports of its value, so that a mean over clients says what one over all their examples says:
+        of a function of a mean, such as the root of one, the mean that is inside."""
+        return value
+
+    def of_average(self, mean: float) -> float:
+        """The metric of such a mean; NaN where there is none."""
+        return mean
+
+    @property
+    def average_power(self) -> int:
+        return self.power
+
+    @property
+    def largest_average(self) -> float:
+        """The largest magnitude of what is averaged."""
+        return max(abs(self.to_average(self.lowest)), abs(self.to_average(self.highest)))
+
     def possible(self, value: float) -> bool:
         """Whether the metric can have this value at all; what a client reports may be made up."""
         return self.lowest <= value <= self.highest
+
+
+def averaged(metrics: Mapping[str, Metric], values: Mapping[str, float]) -> dict[str, float]:
+    """Values by name as a client reports them."""
+    return {name: metrics[name].to_average(value) for name, value in values.items()}
+
+
+def of_averages(metrics: Mapping[str, Metric], means: Mapping[str, float]) -> dict[str, float]:
+    """By name, the metrics of what clients reported, or of its means; what is no metric is left out."""
+    return {name: metric.of_average(means[name]) for name, metric in metrics.items() if name in means}

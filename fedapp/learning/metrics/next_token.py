@@ -15,6 +15,9 @@ from fedapp.learning.metrics.metric import Metric
 __all__ = ["Perplexity", "TokenTopK"]
 
 
+MOST_NATS = 700.0  # beyond which float64 has no power of e
+
+
 class TokenMetric(Metric):
     serves: ClassVar[str] = "next_token"
 
@@ -49,7 +52,14 @@ class Perplexity(TokenMetric):
     """e to the mean negative log-probability: between how many equally likely tokens the model wavers."""
 
     lower_is_better: ClassVar[bool] = True
+    lowest: ClassVar[float] = 1.0
     highest: ClassVar[float] = math.inf
+
+    def to_average(self, value: float) -> float:
+        return math.log(max(value, self.lowest)) if value == value else value
+
+    def of_average(self, mean: float) -> float:
+        return math.exp(min(mean, MOST_NATS))
 
     def of_tokens(self, scores: Tensor) -> Tensor:
         return -scores[..., 0]

@@ -65,6 +65,16 @@ class RootMeanSquaredError(UnboundedError):
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         return float((outputs.squeeze(1) - targets).double().square().mean().sqrt())
 
+    def to_average(self, value: float) -> float:
+        return value * value
+
+    def of_average(self, mean: float) -> float:
+        return math.sqrt(mean) if mean >= 0 else math.nan
+
+    @property
+    def average_power(self) -> int:
+        return 2
+
 
 class MedianAbsoluteError(UnboundedError):
     power: ClassVar[int] = 1

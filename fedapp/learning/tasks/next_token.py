@@ -121,12 +121,18 @@ class NextToken(Task):
         return [cell for token, chance in self.suggestions(prediction) for cell in (token, f"{chance:.4f}")]
 
     def suggestions(self, prediction: Sequence[float]) -> list[tuple[str, float]]:
-        """The most probable tokens that are part of a text, with their probabilities."""
+        """The most probable tokens that are part of a text, as a person reads them, with their probabilities."""
+        return [(self.shown(index), chance) for index, chance in self.best(prediction)]
+
+    def best(self, prediction: Sequence[float]) -> list[tuple[int, float]]:
+        """The same, by index."""
         chances = torch.tensor(prediction)
         chances[list(self.text.special)] = -1.0
-        best = chances.topk(SUGGESTIONS)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(_shown(self.text.join([index])), chance) for index, chance in pairs]
+        found = chances.topk(SUGGESTIONS)
+        return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+    def shown(self, index: int) -> str:
+        return _shown(self.text.join([index]))
 
 
 def _shown(token: str) -> str:

@@ -155,7 +155,7 @@ class AsynchronousRounds(HorizontalRounds):
         strategy, roster, replies = self.strategy, self.strategy.roster, this.log
         changed, weights = stepped(strategy, self._policy, self._buffer, this, self.model)
         excluded = self._noted(this.server_round, replies)
-        test = self._judged(changed, clock)
+        test = self._judged(this.server_round, changed, clock)
         validation = validation_metrics(replies, None, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             this.server_round,
@@ -163,6 +163,7 @@ class AsynchronousRounds(HorizontalRounds):
             replies,
             changed=changed is not None,
             test=test,
+            skipped_test=not self.central.due(this.server_round),
             validation=validation,
             excluded=excluded,
             left_out=this.left_out,

@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, written as it goes."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from logging import WARNING
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 from fedapp.common.files import write_atomically
 from fedapp.common.logger import log
 from fedapp.common.tensor_file import tensor_file
+from fedapp.learning.metrics import Metric, of_averages
 from fedapp.privacy.server_accounts import ServerAccounts, Spent
 from fedapp.server.outcome import RoundOutcome
 from fedapp.server.run_directory.history import History, plain
@@ -29,7 +30,7 @@ class RunRecord:
     """Writes config.yaml, metrics.jsonl, clients.jsonl, TensorBoard events, model.safetensors and summary.json.
 
     Lines are written one by one: after a crash everything up to the last round is there. `num_examples` by client;
-    `metrics`: the names of the task's.
+    `metrics`: the task's, by name.
     """
 
     def __init__(
@@ -37,14 +38,14 @@ class RunRecord:
         directory: Path,
         config_yaml: str,
         num_examples: Mapping[int, int],
-        metrics: Iterable[str],
+        metrics: Mapping[str, Metric],
         saved: Mapping[str, Any] | None = None,
         accounts: ServerAccounts | None = None,
         trackers: Sequence[Listener] = (),
     ) -> None:
         """With `saved`, a `state_dict` of an earlier process, go on from there. `trackers` are told
         whatever is written; one that fails is told no more, and costs a warning."""
-        self.directory, self._num_examples, self._metrics = directory, num_examples, tuple(metrics)
+        self.directory, self._num_examples, self._metrics = directory, num_examples, metrics
         self._epsilon: dict[int, float] = {}  # by client, what it has spent
         self.largest_delta: float | None = None
         self._accounts, self._trackers = accounts, [*trackers]
@@ -200,6 +201,7 @@ class RunRecord:
             "train_loss": report.train_loss,
             "val_examples": report.val_examples,
             "val_loss": report.val_loss,
-            **{f"val_{name}": report.val_metrics.get(name) for name in self._metrics},
-            **{f"own_{name}": report.own_metrics[name] for name in self._metrics if name in report.own_metrics},
+            **dict.fromkeys(f"val_{name}" for name in self._metrics),
+            **{f"val_{name}": value for name, value in of_averages(self._metrics, report.val_metrics).items()},
+            **{f"own_{name}": value for name, value in of_averages(self._metrics, report.own_metrics).items()},
         }

@@ -119,9 +119,7 @@ def test_held_out_clients_are_no_clients(folder: Path) -> None:
 
 def test_no_split_separates_the_windows_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
-    lines = [
-        f"{' '.join(['the river was wide and'] * 4)} {word}" for word in ("one", "two", "three", "four", "five", "six")
-    ]
+    lines = [" ".join([word] * 23) for word in ("one", "two", "three", "four", "five", "six")]
     rows = [{"user": user, "text": line} for user in "ab" for line in lines]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     overrides = f"data=text data.path={path} data.window=4 model=lstm train.val_fraction=0.34 partition=natural"
@@ -131,6 +129,8 @@ def test_no_split_separates_the_windows_of_a_line(tmp_path: Path) -> None:
         data = shards.of(client)
         assert len(data.train) == 24
         assert len(data.validation) == 12  # two lines of six windows
+        learnt, held_out = (set(part.inputs[:, 1].tolist()) for part in (data.train, data.validation))
+        assert (len(learnt), len(held_out), learnt & held_out) == (4, 2, set())  # each line has a word of its own
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace, WhitespaceSplit
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.data.sources.own_text import Text
 from fedapp.data.text.token_windows import TokenWindows, prompt
-from fedapp.data.text.tokenizer_file import read_tokenizer
+from fedapp.data.text.tokenizer_file import minilm_tokenizer, read_tokenizer
 from fedapp.data.text.vocabulary import BEGIN, CLITICS, END, PADDING, SPECIAL, UNKNOWN, Characters, Words, shipped_words
 
 WORDS = Words(size=2000)
@@ -176,3 +176,23 @@ def test_what_is_no_tokenizer_file_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"no": "tokenizer"}))
     with pytest.raises(DeviceError, match="is no tokenizer file"):
         Text(tokenizer=str(path)).schema()
+
+
+def test_a_word_goes_on_with_a_text_as_one_types_it() -> None:
+    words = Words(size=500)
+    man, clitic = words.encode("man")[0], words.encode("'s")[0]
+    assert words.continued("the old m", man) == "the old man "
+    assert words.continued("the old", man) == "the man "  # "old" has begun, too
+    assert words.continued("the old ", man) == "the old man "
+    assert words.continued("", man) == "man "
+    assert words.continued("the man.", man) == "the man. man "
+    assert words.continued("3", clitic) == "3's "
+
+
+def test_a_part_of_a_word_goes_on_with_the_word() -> None:
+    pieces = minilm_tokenizer()
+    be, ing, or_ = (pieces.tokens.index(token) for token in ("be", "##ing", "or"))
+    assert pieces.continued("To be", ing) == "To being"
+    assert pieces.continued("To be", or_) == "To be or"
+    assert pieces.continued("To be ", or_) == "To be or"
+    assert pieces.continued("", be) == "be"
