@@ -46,5 +46,5 @@ def unflatten(vector: Tensor, template: State) -> dict[str, Tensor]:
     size = sum(value.numel() for value in template.values())
     if vector.shape != (size,):
         raise ValueError(f"a vector of shape {tuple(vector.shape)} for a model of {size} values")
-    parts = vector.split([value.numel() for value in template.values()]) if template else ()
+    parts = torch.split(vector, [value.numel() for value in template.values()]) if template else ()
     return {key: part.view(value.shape) for part, (key, value) in zip(parts, template.items(), strict=True)}
