@@ -3,7 +3,7 @@
 import pytest
 
 from fedapp.common.errors import ConfigError, DataError, FedappError
-from fedapp.config import compose, split_overrides, to_yaml
+from fedapp.config import compose, instantiate, split_overrides, to_yaml
 from fedapp.learning.build import build_parts, build_shards
 
 DEFAULTS = {
