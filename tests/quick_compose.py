@@ -28,7 +28,7 @@ def quick(hydra_compose: Compose) -> Compose:
     parser = OverridesParser.create()
     parse = lru_cache(maxsize=1024)(parser.parse_override)
 
-    @lru_cache(maxsize=64)
+    @lru_cache(maxsize=512)
     def of_groups(name: str, choices: tuple[str, ...]) -> DictConfig:
         return hydra_compose(name, list(choices))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedapp.common.errors import ConfigError, DataError, FedappError
-from fedapp.config import compose, split_overrides, to_yaml
+from fedapp.config import compose, instantiate, split_overrides, to_yaml
 from fedapp.learning.build import build_parts
 from fedapp.learning.build_shards import build_shards
 
@@ -182,3 +182,11 @@ def test_the_cosine_schedule_spans_the_run() -> None:
     config = compose(["lr_schedule@client_lr=cosine", "federation.num_rounds=17"])
     assert config.client_lr["T_max"] == 17
     assert config.server_lr["_target_"].endswith("ConstantLR")
+
+
+def test_an_object_gets_a_copy_of_its_node_and_nothing_in_it_is_code_or_an_interpolation() -> None:
+    node = {"_target_": "collections.UserDict", "names": ["${run.seed}"], "inside": {"_target_": "collections.Counter"}}
+    made = instantiate("data", node)
+    assert made.data == {"names": ["${run.seed}"], "inside": {"_target_": "collections.Counter"}}
+    made["names"].append("more")
+    assert node["names"] == ["${run.seed}"]
