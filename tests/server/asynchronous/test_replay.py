@@ -177,9 +177,8 @@ def test_error_feedback_of_late_clients_is_replayed(kind: str, tmp_path: Path) -
     first = run_in_process(tmp_path / "first", f"{overrides} run.output_dir={tmp_path}/first")
     events = lines(first, "arrivals.jsonl")
     late = [(number, row["client"]) for number, row in enumerate(events) if row.get("trained")]
-    assert any(
-        row.get("outcome") == "used" and row["client"] == events[n]["client"] for n in late for row in events[n:]
-    )
+    used = [(number, row["client"]) for number, row in enumerate(events) if row.get("outcome") == "used"]
+    assert any(client == other and number < later for number, client in late for later, other in used)
     replayed = run_in_process(tmp_path / "again", f"{overrides} run.output_dir={tmp_path}/again run.replay={first}")
     assert sha(replayed) == sha(first)
 
