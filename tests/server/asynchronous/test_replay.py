@@ -85,7 +85,7 @@ def test_a_record_without_the_end_of_a_round_is_not_replayed(tmp_path: Path) -> 
     kept = [line for line in path.read_text().splitlines() if json.loads(line) != {"round": 2, "event": "over"}]
     path.write_text("\n".join(kept))
     with pytest.raises(FederationError, match=r"run.replay: event \d+ is of a job that this run does not have"):
-        run_in_process(tmp_path / "again", f"{BUFFERED} run.replay={first}")
+        run_in_process(tmp_path / "again", f"{BUFFERED} federation.num_rounds=3 run.replay={first}")
 
 
 @pytest.mark.parametrize("place", ["relative/path", "{}/nowhere"])
@@ -172,10 +172,13 @@ def test_what_clients_keep_is_replayed_with_the_work_of_those_who_were_rejected(
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_error_feedback_of_late_clients_is_replayed(kind: str, tmp_path: Path) -> None:
-    overrides = f"{BOTH[kind]} compression=top_k compression.share=0.1"
+    """Late in one round, and in time in a later one, with what it kept of the first."""
+    overrides = f"{BOTH[kind]} federation.client_speed.jitter=1 compression=top_k compression.share=0.1"
     first = run_in_process(tmp_path / "first", f"{overrides} run.output_dir={tmp_path}/first")
-    late = [row for row in lines(first, "arrivals.jsonl") if row.get("trained")]
-    assert late
+    events = lines(first, "arrivals.jsonl")
+    late = [(number, row["client"]) for number, row in enumerate(events) if row.get("trained")]
+    used = [(number, row["client"]) for number, row in enumerate(events) if row.get("outcome") == "used"]
+    assert any(client == other and number < later for number, client in late for later, other in used)
     replayed = run_in_process(tmp_path / "again", f"{overrides} run.output_dir={tmp_path}/again run.replay={first}")
     assert sha(replayed) == sha(first)
 
