@@ -100,7 +100,9 @@ class LargestValues(PerReply):
                 raise ValueError("the residual of this client is of another model")
             wanted = update + kept
         count = self._count(length)
-        places = np.sort(torch.topk(wanted.abs(), count, sorted=False).indices.numpy())
+        marked = torch.zeros(length, dtype=torch.bool)
+        marked[torch.topk(wanted.abs(), count, sorted=False).indices] = True
+        places = marked.nonzero().view(-1).numpy()  # in order, in less time than sorting takes
         chosen = wanted.numpy()[places]
         scale = np.float32(np.abs(chosen).max(initial=0.0))
         shares = np.rint(chosen / scale * STEPS if scale else chosen).astype("i1")

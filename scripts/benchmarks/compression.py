@@ -50,6 +50,7 @@ ARMS = {
     "differences, 4 bits": "downlink=differences downlink.bits=4",
     "quantise, 8 bits; differences": "compression=quantise compression.bits=8 downlink=differences",
 }
+LATE = 1000  # a round behind any warm-up
 QUICK = "federation.num_rounds=2 federation.num_clients=4"
 
 
@@ -126,7 +127,7 @@ def codec_seconds(overrides: str, parameters: int, repetitions: int) -> tuple[tu
     steps = steps_of(compose(overrides.split()))
     generator = torch.Generator().manual_seed(0)
     template = {"w": torch.randn(parameters, generator=generator).div_(parameters**0.5)}
-    plan, clients, servers = steps.plan(1), list[float](), list[float]()
+    plan, clients, servers = steps.plan(LATE), list[float](), list[float]()
     for number in range(repetitions + 1):
         states: dict[str, Any] = {step.name: {} for step in steps.steps}
         with _timed(clients):
