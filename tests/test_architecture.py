@@ -213,12 +213,12 @@ OTHER_MEANING = {
     ("fedapp/models/transfer.py", "none"),  # model.feature_norm
     ("fedapp/models/transfer.py", "head"),  # model.trainable
     ("fedapp/models/text_encoder.py", "head"),  # model.trainable
-    ("fedapp/data/sources/csv_table.py", "none"),  # data.scaling
+    ("fedapp/data/tables/table_options.py", "none"),  # data.scaling
     ("fedapp/privacy/plan.py", "norm"),  # model.norm
     ("fedapp/server/build.py", "uniform"),  # strategy.weighting
     ("fedapp/aggregation/selection/selection.py", "uniform"),  # strategy.weighting
     # The metric that federation.target_accuracy is about, and that the report of a run directory shows as a share.
-    ("fedapp/learning/build.py", "accuracy"),
+    ("fedapp/learning/build_task.py", "accuracy"),
     ("fedapp/report/series.py", "accuracy"),
     ("fedapp/report/plots.py", "accuracy"),
     ("fedapp/report/time_plots.py", "accuracy"),

@@ -22,7 +22,8 @@ from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.seeding import generator
 from fedapp.config import Config, compose
 from fedapp.data.source import Examples
-from fedapp.learning.build import Parts, build_parts, build_shards, build_training
+from fedapp.learning.build import Parts, build_parts, build_training
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.tasks.next_token import NextToken
 from fedapp.privacy.accounting import epsilon
 from fedapp.privacy.dp_sgd import DpSgd

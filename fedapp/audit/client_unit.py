@@ -17,7 +17,8 @@ from fedapp.audit.client_runs import ClientRun
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator
 from fedapp.config import compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.privacy.accounting import epsilon
 from fedapp.privacy.client_level.central import CentralClientDp
 

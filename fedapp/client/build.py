@@ -9,7 +9,8 @@ from fedapp.client.storage import Folder
 from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.config import Config
 from fedapp.data.features import FeatureFiles, Features
-from fedapp.learning.build import Parts, build_parts, build_shards, build_training, bytes_of, model_bytes
+from fedapp.learning.build import Parts, build_parts, build_training, bytes_of, model_bytes
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.training import resolve_device
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of

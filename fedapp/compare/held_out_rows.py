@@ -13,7 +13,8 @@ from fedapp.config import Config
 from fedapp.data.shards import ClientData, Shards, Split
 from fedapp.data.source import Examples, Pooled
 from fedapp.data.whole_groups import group_rows
-from fedapp.learning.build import Parts, build_shards
+from fedapp.learning.build import Parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.task import Task
 
 __all__ = ["Judged", "Sites", "sites_of"]

@@ -19,7 +19,8 @@ from fedapp.config import Config, instantiate
 from fedapp.config.saved_config import plain_yaml
 from fedapp.data.source import Examples
 from fedapp.data.whole_groups import group_rows
-from fedapp.learning.build import build_parts, build_shards, build_training
+from fedapp.learning.build import build_parts, build_training
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.tasks.next_token import NextToken
 from fedapp.learning.training import LocalTraining
 from fedapp.models.weights import load_into, read_weights

@@ -17,7 +17,8 @@ from fedapp.common.errors import FedappError, ModelError
 from fedapp.common.state_digest import state_sha256
 from fedapp.config import instantiate, read_saved
 from fedapp.data.source import DataSource, Schema, check_inputs
-from fedapp.learning.build import build_kind, build_model, build_source
+from fedapp.learning.build import build_model, build_source
+from fedapp.learning.build_task import build_kind
 from fedapp.learning.task import Task
 from fedapp.models.weights import form_only, load_into, read_weights
 

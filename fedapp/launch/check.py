@@ -11,7 +11,7 @@ from fedapp.data.findings import Findings
 from fedapp.data.shards import Shards, Split
 from fedapp.data.shared_examples import keep_shards
 from fedapp.launch.objective import check_objective
-from fedapp.learning.build import build_shards, examples_key
+from fedapp.learning.build_shards import build_shards, examples_key
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties
 

@@ -1,10 +1,8 @@
 """From config to objects: where config values become data, task and model, alike on server and clients."""
 
 import functools
-import json
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from inspect import isclass
 from pathlib import Path
@@ -14,19 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DataError, FedappError
-from fedapp.common.quick_import import quick_import
-from fedapp.common.seeding import derive_seed, seeded
+from fedapp.common.seeding import seeded
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import Config, instantiate, options_of
+from fedapp.config import Config, instantiate
 from fedapp.data.augmentation import augmentation
-from fedapp.data.partition import columns_of, partition
-from fedapp.data.shards import Shards, data_version
-from fedapp.data.shared_examples import take_kept
-from fedapp.data.source import DataSource, Pooled, Schema
-from fedapp.data.splits import Rows, kept_split, split_key, splits_folder
-from fedapp.flower.plotless_datasets import import_flower_datasets
-from fedapp.learning.losses import Loss
-from fedapp.learning.metrics import choose
+from fedapp.data.source import DataSource
+from fedapp.learning.build_task import build_task, check_target
 from fedapp.learning.optimizer_step import make_optimizer
 from fedapp.learning.task import Task
 from fedapp.learning.training import LocalTraining
@@ -39,18 +30,12 @@ from fedapp.models.weights import form_only
 
 __all__ = [
     "Parts",
-    "build_kind",
     "build_model",
     "build_parts",
-    "build_shards",
     "build_source",
-    "build_task",
     "build_training",
     "check_optimizer",
-    "check_target",
-    "examples_key",
     "optimizer_factory",
-    "with_loss",
 ]
 
 
@@ -128,57 +113,11 @@ def build_parts(config: Config) -> Parts:
     return Parts(source, task, whole, frozen, model, personal, smallest)
 
 
-def check_target(config: Config, task: Task) -> None:
-    """Raises ConfigError where the accuracy that a run is to reach is no metric of its task."""
-    if config.federation.target_accuracy is not None and "accuracy" not in task.metrics:
-        raise ConfigError(
-            f"federation.target_accuracy: needs a classification task, this one is a {task.kind} without the metric"
-            " accuracy; leave it null"
-        )
-
-
 def build_source(node: dict[str, Any]) -> DataSource:
     source = instantiate("data", node)
     if not isinstance(source, DataSource):
         raise ConfigError(f"data._target_={node['_target_']}: is not a fedapp.data.source.DataSource")
     return source
-
-
-def build_kind(node: dict[str, Any], schema: Schema) -> Task:
-    """The task with the loss and the metric of its kind."""
-    task = instantiate("task.kind", node, partial=True)(schema)
-    if not isinstance(task, Task):
-        raise ConfigError(f"task.kind._target_={node['_target_']}: does not give a fedapp.learning.task.Task")
-    return task
-
-
-def build_task(config: Config, schema: Schema) -> Task:
-    task = with_loss(build_kind(config.task.kind, schema), config.task.loss)
-    return replace(task, metrics=choose(config.task.metrics, task.kind, task.metrics, schema))
-
-
-def with_loss(task: Task, node: dict[str, Any]) -> Task:
-    """The task with the loss of `node`, and the constants that this one brings."""
-    loss = instantiate("task.loss", node)
-    if loss is None:
-        return task
-    if not isinstance(loss, Loss):
-        raise ConfigError(f"task.loss._target_={node['_target_']}: is not a fedapp.learning.losses.Loss")
-    if loss.serves != task.kind:
-        raise ConfigError(
-            f"task.loss={type(loss).__name__}: is a loss for {loss.serves}, this task is a {task.kind}. Choose"
-            f" {' or '.join(f'task/loss={name}' for name in _losses(task.kind))}"
-        )
-    return replace(task, criterion=loss.of(task.schema))
-
-
-def _losses(kind: str) -> list[str]:
-    """The options of conf/task/loss/ that serve `kind`, and auto; those that need an argument are left out."""
-    made = {}
-    for name, node in options_of("task/loss").items():
-        with suppress(ConfigError):
-            made[name] = instantiate("task.loss", node)
-    return [name for name, loss in made.items() if loss is None or loss.serves == kind]
 
 
 def build_model(node: dict[str, Any], task: Task) -> nn.Sequential:
@@ -252,41 +191,3 @@ def _preparation(config: Config, parts: Parts) -> Callable[[Tensor], Tensor] | N
         return features
 
     return prepare
-
-
-def build_shards(config: Config, parts: Parts, path: Path | None = None, *, splits: Path | None = None) -> Shards:
-    """`splits`: the folder in which split and examples are kept for other processes; what the environment names unless
-    given."""
-    num_clients, seed = config.federation.num_clients, derive_seed(config.run.seed, "partition")
-
-    def split(pooled: Pooled) -> list[Tensor]:
-        def make() -> list[Rows]:
-            with quick_import():
-                import_flower_datasets()  # the partitioners are there
-            partitioner = instantiate("partition", config.partition)
-            return [rows.numpy() for rows in partition(pooled, partitioner, num_clients, seed)]
-
-        settings = {"partition": config.partition, "num_clients": num_clients, "seed": seed}
-        folder = splits or splits_folder()
-        seen = columns_of(pooled) | {"\0groups": [] if pooled.train.groups is None else pooled.train.groups.numpy()}
-        owners = kept_split(folder, split_key(settings, seen), make) if folder is not None else make()
-        return [torch.from_numpy(rows) for rows in owners]
-
-    fraction = config.train.val_fraction
-    shards = Shards(parts.source, parts.task.check, split, val_fraction=fraction, seed=config.run.seed, path=path)
-    if path is None and (folder := splits or splits_folder()) is not None:
-        take_kept(shards, folder, examples_key(config))
-    return shards
-
-
-def examples_key(config: Config) -> str:
-    """Another text for whatever changes the examples of a simulation's clients."""
-    files = [data_version(Path(path)) for key in ("path", "test_path") if (path := config.data.get(key))]
-    settings = [
-        config.data,
-        config.partition,
-        config.federation.num_clients,
-        config.train.val_fraction,
-        config.run.seed,
-    ]
-    return sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()

@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 from fedapp.report.by_label import labels_table
 from fedapp.report.canvas import to_png, to_svg
+from fedapp.report.cards import cards
 from fedapp.report.gallery import PLOT_NAMES, Plot, draw_plots
 from fedapp.report.party_plot import parties_table
 from fedapp.report.read import Record, RunData, read_run
-from fedapp.report.tables import cards, clients_table, privacy_table, rejections_table, rounds_table, warnings_table
+from fedapp.report.tables import clients_table, privacy_table, rejections_table, rounds_table, warnings_table
 from fedapp.report.template import PAGE, render
 
 __all__ = ["write_report"]

@@ -2,7 +2,16 @@
 
 import re
 
-__all__ = ["bytes_text", "bytes_unit", "client_label", "client_order", "number_text", "seconds_text", "title_of"]
+__all__ = [
+    "bytes_text",
+    "bytes_unit",
+    "client_label",
+    "client_order",
+    "number_text",
+    "seconds_text",
+    "title_of",
+    "whole_text",
+]
 
 _BYTE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _ACRONYMS = {"auc", "f1", "mae", "mape", "mase", "mcc", "mse", "r2", "rmse"}
@@ -30,6 +39,11 @@ def seconds_text(seconds: float) -> str:
 def number_text(value: float) -> str:
     """Four decimals, or four significant digits where that would hide the number."""
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def whole_text(value: float) -> str:
+    """`1536.0` as `1,536`."""
+    return f"{value:,.0f}"
 
 
 def title_of(metric: str) -> str:

@@ -16,7 +16,7 @@ from fedapp.config import check_node, instantiate
 from fedapp.config.nodes import Node
 from fedapp.data.party_reading import PartyReading
 from fedapp.data.source import Schema
-from fedapp.learning.build import build_kind, with_loss
+from fedapp.learning.build_task import build_kind, with_loss
 from fedapp.learning.task import Task
 from fedapp.models.weights import form_only, load_into, read_weights
 from fedapp.vertical.fusion import Fusion

@@ -7,7 +7,8 @@ from fedapp.common.errors import ConfigError
 from fedapp.common.nested import leaves
 from fedapp.config import Config, compose, instantiate
 from fedapp.data.party_table import PartySource
-from fedapp.learning.build import build_source, build_task, check_optimizer
+from fedapp.learning.build import build_source, check_optimizer
+from fedapp.learning.build_task import build_task
 from fedapp.learning.task import Task
 from fedapp.vertical.fusion import Fusion
 from fedapp.vertical.label_privacy import LabelPrivacy

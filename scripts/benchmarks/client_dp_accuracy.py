@@ -19,7 +19,8 @@ from fedapp.audit.client_runs import ClientRun
 from fedapp.config import compose
 from fedapp.data.shards import Shards
 from fedapp.data.source import Examples
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.models.shared_state import load_shared, shared_state
 from fedapp.privacy.client_level.distributed import DistributedClientDp
 from fedapp.updates.steps import unflatten

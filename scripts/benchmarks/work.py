@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from stock_app.task import NETS
 
 from fedapp.config import compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.server.population.cohort import CohortRule
 
 __all__ = ["Trace", "Work", "read_trace"]

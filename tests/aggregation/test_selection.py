@@ -19,7 +19,8 @@ from fedapp.aggregation.selection.selection import weighted_sample
 from fedapp.aggregation.selection.uniform import Uniform
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.task import outputs_of
 from fedapp.models.shared_state import shared_state
 from fedapp.server.check_config import check_config

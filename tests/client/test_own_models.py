@@ -16,7 +16,8 @@ from fedapp.common.errors import ConfigError
 from fedapp.config import compose
 from fedapp.data.shards import ClientData
 from fedapp.data.source import Examples
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.learning.training import LocalTraining
 from fedapp.models.own_model import Ditto, FineTuned
 from fedapp.models.personal import OwnModel

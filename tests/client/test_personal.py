@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from fedapp.client.heads import FolderHead
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.server.check_config import check_config
 

@@ -9,7 +9,8 @@ import pytest
 from fedapp.client.build import build_site
 from fedapp.config import compose
 from fedapp.data.shards import ClientData, local_data_path
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.privacy.limits import own_limits
 from fedapp.server.run import settled
 

@@ -4,7 +4,8 @@ import pytest
 
 from fedapp.common.errors import ConfigError, DataError, FedappError
 from fedapp.config import compose, split_overrides, to_yaml
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 DEFAULTS = {
     "federation.num_clients": 20,

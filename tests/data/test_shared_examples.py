@@ -9,7 +9,8 @@ import torch
 from fedapp.config import compose
 from fedapp.data.shards import Shards
 from fedapp.data.shared_examples import keep_shards, share_shards, take_kept, take_shards
-from fedapp.learning.build import build_parts, build_shards, examples_key
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards, examples_key
 
 DATA = [
     "data=digits",

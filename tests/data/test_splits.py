@@ -9,7 +9,8 @@ import torch
 
 from fedapp.config import compose
 from fedapp.data.splits import SPLITS, Rows, kept_split, split_key, splits_folder
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 SMALL = "data=breast_cancer model=logistic_regression federation.num_clients=5"
 
@@ -65,7 +66,7 @@ def test_shards_are_the_same_with_and_without_a_kept_split(tmp_path: Path, monke
     first = shards(config, splits=tmp_path)
     monkeypatch.setenv(SPLITS, str(tmp_path))
     with monkeypatch.context() as patched:
-        patched.setattr("fedapp.learning.build.partition", never)
+        patched.setattr("fedapp.learning.build_shards.partition", never)
         second = shards(config)
         with pytest.raises(AssertionError, match="made again"):
             shards(compose([*SMALL.split(), "run.seed=1"]))

@@ -14,7 +14,8 @@ from fedapp.config import compose
 from fedapp.data.source import Examples
 from fedapp.data.sources.csv_table import CsvTable
 from fedapp.data.whole_groups import split_whole
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 
 def examples(groups: list[int] | None, times: list[float] | None = None, targets: list[int] | None = None) -> Examples:

@@ -11,7 +11,7 @@ from torch.func import grad, vmap
 
 from fedapp.config import compose
 from fedapp.data.source import Schema
-from fedapp.learning.build import build_task
+from fedapp.learning.build_task import build_task
 from fedapp.learning.losses import Loss
 from fedapp.learning.losses.classification import CrossEntropy
 from fedapp.learning.losses.regression import Huber, SquaredError

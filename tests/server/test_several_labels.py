@@ -19,7 +19,8 @@ from fedapp.config import compose
 from fedapp.data.shards import local_data_path
 from fedapp.inference.formats import FORMATS
 from fedapp.launch.check import check
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.privacy.limits import own_limits
 from fedapp.server.check_config import check_config
 from fedapp.server.run import settled

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.checks import known, names
-from fedapp.data.findings import Findings
 from fedapp.data.source import Examples, Pooled
 from fedapp.data.tables.match import Matcher
 from fedapp.data.tables.table_file import read_numbers
 from fedapp.data.text.labelled_text import LabelledText
+from fedapp.data.text.own_file import OwnFile
 from fedapp.data.text.text_files import JSON_LINES, json_rows
 
 __all__ = ["OwnLabelledText"]
@@ -22,16 +22,13 @@ Row = tuple[str, dict[str, str]]  # where it is, for messages, and its cells
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnLabelledText(LabelledText):
+class OwnLabelledText(OwnFile, LabelledText):
     """`path`: a file, in a simulation of all clients; on a device the one at its data-path. `text`, `label` and `user`
     name columns or keys; `user`, where rows have it, is whom partition=natural gives them to. `classes` are the labels,
-    given here so that devices and server know them. `test_path`, such a file, is the server's test data in place of
-    held-out users."""
+    given here so that devices and server know them. `test_path` is such a file."""
 
-    owner: ClassVar[str] = "user"
+    forms: ClassVar[str] = "a file of JSON lines, CSV or Parquet"
     classes: Sequence[str | int]
-    path: str | None = None
-    test_path: str | None = None
     text: str = "text"
     label: str = "label"
     user: str = "user"
@@ -41,25 +38,12 @@ class OwnLabelledText(LabelledText):
         names(self.classes, "data.classes", at_least=2)
         if len({self.text, self.label, self.user}) < 3:
             raise ConfigError(f"data.text={self.text}, data.label={self.label}, data.user={self.user}: must differ")
-        if self.test_path is not None and self.test_clients:
-            raise ConfigError(
-                f"data.test_path={self.test_path}, data.test_clients={self.test_clients}: set one of them; the other is"
-                " null or 0"
-            )
 
     def labels(self) -> tuple[str, ...]:
         return names(self.classes, "data.classes", at_least=2)
 
-    def pooled(self) -> Pooled:
-        if self.path is None:
-            raise DataError("data.path: is needed in a simulation: a file of JSON lines, CSV or Parquet")
-        path = Path(self.path).expanduser()
-        pooled = self.by_user(list(rows_of(path, (self.text, self.label))), str(path))
-        return pooled if self.test_path is None else Pooled(pooled.train, self.test(), pooled.columns)
-
-    def findings(self) -> Findings:
-        """Of a simulation's text; on devices nobody sees all of it."""
-        return Findings() if self.path is None else super().findings()
+    def of_all(self, path: Path) -> Pooled:
+        return self.by_user(list(rows_of(path, (self.text, self.label))), str(path))
 
     def by_user(self, rows: Sequence[Row], name: str) -> Pooled:
         """Whose rows these are; without a user, nobody's in particular."""
@@ -72,11 +56,6 @@ class OwnLabelledText(LabelledText):
         for user, pair in zip(users, self.read(rows, name), strict=True):
             found.setdefault(user, []).append(pair)
         return self.split_by_owner(found, name)
-
-    def test(self) -> Examples | None:
-        if self.test_path is not None:
-            return self.local(Path(self.test_path).expanduser())
-        return None if self.path is None else self.pooled().test
 
     def local(self, path: Path) -> Examples:
         return self.examples_of(self.read(list(rows_of(path, (self.text, self.label))), str(path)))

@@ -73,7 +73,7 @@ class TimeSeries(CsvTable):
             )
             scaling = Scaling(scaling.kind, offsets, scales)
         if self.lag_label:
-            columns = (*columns, *self._label_columns)
+            columns = (*columns, *self.label_columns)
         features = tuple(f"{name}[-{lag + self.horizon}]" for name in columns for lag in lags)
         return replace(rows, input_shape=(len(features),), features=features, scaling=scaling, steps=len(lags))
 
@@ -82,10 +82,10 @@ class TimeSeries(CsvTable):
         columns = self._columns
         needed = [clean(name) for name in (self.time, self.series) if name is not None]
         table = self._read(path, *columns.inputs, *needed)
-        table.check(*needed, *(self._label_columns if self.lag_label else []))
+        table.check(*needed, *(self.label_columns if self.lag_label else []))
         rows, names = columns.unlabelled(table)
         if self.lag_label:
-            past = torch.from_numpy(table.numbers(self._label_columns[0]).astype(np.float32))
+            past = torch.from_numpy(table.numbers(self.label_columns[0]).astype(np.float32))
             rows = torch.cat([rows, past.unsqueeze(1)], dim=1)
         found = self._windows(table, horizon=0)
         return _flat(rows, found), [names[row] for row in found.targets]
@@ -103,8 +103,8 @@ class TimeSeries(CsvTable):
         return replace(found, facts=(*found.facts, what))
 
     @cached_property
-    def _named(self) -> Given:
-        return replace(super()._named, may_be_none=self.lag_label)
+    def given(self) -> Given:
+        return replace(super().given, may_be_none=self.lag_label)
 
     @property
     def _lags(self) -> list[int]:
@@ -112,9 +112,9 @@ class TimeSeries(CsvTable):
         return sorted(range(self.window) if self.lags is None else self.lags, reverse=True)
 
     @property
-    def _split_columns(self) -> dict[str, str]:
+    def _split_keys(self) -> dict[str, str]:
         own = {"time": self.time, "series": self.series}
-        return {clean(name): f"data.{key}" for key, name in own.items() if name is not None} | super()._split_columns
+        return {clean(name): f"data.{key}" for key, name in own.items() if name is not None} | super()._split_keys
 
     def _encoded(self, table: DataTable, *groups: str) -> tuple[Examples, DataTable]:
         own = [clean(name) for name in (self.time, self.series) if name is not None]

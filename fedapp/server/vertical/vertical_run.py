@@ -14,7 +14,7 @@ from fedapp.common.errors import FederationError
 from fedapp.common.logger import log
 from fedapp.config import Config, maths_sha256, to_yaml
 from fedapp.data.party_table import PartySource
-from fedapp.learning.build import check_target
+from fedapp.learning.build_task import check_target
 from fedapp.server.build import learning_rates
 from fedapp.server.build_rules import check_patience_metric, rules_of
 from fedapp.server.ending import Ending, Result

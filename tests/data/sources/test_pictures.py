@@ -12,7 +12,8 @@ from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.data.sources.image_folder import ImageFolder
 from fedapp.data.sources.npz import Npz
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 
 def save(path: Path, colour: Any = (9, 9, 9), mode: str = "RGB", **options: Any) -> Path:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.config import compose
 from fedapp.data.sources.time_series import TimeSeries
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 
 def sales(folder: Path, order: list[int] | None = None, count: int = 30) -> Path:

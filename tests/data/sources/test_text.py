@@ -14,7 +14,8 @@ from fedapp.data.sources.own_text import Text
 from fedapp.data.sources.shakespeare import Shakespeare, _speeches
 from fedapp.data.text.text_source import TextSource
 from fedapp.data.text.vocabulary import PADDING, Words
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 WORDS = Words(size=3000)
 

@@ -10,7 +10,8 @@ from fedapp.common.errors import DataError
 from fedapp.config import compose
 from fedapp.data.sources.csv_table import CsvTable
 from fedapp.data.tables.sites import site_files
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 ROWS = {"north": ["1,f,no", "2,m,yes", "3,f,no"], "south": ["4,m,yes", "5,f,no"], "west": ["6,m,no", "7,m,yes"]}
 LAYOUTS = {

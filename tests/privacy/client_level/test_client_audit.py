@@ -7,7 +7,8 @@ import torch
 
 from fedapp.audit.client_runs import ClientRun
 from fedapp.config import compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 
 DP = "privacy=client_dp model=logistic_regression partition=iid federation.num_clients=6 federation.num_rounds=1"
 CANARIES, MEMBERS = torch.ones(3, 652), torch.tensor([True, False, True])
