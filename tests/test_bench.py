@@ -474,3 +474,18 @@ def test_scale_shows_every_size(
     shown = capsys.readouterr().out
     assert "| 10,000 | 1,000 | 10.000 (10.000-10.000) | 10.00 | 1000 | 0 | 1.5 |" in shown
     assert "| server's peak memory, cohort 1,000 / cohort 10: 10,000 clients | <= 1.1 | 100.00 |" in shown
+
+
+def test_language(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both arms of a round take as many steps; every arm of DP-SGD has its ratio to the one without."""
+    bench = command(monkeypatch)
+    measured = importlib.import_module("benchmarks.language")
+    small = ("data.vocabulary_size=300", "model.embedding=4", "model.hidden=6", "federation.fraction_train=0.0025")
+    monkeypatch.setattr(measured, "BARE", (*measured.BARE, *small))
+    path = tmp_path / "figures.json"
+    assert bench.main(["language", "--quick", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["arm"] for row in rows[:3]] == ["plain loop", "fedapp", "DPLSTM without DP"]
+    assert rows[0]["steps"] == rows[1]["steps"] > 0
+    assert rows[0]["to_plain"] == rows[2]["to_plain"] == 1.0
+    assert {row["arm"].partition(",")[0] for row in rows[2:]} == {"DPLSTM without DP", "LSTM without DP", "DP-SGD"}

@@ -48,7 +48,7 @@ def _to_torchscript(network: nn.Module, example: Tensor, facts: Mapping[str, obj
     content = io.BytesIO()
     with torch.no_grad(), _deprecated():
         # Checked later, by what it says; so is what the tracer warns of, branches that it takes for good.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # it looks at all attributes
         traced = torch.jit.trace(network, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, content, _extra_files={FACTS: json.dumps(facts)})
@@ -71,6 +71,7 @@ def _to_onnx(network: nn.Module, example: Tensor, facts: Mapping[str, object]) -
     with warnings.catch_warnings():
         # An LSTM gathers its weights in a list of its own when it computes; checked later, by what it says.
         warnings.filterwarnings("ignore", ".*were assigned during export", UserWarning)
+        warnings.filterwarnings("ignore", ".*_check_is_size", FutureWarning)  # torch's export uses it itself
         program = torch.onnx.export(
             network,
             (example,),
