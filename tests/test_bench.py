@@ -480,7 +480,8 @@ def test_language(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both arms of a round take as many steps; every arm of DP-SGD has its ratio to the one without."""
     bench = command(monkeypatch)
     measured = importlib.import_module("benchmarks.language")
-    small = ("data.vocabulary_size=300", "model.embedding=4", "model.hidden=6", "federation.fraction_train=0.0025")
+    small = ("data.vocabulary_size=300", "model.embedding=4", "model.hidden=6", "data.min_words=3000")
+    small += ("data.test_clients=2", "federation.num_clients=40", "federation.fraction_train=0.05")
     monkeypatch.setattr(measured, "BARE", (*measured.BARE, *small))
     path = tmp_path / "figures.json"
     assert bench.main(["language", "--quick", "--json", str(path)]) == 0

@@ -20,7 +20,8 @@ from benchmarks.timing import alternate
 from fedapp.common.cores import allowed_cores
 from fedapp.config import compose
 from fedapp.data.source import Examples
-from fedapp.learning.build import build_parts, build_shards, build_training
+from fedapp.learning.build import build_parts, build_training
+from fedapp.learning.build_shards import build_shards
 from fedapp.privacy.dp_sgd import DpSgd
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.opacus_internals import private_layers

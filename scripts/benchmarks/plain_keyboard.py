@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedapp.config import Config, compose
-from fedapp.learning.build import build_parts, build_shards
+from fedapp.learning.build import build_parts
+from fedapp.learning.build_shards import build_shards
 from fedapp.server.population.cohort import CohortRule
 
 __all__ = ["Trainer", "main"]
