@@ -52,14 +52,20 @@ def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:
     # With their extras: Annotated[float, Field(gt=0)] gives a range.
     hints = get_type_hints(made.__init__ if inspect.isclass(made) else made, include_extras=True)
     for name, value in node.items():
-        if name.startswith("_"):
+        if name == "_target_":
             continue
+        if name.startswith("_"):
+            raise ConfigError(
+                f"{key}.{name}: no such argument of {node['_target_']}; of Hydra's own keys only _target_ is"
+            )
         if name not in parameters and not takes_any:
             near = difflib.get_close_matches(name, parameters, n=1)
             takes = f"; it takes {', '.join(parameters)}" if parameters else "; it takes none"
             hint = f"; did you mean {near[0]}?" if near else takes
             raise ConfigError(f"{key}.{name}: no such argument of {node['_target_']}{hint}")
-        if name not in hints or (isinstance(value, dict) and "_target_" in value):
+        if isinstance(value, dict) and "_target_" in value:
+            raise ConfigError(f"{key}.{name}._target_={value['_target_']}: an argument is made by no code of its own")
+        if name not in hints:
             continue
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))

@@ -1,4 +1,4 @@
-"""strategy.max_update_norm: an update that is too large is rejected where the server sees it, else scaled down."""
+"""strategy.max_update_norm: a larger update is rejected where the server sees it as it was sent, else scaled down."""
 
 import math
 from collections.abc import Collection
@@ -19,20 +19,27 @@ ROUNDED = 1e-6  # of float32, as a share
 @dataclass(frozen=True)
 class NormLimit(UpdateStep):
     """No update has an L2 norm above `largest`; so, by the triangle inequality, no sum of updates has a norm above
-    `largest` times its weight. `scales`: clients scale larger ones down."""
+    `largest` times its weight. `scales`: clients scale larger ones down. `decoded`: what the server looks at was
+    encoded, whose rounding makes an honest update longer; there a longer one is scaled down, and not rejected."""
 
     largest: float
     scales: bool = False
+    decoded: bool = False
 
     def unseen(self) -> "NormLimit":
         return replace(self, scales=True)
 
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
         if self.scales and self.largest < (norm := _norm(vector)) < math.inf:
-            return (vector.double() * (self.largest * (1 - ROUNDED) / norm)).to(vector.dtype)
-        return self.on_reply(vector, 1.0, params)
+            return _shortened(vector, norm, self.largest)
+        return self._checked(vector, 1.0)
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
+        if self.decoded and self.largest * weight < (norm := _norm(vector)) < math.inf:
+            return _shortened(vector, norm, self.largest * weight)
+        return self._checked(vector, weight)
+
+    def _checked(self, vector: Tensor, weight: float) -> Tensor:
         norm = _norm(vector)
         if norm > self.largest * weight * (1 if weight == 1 else 1 + SLACK):
             of = "" if weight == 1 else f" times its weight {weight:.4g}"
@@ -46,6 +53,10 @@ class NormLimit(UpdateStep):
         if norm > self.largest * weight * (1 + SLACK) + rounding:
             raise UpdateRejected(f"the mean update's norm {norm / weight:.4g} is above {self.largest:g}")
         return vector
+
+
+def _shortened(vector: Tensor, norm: float, largest: float) -> Tensor:
+    return (vector.double() * (largest * (1 - ROUNDED) / norm)).to(vector.dtype)
 
 
 def _norm(vector: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -143,6 +143,8 @@ def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:
     fair = [_fairness(config)] if fairness is not None else []
     before = [step for step in (*limit, *private, *fair) if not step.idle]
     last = compression.in_run(config, before)
+    if not last.summable:
+        before = [replace(step, decoded=True) if isinstance(step, NormLimit) else step for step in before]
     return UpdateSteps((*before, *([] if last.idle else [last])))
 
 

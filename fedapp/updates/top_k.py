@@ -87,7 +87,9 @@ class LargestValues(PerReply):
         return {SHARE: self.first_share ** (1 - done) * self.share**done}
 
     def planned(self, params: Params) -> "LargestValues":
-        share = params.get(SHARE, self.share)
+        if SHARE not in params:
+            return self
+        share = params[SHARE]
         if not isinstance(share, float) or not 0 < share <= 1:
             raise ValueError("no share of values that could be")
         return replace(self, share=share)

@@ -184,9 +184,22 @@ def test_the_cosine_schedule_spans_the_run() -> None:
     assert config.server_lr["_target_"].endswith("ConstantLR")
 
 
-def test_an_object_gets_a_copy_of_its_node_and_nothing_in_it_is_code_or_an_interpolation() -> None:
-    node = {"_target_": "collections.UserDict", "names": ["${run.seed}"], "inside": {"_target_": "collections.Counter"}}
+def test_an_object_gets_a_copy_of_its_node_and_nothing_in_it_is_an_interpolation() -> None:
+    node = {"_target_": "collections.UserDict", "names": ["${run.seed}"]}
     made = instantiate("data", node)
-    assert made.data == {"names": ["${run.seed}"], "inside": {"_target_": "collections.Counter"}}
+    assert made.data == {"names": ["${run.seed}"]}
     made["names"].append("more")
     assert node["names"] == ["${run.seed}"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"inside": {"_target_": "collections.Counter"}}, "data.inside._target_=collections.Counter: an argument"),
+        ({"_partial_": True}, "data._partial_: no such argument"),
+        ({"_args_": [1]}, "data._args_: no such argument"),
+    ],
+)
+def test_code_inside_a_node_and_keys_of_hydra_are_refused_by_name(argument: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        instantiate("data", {"_target_": "collections.UserDict", **argument})

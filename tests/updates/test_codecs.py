@@ -361,6 +361,11 @@ def test_both_sides_take_the_share_of_the_plan() -> None:
                 codec.on_reply(sent, 1.0, {"length": 1000})
 
 
+def test_a_share_of_one_may_be_a_whole_number() -> None:
+    codec = LargestValues(share=1, error_feedback=True)
+    assert len(codec.on_client(VECTORS["normal"], 1.0, {"length": 1000}, {})) == 4 + 2 * 4 + 2 * 1000
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, math.nan, math.inf, "0.1", True, 1])
 def test_a_share_that_no_server_plans_is_refused(share: Any) -> None:
     codec = LargestValues(share=0.01, error_feedback=True)

@@ -95,3 +95,35 @@ def test_single_updates_are_limited_at_any_bits() -> None:
     """There each is turned back before its norm is looked at."""
     given = ["compression=quantise", "compression.bits=1", "strategy.max_update_norm=2"]
     assert [type(step).__name__ for step in check_config(compose(given)).steps.steps] == ["NormLimit", "OwnLevels"]
+
+
+CODECS = [*(f"compression=quantise compression.bits={bits}" for bits in (8, 4, 2, 1)), "compression=drive"]
+CODECS.append("compression=top_k compression.error_feedback=false compression.share=1")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("norm", [0.5, 0.99, 1.0])
+def test_rounding_rejects_no_honest_update_and_lets_no_longer_one_in(codec: str, norm: float) -> None:
+    """What decodes is longer than what was sent, with one bit by far."""
+    steps = check_config(compose([*codec.split(), "strategy.max_update_norm=1"])).steps
+    update = torch.randn(3000, generator=torch.Generator().manual_seed(1))
+    update *= norm * (1 - 1e-6) / update.norm()
+    template, plan = {"w": torch.zeros(3000)}, steps.plan(1)
+    sent = steps.on_client({"w": update}, template, 1.0, plan, {}, seed=5)
+    found = steps.on_reply(sent, template, 1.0, plan)["w"]
+    assert float(found.double().norm()) <= 1
+    assert float(found @ update / found.norm() / update.norm()) > 0.2
+
+
+@pytest.mark.parametrize("codec", CODECS[:5])
+def test_a_hostile_update_behind_a_codec_counts_as_the_limit(codec: str) -> None:
+    """A client that leaves the limit out sends a hundred times as much."""
+    steps = check_config(compose([*codec.split(), "strategy.max_update_norm=1"])).steps
+    free = UpdateSteps(steps.steps[1:])
+    update = torch.randn(3000, generator=torch.Generator().manual_seed(1))
+    update *= 100 / update.norm()
+    template, plan = {"w": torch.zeros(3000)}, steps.plan(1)
+    with pytest.raises(UpdateRejected, match="update norm 100 above 1"):
+        steps.on_client({"w": update}, template, 1.0, plan, {}, seed=5)
+    sent = free.on_client({"w": update}, template, 1.0, plan, {}, seed=5)
+    assert float(steps.on_reply(sent, template, 1.0, plan)["w"].double().norm()) == pytest.approx(1, rel=1e-5)

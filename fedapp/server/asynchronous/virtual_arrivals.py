@@ -51,6 +51,8 @@ class VirtualArrivals(Arrivals):
     def load(self, saved: Mapping[str, Any]) -> None:
         """Raises ConfigError for another timeout, which here decides what is computed."""
         super().load(saved)
+        if "timeout" not in saved:
+            raise ConfigError("run.replay=null: this run replays another one; give the run.replay that it began with")
         if saved["timeout"] != self._limit:
             raise ConfigError(
                 f"federation.round_timeout={self._limit:g}: was {saved['timeout']:g}, and decides in virtual time who"

@@ -131,3 +131,13 @@ def test_virtual_time_goes_on_with_the_timeout_that_it_began_with(tmp_path: Path
         interrupted(tmp_path / "run", TASKS["median"], 4)
     with pytest.raises(ConfigError, match=r"federation.round_timeout=4: was 3, and decides in virtual time"):
         go(tmp_path / "run", TASKS["median"].replace("round_timeout=3", "round_timeout=4"))
+
+
+def test_a_replay_goes_on_as_a_replay(tmp_path: Path) -> None:
+    """Its checkpoint does not say who is late in virtual time."""
+    go(tmp_path / "first", TASKS["median"])
+    replayed = f"{TASKS['median']} run.replay={tmp_path / 'first'}"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "run", replayed, 4)
+    with pytest.raises(ConfigError, match=r"run\.replay=null: this run replays another one"):
+        go(tmp_path / "run", TASKS["median"])
