@@ -2,15 +2,17 @@
 on its LSTM against the same DPLSTM without DP. In CPU seconds, of all processes of an arm."""
 
 import json
-import resource
 import statistics
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -34,6 +36,7 @@ BARE = (
     *("federation.evaluate_every=1000", "federation.final_evaluation=false", "train.val_fraction=0.0"),
     "run.checkpoint_every=1000",
 )
+Watch = Callable[[int], None]
 DP_LAYERS = "DPLSTM without DP"
 
 
@@ -66,7 +69,7 @@ def _rows(what: str, plain: str, cpu: dict[str, list[float]], **more: Any) -> li
 
 def _rounds(repetitions: int, rounds: int) -> list[dict[str, Any]]:
     """What `rounds` more rounds cost than one, over their number: what comes before and after them does not count."""
-    arms: dict[str, Callable[[int, Path], int]] = {"plain loop": _plain_loop, "fedapp": _fedapp}
+    arms: dict[str, Callable[[int, Path, Watch], int]] = {"plain loop": _plain_loop, "fedapp": _fedapp}
     cpu: dict[str, list[float]] = {arm: [] for arm in arms}
     steps: dict[str, int] = {}
     with workplace() as home:
@@ -76,32 +79,51 @@ def _rounds(repetitions: int, rounds: int) -> list[dict[str, Any]]:
                 for count in (1, 1 + rounds):
                     place = home / f"{arm.replace(' ', '-')}-{repetition}-{count}"
                     place.mkdir()
-                    before = _cpu_of_children()
-                    steps[arm] = work(count, place)
-                    spent.append(_cpu_of_children() - before)
+                    used = _Cpu()
+                    steps[arm] = work(count, place, used.watch)
+                    spent.append(used.seconds)
                 cpu[arm].append((spent[1] - spent[0]) / rounds)
     assert steps["plain loop"] == steps["fedapp"], f"the arms did not do the same: {steps}"
     return _rows("a round of experiment=keyboard", "plain loop", cpu, steps=steps["fedapp"])
 
 
-def _cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+class _Cpu:
+    """CPU seconds of a command and all that comes of it, looked at ten times a second: workers that are not waited for
+    are in nobody's account afterwards."""
+
+    def __init__(self) -> None:
+        self._seen: dict[psutil.Process, float] = {}
+
+    def watch(self, pid: int) -> None:
+        threading.Thread(target=self._look, args=(psutil.Process(pid),), daemon=True).start()
+
+    def _look(self, root: psutil.Process) -> None:
+        with suppress(psutil.Error):
+            while root.is_running() and root.status() != psutil.STATUS_ZOMBIE:
+                for process in (root, *root.children(recursive=True)):
+                    with suppress(psutil.Error):
+                        times = process.cpu_times()
+                        self._seen[process] = times.user + times.system
+                time.sleep(0.1)
+
+    @property
+    def seconds(self) -> float:
+        return sum(self._seen.values())
 
 
 def _overrides(rounds: int) -> list[str]:
     return ["experiment=keyboard", *BARE, f"federation.num_rounds={rounds}"]
 
 
-def _fedapp(rounds: int, place: Path) -> int:
+def _fedapp(rounds: int, place: Path, watch: Watch) -> int:
     """Returns how many steps all clients have made."""
     arguments = [sys.executable, str(SCRIPTS / "run.py"), *_overrides(rounds), f"run.output_dir={place / 'run'}"]
     arguments.append(f"run.num_supernodes={allowed_cores()}")
-    command(arguments, place, place / "fedapp.log")
+    command(arguments, place, place / "fedapp.log", watch)
     return sum(row["steps"] for row in lines_of(place / "run" / "clients.jsonl") if row.get("steps"))
 
 
-def _plain_loop(rounds: int, place: Path) -> int:
+def _plain_loop(rounds: int, place: Path, watch: Watch) -> int:
     arguments = [
         sys.executable,
         "-m",
@@ -110,7 +132,7 @@ def _plain_loop(rounds: int, place: Path) -> int:
         str(allowed_cores()),
         *_overrides(rounds),
     ]
-    command(arguments, place, place / "plain.log")
+    command(arguments, place, place / "plain.log", watch)
     return int(json.loads((place / "plain.json").read_text())["steps"])
 
 

@@ -167,6 +167,7 @@ def _slow_links(parser: argparse.ArgumentParser) -> None:
 def _language(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="of every arm, in turn [5]")
     parser.add_argument("--rounds", type=int, default=20, help="that are timed of each run [20]")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, for DP-SGD [1]")
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:
