@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from array_values import values_of
 from flwr.app import Array, Message
 
 __all__ = ["BUFFERED", "SMALL", "VIRTUAL", "changed", "client_of", "late", "lines", "sha", "summary"]
@@ -42,7 +43,7 @@ def client_of(reply: Message) -> int | None:
 def changed(reply: Message, value: float) -> Message:
     for record in reply.content.array_records.values():
         key = next(iter(record))
-        array = record[key].numpy().copy()
+        array = values_of(record[key])
         array.flat[0] = value
         record[key] = Array(array)
     return reply

@@ -18,6 +18,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from array_values import values_of
 from faults import ON_THE_WAY, SPOILERS, faulty
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -42,7 +43,7 @@ stock = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Each client moves the model by an amount of its own; all have 100 examples."""
     number = int(context.node_config["partition-id"]) + 1
-    arrays = {key: Array(array.numpy() + np.float32(number)) for key, array in message.content["arrays"].items()}
+    arrays = {key: Array(values_of(array) + np.float32(number)) for key, array in message.content["arrays"].items()}
     metrics = MetricRecord({"num-examples": 100, "train_loss": 1.0})
     return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
 
@@ -81,7 +82,7 @@ def stock_model(fault: str, first: bool) -> dict[str, np.ndarray]:
     initial = ArrayRecord({"weight": Array(np.zeros((10, 10), np.float32)), "bias": Array(np.zeros(10, np.float32))})
     strategy = FedAvg(fraction_evaluate=0.0)
     result = strategy.start(OneBad(stock, fault, first=first), initial, num_rounds=ROUNDS, timeout=0.5)
-    return {key: array.numpy() for key, array in result.arrays.items()}
+    return {key: values_of(array) for key, array in result.arrays.items()}
 
 
 def of_flower(fault: str) -> str:

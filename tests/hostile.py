@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from array_values import values_of
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 __all__ = ["bomb", "copy_of", "mutated"]
@@ -99,7 +100,7 @@ def _flip(random: Random, array: Array) -> Array:
 def _filled(random: Random, array: Array) -> Array:
     with np.errstate(all="ignore"):
         fill = random.choice([float("nan"), float("inf"), 1e30, -1e38, 0.0])
-        return Array(np.full(array.numpy().shape, fill, dtype=array.numpy().dtype))
+        return Array(np.full(values_of(array).shape, fill, dtype=values_of(array).dtype))
 
 
 ARRAYS: list[Callable[[Random, Array], Array]] = [
@@ -109,10 +110,10 @@ ARRAYS: list[Callable[[Random, Array], Array]] = [
     lambda random, array: _with_data(array, array.data[: random.randrange(len(array.data))]),
     lambda random, array: _with_data(array, array.data + b"\x00" * random.randint(1, 9)),
     lambda random, array: Array(
-        array.numpy().astype(random.choice(["float64", "int8", "uint64", "bool", "complex64"]))
+        values_of(array).astype(random.choice(["float64", "int8", "uint64", "bool", "complex64"]))
     ),
-    lambda random, array: Array(array.numpy()[None]),
-    lambda random, array: Array(np.asfortranarray(array.numpy())),
+    lambda random, array: Array(values_of(array)[None]),
+    lambda random, array: Array(np.asfortranarray(values_of(array))),
     lambda random, array: bomb((10**12,)),
     lambda random, array: bomb((0, 10**30)),
     lambda random, array: bomb((10**6, 10**6), fortran=True),

@@ -23,7 +23,7 @@ from fedapp.server.asynchronous.open_round import OpenRound
 from fedapp.server.asynchronous.policy import Policy
 from fedapp.server.asynchronous.recorded_order import check_replayed, row_asked, row_ended, row_over
 from fedapp.server.asynchronous.screening import read_reply
-from fedapp.server.asynchronous.step import stepped
+from fedapp.server.asynchronous.stepped import stepped
 from fedapp.server.clock import Clock
 from fedapp.server.horizontal_rounds import HorizontalRounds, add_late
 from fedapp.server.outcome import Metrics, RoundOutcome, validation_metrics

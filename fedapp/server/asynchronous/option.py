@@ -18,7 +18,7 @@ from fedapp.privacy.option import privacy_of
 from fedapp.server.asynchronous.arrivals import Arrivals, RealArrivals
 from fedapp.server.asynchronous.asynchronous_rounds import AsynchronousRounds
 from fedapp.server.asynchronous.client_speed import speed_of
-from fedapp.server.asynchronous.conflicts import check_planned, check_single
+from fedapp.server.asynchronous.one_by_one import check_planned, check_single
 from fedapp.server.asynchronous.policy import BufferPolicy, CohortPolicy, Policy, Refill
 from fedapp.server.asynchronous.recorded_order import RecordedArrivals, read_order
 from fedapp.server.asynchronous.virtual_arrivals import VirtualArrivals

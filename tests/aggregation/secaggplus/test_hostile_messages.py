@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_values import values_of
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from in_process import InProcessGrid, run_in_process, run_on
 from secure_runs import QUICK, SMALL, lines, rows, stage, summary
@@ -13,6 +14,7 @@ from secure_runs import QUICK, SMALL, lines, rows, stage, summary
 from fedapp.aggregation.secaggplus.messages import unpack_answers
 from fedapp.client_app import app as client_app
 from fedapp.wire.instruction import stage_of, with_stage
+from fedapp.wire.records import arrays_to_state, state_to_arrays
 
 # --- a hostile server ---------------------------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ def test_a_question_that_comes_twice_unmasks_nothing(tmp_path: Path) -> None:
 
 def other_model(content: RecordDict) -> None:
     arrays = content.array_records["arrays"]
-    content["arrays"] = ArrayRecord({name: Array(np.zeros_like(array.numpy())) for name, array in arrays.items()})
+    content["arrays"] = ArrayRecord({name: Array(np.zeros_like(values_of(array))) for name, array in arrays.items()})
 
 
 def other_entry(name: str, value: object) -> Callable[[RecordDict], None]:
@@ -224,8 +226,8 @@ def test_a_truncated_vector_a_replayed_one_and_a_lie_about_shares(tmp_path: Path
                 earlier[client] = reply
             elif client == 0:
                 (name,) = reply.content.array_records
-                (key, array), *_ = reply.content.array_records[name].items()
-                reply.content[name] = ArrayRecord({key: Array(array.numpy()[:-1].copy())})
+                (key, vector), *_ = arrays_to_state(reply.content.array_records[name]).items()
+                reply.content[name] = state_to_arrays({key: vector[:-1]})
             elif client == 1:
                 reply.content = earlier[1].content
         if stage(reply) == "shares" and client == 2 and about.group_id == "2":
