@@ -326,7 +326,7 @@ def test_who_owes_a_reply_is_busy_until_its_time_is_over(monkeypatch: pytest.Mon
 def test_large_replies_are_not_all_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid(SMALL, 6)
     monkeypatch.setattr("fedapp.server.exchange.LARGEST_PULL", 2)
-    monkeypatch.setattr("fedapp.server.exchange.tensor_bytes", lambda content: 1)
+    monkeypatch.setattr("fedapp.server.exchange.bytes_if_whole", lambda content: 1)
     sizes: list[int] = []
     pull = grid.pull_messages
 
