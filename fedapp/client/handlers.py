@@ -32,7 +32,7 @@ from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
-from fedapp.models.shared_state import shared_state
+from fedapp.models.shared_state import buffer_names, shared_state
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.option import PrivacyOption, privacy_of
 from fedapp.updates.difference_codec import DifferenceCodec
@@ -86,7 +86,7 @@ def _run(
     limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
-    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec
+    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec(buffer_names(site.model))
     return SiteRun(config, site, protocol, half, privacy, codec)
 
 

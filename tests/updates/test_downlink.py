@@ -64,9 +64,9 @@ def test_bytes_down_are_those_on_the_wire(more: str, tmp_path: Path) -> None:
         assert counted == sum(content_bytes(message.content) for message in sent)
         assert counted < transported < counted + 6 * 1500
         assert [chain(message) for message in sent] == [None if server_round == 1 else 1] * 6
-    values, blocks = 650, 3 + 1 + 2  # weight, bias, mean and deviation of the input, which are trained by nobody
-    length = 4 * blocks + values / (2 if "bits=4" in more else 1)
-    assert told[2] / 6 == pytest.approx(length, abs=12)
+    values, blocks, marks = 650, 3 + 1, 2  # weight and bias; mean and deviation of the input do not change
+    length = marks + 4 * blocks + values / (2 if "bits=4" in more else 1)
+    assert told[2] / 6 == pytest.approx(length, abs=9)  # packed in eights; and with some codecs a number in the plan
     assert told[1] > 2.9 * told[2]
     assert rows(directory, 4).keys() == set(range(6))
     assert summary(directory)["test_accuracy"] > 0.5 or more == "compression=top_k"
@@ -241,10 +241,7 @@ def changed(content: RecordDict, change: str) -> None:
     if change == "wrong length":
         content[DIFFERENCES] = state_to_arrays({"0": torch.from_numpy(packed[:-1])})
     elif change == "scale":
-        packed[:4] = np.frombuffer(struct.pack("<f", math.nan), np.uint8)
-        content[DIFFERENCES] = state_to_arrays({"0": torch.from_numpy(packed)})
-    elif change == "other level":
-        packed[-3] ^= 1
+        packed[2:6] = np.frombuffer(struct.pack("<f", math.nan), np.uint8)  # behind marks of two exact tensors
         content[DIFFERENCES] = state_to_arrays({"0": torch.from_numpy(packed)})
     elif change == "many":
         content[DIFFERENCES] = state_to_arrays({str(i): torch.from_numpy(packed) for i in range(65)})
