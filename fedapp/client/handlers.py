@@ -171,7 +171,7 @@ def _check_ledger(context: Context, unit: str) -> None:
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None
 
 
-def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
+def _with_whole_model(handler: Handler) -> Handler:
     """A handler of messages that bring the model, or differences from one that this SuperNode has: it gets the whole,
     which is then stored, so that the next message may bring differences."""
 
@@ -180,7 +180,7 @@ def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
         if run.codec is None or not brings_model(content):
             refuse_differences(content)
             return handler(content, context)
-        store = open_received(context, run.config, run.site, run_of(content), trains=trains)
+        store = open_received(context, run.config, run.site, run_of(content))
         found = restored(content, store, run.codec, list(shared_state(run.site.model)))
         if found is None:
             return pack_lacks()
@@ -198,6 +198,6 @@ def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
 
 HANDLERS: dict[str, Handler] = {
     "query": _query,
-    "train": _with_whole_model(_train, trains=True),
-    "evaluate": _with_whole_model(_evaluate, trains=False),
+    "train": _with_whole_model(_train),
+    "evaluate": _with_whole_model(_evaluate),
 }
