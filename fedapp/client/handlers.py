@@ -32,7 +32,7 @@ from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
-from fedapp.models.shared_state import shared_state
+from fedapp.models.shared_state import buffer_names, shared_state
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.option import PrivacyOption, privacy_of
 from fedapp.updates.difference_codec import DifferenceCodec
@@ -86,7 +86,7 @@ def _run(
     limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
-    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec
+    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec(buffer_names(site.model))
     return SiteRun(config, site, protocol, half, privacy, codec)
 
 
@@ -171,7 +171,7 @@ def _check_ledger(context: Context, unit: str) -> None:
         raise ConfigError("ledger-path: the ledger cannot be read or written (see the client's log)") from None
 
 
-def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
+def _with_whole_model(handler: Handler) -> Handler:
     """A handler of messages that bring the model, or differences from one that this SuperNode has: it gets the whole,
     which is then stored, so that the next message may bring differences."""
 
@@ -180,7 +180,7 @@ def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
         if run.codec is None or not brings_model(content):
             refuse_differences(content)
             return handler(content, context)
-        store = open_received(context, run.config, run.site, run_of(content), trains=trains)
+        store = open_received(context, run.config, run.site, run_of(content))
         found = restored(content, store, run.codec, list(shared_state(run.site.model)))
         if found is None:
             return pack_lacks()
@@ -198,6 +198,6 @@ def _with_whole_model(handler: Handler, *, trains: bool) -> Handler:
 
 HANDLERS: dict[str, Handler] = {
     "query": _query,
-    "train": _with_whole_model(_train, trains=True),
-    "evaluate": _with_whole_model(_evaluate, trains=False),
+    "train": _with_whole_model(_train),
+    "evaluate": _with_whole_model(_evaluate),
 }

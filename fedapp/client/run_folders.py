@@ -34,30 +34,37 @@ class RunFolders:
         """Raises ConfigError for a run that would store more than the operator allows."""
         if self.max_bytes is not None and needed > self.max_bytes:
             raise ConfigError(
-                f"federation.deliver, federation.personal, run.checkpoint_every: this run would store"
-                f" {-(-needed >> 20)} MB, and this SuperNode's operator allows less (node-config max-disk-mb)"
+                "federation.deliver, federation.personal, compression, downlink, run.checkpoint_every: this run would"
+                f" store {-(-needed >> 20)} MB, and this SuperNode's operator allows less (node-config max-disk-mb)"
             )
 
     def make_room(self, kind: str, run: str, needed: int) -> Path:
-        """The folder of `run`, into which it will have stored `needed` bytes in all. Others go: first those of runs in
-        which nothing was trained, then the oldest. Raises ConfigError where that gives no room."""
+        """The folder of `run`, into which it will have stored `needed` bytes in all. Those of other runs go: first of
+        runs in which nothing was trained, then the oldest. Raises ConfigError where that gives no room."""
         target = self.path / kind / run
         trained = self.has_trained(run)
         others = sorted(self._others(run), key=lambda path: (self.has_trained(path.name), path.stat().st_mtime_ns))
         mine = [path for path in others if path.parent.name == kind]
         surplus = set(mine[: max(0, len(mine) - RUNS_KEPT + 1)])
         for path in others:
-            full = self.max_bytes is not None and needed + sum(map(_size, self._others(run))) > self.max_bytes
-            if (full or path in surplus) and (trained or not self.has_trained(path.name)):
+            if (path in surplus or self._is_full(target, needed)) and (trained or not self.has_trained(path.name)):
                 shutil.rmtree(path, ignore_errors=True)
-        if self.max_bytes is not None and needed + sum(map(_size, self._others(run))) > self.max_bytes:
-            raise ConfigError("node-config max-disk-mb: leaves no room for this run's results or heads")
+        if self._is_full(target, needed):
+            raise ConfigError("node-config max-disk-mb: leaves no room for what this run stores")
         self._forget_marks(run)
         return target
 
+    def _is_full(self, target: Path, needed: int) -> bool:
+        """Whether `needed` bytes in `target`, beside all other folders, are more than the operator allows."""
+        beside = (path for path in self._folders() if path != target)
+        return self.max_bytes is not None and needed + sum(map(_size, beside)) > self.max_bytes
+
     def _others(self, run: str) -> list[Path]:
-        folders = (path for kind in ("models", "heads", "steps", "received") for path in (self.path / kind).glob("*"))
-        return [path for path in folders if path.name != run and path.is_dir() and not path.is_symlink()]
+        return [path for path in self._folders() if path.name != run]
+
+    def _folders(self) -> list[Path]:
+        found = (path for kind in ("models", "heads", "steps", "received") for path in (self.path / kind).glob("*"))
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
 
     def _forget_marks(self, run: str) -> None:
         """Of runs of which nothing is stored; the newest stay, as a run may have trained and stored nothing yet."""

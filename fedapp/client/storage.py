@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -29,7 +30,7 @@ from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.learning.build import bytes_of
-from fedapp.models.shared_state import shared_state
+from fedapp.models.shared_state import buffer_names, shared_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
@@ -96,7 +97,7 @@ def check_disk(context: Context, config: Config, site: Site) -> None:
     """Raises ConfigError for a run that would store more in a device's folder than its operator allows."""
     if (folder := storage_folder(context.node_config)) is not None:
         needed = _head_bytes(config, site) + (_step_bytes(config, site) if site.steps.keeps_state else 0)
-        needed += _received_bytes(site) if downlink_of(config).codec is not None else 0
+        needed += _received_bytes(site) if downlink_of(config).codec(buffer_names(site.model)) is not None else 0
         folder.runs.check(needed + (_result_bytes(site) if config.federation.deliver else 0))
 
 
@@ -209,20 +210,14 @@ def _open_stores(kind: str, context: Context, config: Config, run: str, needed: 
     return lambda client: StateHead(context.state, f"{kind}-{client}")
 
 
-def open_received(context: Context, config: Config, site: Site, run: str, *, trains: bool) -> ModelStore:
-    """Where a SuperNode has the last models that it got of a run. `trains`: on a message that makes it train, which is
-    what gives a run its right to a device's disk."""
+def open_received(context: Context, config: Config, site: Site, run: str) -> ModelStore:
+    """Where a SuperNode has the last models that it got of a run. To store one gives a run no right to a device's disk:
+    a training does, and whoever trains notes it."""
     if local_data_path(context.node_config) is not None:
         folder = storage_folder(context.node_config)
         if folder is not None and run:
-            runs = folder.runs
-
-            def before_keeping() -> None:
-                if trains:
-                    runs.note_training(run)
-                runs.make_room(RECEIVED, run, _received_bytes(site))
-
-            return FolderModels(folder.path / RECEIVED / run, before_keeping)
+            room = partial(folder.runs.make_room, RECEIVED, run, _received_bytes(site))
+            return FolderModels(folder.path / RECEIVED / run, before_keeping=room)
     elif (known := simulated_run_directory(config)) is not None:
         return FolderModels(known / RECEIVED / f"supernode-{context.node_config.get('partition-id', 0)}")
     return StateModels(context.state)

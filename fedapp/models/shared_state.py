@@ -8,6 +8,7 @@ from torch import Tensor, nn
 __all__ = [
     "aliases",
     "always_shared",
+    "buffer_names",
     "frozen_state",
     "load_shared",
     "load_tensors",
@@ -47,6 +48,11 @@ def aliases(model: nn.Module) -> set[str]:
         first = {name for name, _ in named()}
         found |= {name for name, _ in named(remove_duplicate=False) if name not in first}
     return found
+
+
+def buffer_names(model: nn.Module) -> frozenset[str]:
+    """Names in the state dict of what is no parameter: running means and variances, counters, constants."""
+    return frozenset(model.state_dict()) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 
 def _shared_names(model: nn.Module) -> list[str]:

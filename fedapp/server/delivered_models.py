@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from torch import Tensor
 
 from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.server.exchange import Exchange
+from fedapp.server.reply_sizes import without_content
 from fedapp.updates.difference_codec import DifferenceCodec, NoDifferenceError
-from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, unpack_has
+from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, says_lacks, unpack_has
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import ARRAYS, content_bytes
 
@@ -71,6 +72,7 @@ class DeliveredModels:
     ) -> Iterator[Message]:
         given: dict[int, Message] = {}  # by SuperNode, what it got differences in the place of
         messages = list(messages)
+        stubs = {message.metadata.dst_node_id: without_content(message) for message in messages}
         for message in messages:
             content, node = message.content, message.metadata.dst_node_id
             if content.get(ARRAYS) is model.arrays and (found := self._differences(node, model)) is not None:
@@ -90,8 +92,13 @@ class DeliveredModels:
             return whole
 
         for reply in exchange(messages, timeout, again):
-            if not reply.has_error() and unpack_has(reply.content) == model.sha256:
-                self._held[reply.metadata.src_node_id] = model.sha256
+            node = reply.metadata.src_node_id
+            if not reply.has_error() and says_lacks(reply.content):
+                reply = Message(Error(1, "it says that it lacks a model, and must not here"), reply_to=stubs[node])
+            if reply.has_error():
+                self._held.pop(node, None)  # nobody knows what it has: the next message brings the whole
+            elif unpack_has(reply.content) == model.sha256:
+                self._held[node] = model.sha256
             yield reply
 
     def unbooked(self) -> int:

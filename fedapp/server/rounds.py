@@ -1,6 +1,7 @@
 """Synchronous rounds: this is where a round happens, from top to bottom."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from logging import WARNING
 
 from flwr.app import Message
@@ -28,14 +29,16 @@ class SynchronousRounds(HorizontalRounds):
         late = self.attendance.update()
         left_out = len(roster.left_out(server_round))
         cohort = strategy.choose(server_round, run, self.model, self._asking(clock))
-        changed, aggregate = strategy.train(cohort, self.model, self._asking(clock))
+        changed, aggregate = strategy.train(
+            cohort, self.model, self._asking(clock), partial(self._adopted, server_round=server_round)
+        )
         replies = aggregate.replies
         add_late(replies, late)
         _add_candidates(replies, strategy.candidates)
         excluded = self._noted(server_round, replies)
 
         replies.bytes_down += self.delivered.unbooked()
-        test = self._judged(server_round, self._adopted(changed, server_round), clock)
+        test = self._judged(server_round, changed, clock)
         validation = validation_metrics(replies, aggregate.scalars, self.task, roster.counted, roster.bound)
         return RoundOutcome(
             server_round,

@@ -22,7 +22,7 @@ from fedapp.data.findings import Findings
 from fedapp.flower.simulation import is_own, is_simulated
 from fedapp.learning.agreement import share_columns
 from fedapp.learning.build import Parts
-from fedapp.models.shared_state import load_shared, shared_state
+from fedapp.models.shared_state import buffer_names, load_shared, shared_state
 from fedapp.models.weights import settled_arguments
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
@@ -240,7 +240,8 @@ def build_rounds(
     )
     arguments = (exchange, attendance, strategy, parts.task, central, real_timeout(checked.config))
     rounds = checked.rounds.build(checked.config, parts, checked.steps, arguments)
-    rounds.deliver_by(DeliveredModels(checked.downlink.codec, checked.config.run.seed))
+    codec = checked.downlink.codec(buffer_names(parts.model))
+    rounds.deliver_by(DeliveredModels(codec, checked.config.run.seed))
     return rounds
 
 

@@ -32,6 +32,7 @@ from fedapp.wire.model import GlobalModel
 __all__ = ["WeightedFedAvg"]
 
 Schedule = Callable[[int], float]  # the factor on a learning rate, by round
+Adopt = Callable[[GlobalModel | None], GlobalModel | None]
 
 
 class WeightedFedAvg(Strategy):
@@ -114,9 +115,13 @@ class WeightedFedAvg(Strategy):
         hosts = self.roster.hosts(weights)
         return Cohort(instruction, hosts, needed, self.min_clients, self.message_ttl, self.roster.helpers)
 
-    def train(self, cohort: Cohort, model: GlobalModel, ask: Ask) -> tuple[GlobalModel | None, Aggregate]:
-        """The next global model, or None where too few updates were good; and what came of the cohort."""
+    def train(
+        self, cohort: Cohort, model: GlobalModel, ask: Ask, adopt: Adopt = lambda changed: changed
+    ) -> tuple[GlobalModel | None, Aggregate]:
+        """The next global model, or None where too few updates were good; and what came of the cohort. `adopt`: what
+        the run goes on with in the place of that model."""
         changed, aggregate = self._train(cohort, model, ask)
+        changed = adopt(changed)
         self.repeated.note(cohort, model, changed, aggregate)
         return changed, aggregate
 

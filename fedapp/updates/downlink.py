@@ -12,10 +12,11 @@ __all__ = ["Downlink", "QuantisedDifferences", "WholeModels", "downlink_of"]
 
 
 class Downlink:
-    """`codec`: of differences; None where messages bring whole models."""
+    """What all options of the group have."""
 
-    @property
-    def codec(self) -> DifferenceCodec | None:
+    def codec(self, exact: frozenset[str]) -> DifferenceCodec | None:
+        """Of differences of a model in which the tensors `exact` are never rounded; None where messages bring whole
+        models."""
         return None
 
     def check(self, config: Config, *, secret_cohorts: bool, model_at_server: bool) -> None:
@@ -37,9 +38,8 @@ class QuantisedDifferences(Downlink):
 
     bits: Literal[8, 4]
 
-    @property
-    def codec(self) -> DifferenceCodec:
-        return DifferenceCodec(self.bits)
+    def codec(self, exact: frozenset[str]) -> DifferenceCodec:
+        return DifferenceCodec(self.bits, exact)
 
     def check(self, config: Config, *, secret_cohorts: bool, model_at_server: bool) -> None:
         mine = choice_of("downlink", config.downlink["_target_"])

@@ -19,6 +19,7 @@ __all__ = [
     "pack_has",
     "pack_lacks",
     "refuse_differences",
+    "says_lacks",
     "unpack_differences",
     "unpack_has",
     "with_model",
@@ -91,9 +92,16 @@ def pack_lacks() -> RecordDict:
     return RecordDict({DOWNLINK: ConfigRecord({LACKS: True})})
 
 
-def lacks_base(content: RecordDict) -> bool:
+def says_lacks(content: RecordDict) -> bool:
+    """Whether a reply says that its SuperNode does not have that base, whatever else it says."""
     record = content.config_records.get(DOWNLINK)
-    return record is not None and record.get(LACKS) is True
+    return record is not None and LACKS in record
+
+
+def lacks_base(content: RecordDict) -> bool:
+    """Whether it is that reply: one that says so and nothing else, which has no bytes to count."""
+    record = content.config_records.get(DOWNLINK)
+    return record is not None and len(content) == 1 and dict(record) == {LACKS: True}
 
 
 def pack_has(content: RecordDict, fingerprint: str) -> None:

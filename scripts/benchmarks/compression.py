@@ -94,7 +94,7 @@ def run(options: Namespace) -> Result:
         table.add_row(task, arm, *fewer, f"{row['judged']:.4f}", f"{points_more:+.2f}")
     for arm in options.arms:
         config = compose(ARMS[arm].split())
-        steps, codec = steps_of(config), downlink_of(config).codec
+        steps, codec = steps_of(config), downlink_of(config).codec(frozenset())
         if len(steps.steps) == (codec is not None):  # of none, and of both
             continue
         measured = codec_seconds if codec is None else difference_seconds
@@ -141,7 +141,7 @@ def difference_seconds(
     overrides: str, parameters: int, repetitions: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The same of one difference of models, with the digests by which both sides know a model."""
-    codec = downlink_of(compose(overrides.split())).codec
+    codec = downlink_of(compose(overrides.split())).codec(frozenset())
     assert codec is not None
     generator = torch.Generator().manual_seed(0)
     before, after = ({"w": torch.randn(parameters, generator=generator)} for _ in range(2))

@@ -129,7 +129,25 @@ MUTANTS = [
         "fedapp/client/received_models.py",
         "if state_sha256(model) != found.model:",
         "if False:",
-        f"{DOWNLINK}::test_a_hostile_message_is_refused_by_name",
+        f"{DOWNLINK}::test_differences_to_another_model_ask_for_the_whole_and_train_nothing",
+    ),
+    Mutant(
+        "fedapp/models/shared_state.py",
+        "frozenset(model.state_dict()) - {name for",
+        "frozenset[str]() - {name for",
+        f"{DIFFERENCE}::test_a_small_variance_beside_large_ones_stays_what_it_is",
+    ),
+    Mutant(
+        "fedapp/server/delivered_models.py",
+        "self._held.pop(node, None)  # nobody knows",
+        "pass  # nobody knows",
+        f"{DOWNLINK}::test_after_an_error_the_next_message_brings_the_whole",
+    ),
+    Mutant(
+        "fedapp/client/run_folders.py",
+        "(path for path in self._folders() if path != target)",
+        "self._others(target.name)",
+        "tests/client/test_device_limits.py::test_what_else_a_run_stores_counts_as_well",
     ),
     Mutant(
         "fedapp/server/delivered_models.py",
@@ -169,7 +187,7 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/client/storage.py",
-        "return FolderModels(folder.path / RECEIVED / run, before_keeping)",
+        "return FolderModels(folder.path / RECEIVED / run, before_keeping=room)",
         "pass",
         f"{RESTARTS}::test_the_last_model_outlasts_its_supernode",
     ),

@@ -61,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         FOLDERS,
-        """            raise ConfigError("node-config max-disk-mb: leaves no room for this run's results or heads")""",
+        """            raise ConfigError("node-config max-disk-mb: leaves no room for what this run stores")""",
         "            pass",
         FILLED,
     ),

@@ -57,6 +57,7 @@ REFUSED = [
     ({"max-steps": 4}, "", "train.local_epochs=2", "train.local_epochs=3"),
     ({"max-model-mb": 1}, "model=mlp", "model.hidden=[64]", "model.hidden=[999999,99999]"),
     ({"max-disk-mb": 2}, "model=mlp", "federation.deliver=false", "federation.deliver=true model.hidden=[600,600]"),
+    ({"max-disk-mb": 2}, "model=mlp model.hidden=[300,300]", "downlink=whole", "downlink=differences"),
     ({"max-disk-mb": 1}, "model=mlp federation.personal=head", "run.checkpoint_every=1", "run.checkpoint_every=9999"),
 ]
 
@@ -220,6 +221,38 @@ def test_of_the_disk_no_more_is_filled_than_allowed(tmp_path: Path) -> None:
     assert len(there(folders, "models")) == 3
     store(folders, "heads", "real-9", trained=True, size=60)
     assert there(folders, "models") == {"real-2"}
+
+
+@pytest.mark.parametrize("kind", ["models", "heads", "steps"])
+def test_what_else_a_run_stores_counts_as_well(tmp_path: Path, kind: str) -> None:
+    folders = RunFolders(tmp_path, max_bytes=100)
+    store(folders, "models", "real-0", trained=True, size=30, age=10)
+    store(folders, "received", "real-1", trained=True, size=40)
+    store(folders, kind, "real-1", trained=True, size=45)
+    assert there(folders, "models") - {"real-1"} == set()
+    assert sum(path.stat().st_size for path in tmp_path.rglob("x")) == 85
+    store(folders, "received", "real-1", trained=True, size=55)  # in the place of the 40
+    with pytest.raises(ConfigError, match="max-disk-mb: leaves no room"):
+        folders.make_room("received", "real-1", 56)
+    assert there(folders, kind) == there(folders, "received") == {"real-1"}  # its own do not go
+
+
+@pytest.mark.parametrize(
+    ("more", "clients", "trains"), [("", (), False), (PRIVATE, (0,), False), ("", (0,), True), (PRIVATE, (), False)]
+)
+def test_a_message_that_trains_nothing_gives_a_run_no_right_to_the_disk(
+    device: dict[str, Any], tmp_path: Path, more: str, clients: tuple[int, ...], trains: bool
+) -> None:
+    """It would let a server's invented runs evict those that have cost it something."""
+    node = device | ({"ledger-path": str(tmp_path / "ledger"), "max-epsilon": 1e-9} if more else {})
+    line = f"{TASK} {more} model=logistic_regression downlink=differences"
+    context = make_context(7, node, line)
+    model = GlobalModel(shared_state(build_parts(compose(line.split())).model))
+    content = pack_instruction(Instruction(1, clients, (1.0,) * len(clients), run="a" * 16), model)
+    reply = unpack_reply(handle("train", with_stage(content, "train"), context))
+    assert [report.declined for report in reply.reports] == [not trains] * len(clients)
+    assert there(RunFolders(tmp_path / "keep"), "received") == {"a" * 16}
+    assert there(RunFolders(tmp_path / "keep"), "trained") == ({"a" * 16} if trains else set())
 
 
 def test_features_and_runs_share_what_is_allowed(device: dict[str, Any]) -> None:

@@ -156,5 +156,5 @@ def test_more_disk_than_the_operator_allows_is_refused_before_round_1(tmp_path: 
         if clients:
             run_on(grid, tmp_path / f"run-{clients}", overrides)
         else:
-            with pytest.raises(Exception, match="operator allows less"):
+            with pytest.raises(Exception, match=r"downlink.*operator allows less"):
                 run_on(grid, tmp_path / f"run-{clients}", overrides)

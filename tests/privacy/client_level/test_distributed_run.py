@@ -104,6 +104,18 @@ def test_more_rounds_than_a_client_may_take_part_in_are_declined(tmp_path: Path)
     assert "privacy budget" in found["stop_reason"]
 
 
+def test_models_go_out_as_differences_of_noised_models(tmp_path: Path) -> None:
+    """Whose cohorts are no secret: a difference is made of models that are released."""
+    overrides = f"{DP} downlink=differences federation.num_rounds=3 privacy.max_participations=3"
+    grid = InProcessGrid(overrides, 6)
+    found = summary(run_on(grid, tmp_path / "run", overrides))
+    assert (found["status"], found["rounds"]) == ("finished", 3)
+    assert not [row for row in lines(tmp_path / "run", "clients.jsonl") if row.get("rejected")]
+    brought = [m.content.array_records.get("differences") for m in grid.sent if m.metadata.message_type == "train"]
+    assert [len(record) for record in brought if record is not None] == [1] * 12
+    assert found["epsilon_max"] == pytest.approx(epsilon([cost(overrides)] * 3, 1e-5, "rdp"))
+
+
 def test_a_resumed_run_goes_on_counting_its_rounds(tmp_path: Path) -> None:
     """Flower gives it a new number; it counts by the run's own name."""
     directory = tmp_path / "run"
