@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import DataError
 from fedapp.data.source import Schema
+from fedapp.models.shared_state import keep_constant
 
 __all__ = ["InputLayer", "TokenLayer", "assemble", "input_layer"]
 
@@ -34,6 +35,7 @@ class InputLayer(nn.Module):
             offset, scale = torch.zeros(schema.input_shape), torch.ones(schema.input_shape)
         self.register_buffer("offset", offset.float())
         self.register_buffer("scale", scale.float())
+        keep_constant(self)
         self.impute = schema.impute
         self.features = schema.features
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedapp.models.shared_state import always_shared
+from fedapp.models.shared_state import always_shared, keep_constant
 
 __all__ = ["ClassWeights", "LabelWeights", "OutputLayer", "TargetScale"]
 
@@ -30,6 +30,7 @@ class OutputLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         always_shared(self)
+        keep_constant(self)
 
     @abstractmethod
     def values(self, targets: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ __all__ = [
     "aliases",
     "always_shared",
     "buffer_names",
+    "constant_names",
     "frozen_state",
+    "keep_constant",
     "load_shared",
     "load_tensors",
     "make_personal",
@@ -19,6 +21,7 @@ __all__ = [
 
 MARK = "stays_with_the_client"
 TRAVELS = "always_travels"
+CONSTANT = "buffers_are_constant"
 
 
 def make_personal(module: nn.Module) -> None:
@@ -29,6 +32,21 @@ def make_personal(module: nn.Module) -> None:
 def always_shared(module: nn.Module) -> None:
     """Let the buffers of `module` travel also where it has no parameter that is trained, and others are frozen."""
     setattr(module, TRAVELS, True)
+
+
+def keep_constant(module: nn.Module) -> None:
+    """Say that no training changes the buffers of `module`: what a codec makes of their difference, 0, is no update."""
+    setattr(module, CONSTANT, True)
+
+
+def constant_names(model: nn.Module) -> frozenset[str]:
+    """Names in the state dict of buffers that no training changes."""
+    return frozenset(
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules()
+        if getattr(module, CONSTANT, False)
+        for key, _ in module.named_buffers(recurse=False)
+    )
 
 
 def _personal_names(model: nn.Module) -> set[str]:

@@ -12,6 +12,7 @@ from fedapp.common.errors import ConfigError, DeviceError
 from fedapp.data.source import Schema
 from fedapp.models.fit import check_choice, image_shape
 from fedapp.models.normalization import exchange_batch_norm
+from fedapp.models.shared_state import keep_constant
 from fedapp.models.transfer import Trainable, adapt, last_linear
 from fedapp.models.weights import load_into, read_weights, weights_wanted
 
@@ -31,6 +32,7 @@ class LikePublished(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
+        keep_constant(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

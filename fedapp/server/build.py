@@ -14,7 +14,7 @@ from fedapp.common.state_digest import State
 from fedapp.config import Config, instantiate
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts, check_optimizer, optimizer_factory
-from fedapp.models.shared_state import shared_state
+from fedapp.models.shared_state import constant_names, shared_state
 from fedapp.models.weights import load_into, read_weights
 from fedapp.privacy.option import privacy_of
 from fedapp.privacy.server_budget import ServerBudget
@@ -122,6 +122,7 @@ def build_strategy(
     optimizer = ServerOptimizer(
         (name for name, _ in parts.model.named_parameters() if name in shared),
         optimizer_factory("strategy.server_optimizer", strategy.server_optimizer),
+        constant_names(parts.model),
     )
     made = WeightedFedAvg(
         roster,

@@ -1,6 +1,6 @@
 """The server's step: the mean update as the negative gradient of a torch.optim optimizer (Reddi et al. 2021)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,12 +15,16 @@ State = dict[str, Tensor]
 
 class ServerOptimizer:
     """`parameters` names the entries of the state dict that the optimizer steps; other floating-point entries
-    (BatchNorm statistics) take the plain average, and integer entries stay as they are."""
+    (BatchNorm statistics) take the plain average, and integer entries stay as they are. So do those that `constants`
+    names, and a variance that would be no more than 0: a codec rounds differences, also of what has not changed."""
 
     def __init__(
-        self, parameters: Iterable[str], factory: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+        self,
+        parameters: Iterable[str],
+        factory: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        constants: Collection[str] = (),
     ) -> None:
-        self._names, self._factory = list(parameters), factory
+        self._names, self._factory, self._constants = list(parameters), factory, frozenset(constants)
         self._parameters: dict[str, nn.Parameter] = {}
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -36,8 +40,8 @@ class ServerOptimizer:
         for name, update in mean.items():
             if name in self._parameters:
                 after[name] = self._parameters[name].detach().clone()
-            else:
-                after[name] = state[name] + update.to(state[name].dtype)
+            elif name not in self._constants:
+                after[name] = _moved(name, state[name], update)
         return after
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,3 +60,10 @@ class ServerOptimizer:
             for group in self._optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
         return self._optimizer
+
+
+def _moved(name: str, value: Tensor, update: Tensor) -> Tensor:
+    moved = value + update.to(value.dtype)
+    if name.rpartition(".")[2] == "running_var":  # of torch's BatchNorm
+        moved = torch.where((moved <= 0) & (value > 0), value, moved)
+    return moved

@@ -66,3 +66,14 @@ def test_nothing_is_saved_before_the_first_step(tmp_path: Path) -> None:
     fresh = make("fedadam")
     fresh.load_state_dict(dict(saved.optimizer), saved.model)
     assert torch.equal(fresh.step(saved.model, MEANS[0])["w"], make("fedadam").step(STATE, MEANS[0])["w"])
+
+
+def test_what_a_codec_makes_of_no_change_moves_no_constant_and_no_variance_below_0() -> None:
+    names = ("input.offset", "norm.running_mean", "norm.running_var")
+    state = {name: torch.tensor([1.0, 0.25]) for name in (*names, "w")}
+    rounded = {name: torch.tensor([-0.125, -0.5], dtype=torch.float64) for name in state}
+    optimizer = ServerOptimizer(["w"], lambda parameters: torch.optim.SGD(parameters, lr=1.0), ["input.offset"])
+    found = optimizer.step(state, rounded)
+    assert found["input.offset"].tolist() == [1.0, 0.25]
+    assert found["norm.running_mean"].tolist() == [0.875, -0.25]
+    assert found["norm.running_var"].tolist() == [0.875, 0.25]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from flwr.app import Message
 from in_process import InProcessGrid, run_in_process, run_on
+from safetensors import safe_open
 from secure_runs import SMALL, lines, rows, summary
 
 from fedapp.aggregation.plain.packed_levels import LEVEL, LevelSum, levels_in
@@ -67,6 +68,9 @@ def test_the_same_model_for_any_number_of_supernodes_and_any_order(
     other = run_in_process(tmp_path / "other", PLAIN + CODECS[codec], nodes, shuffle=shuffle)
     assert sha256(other) == sha256(one)
     assert summary(one)["test_accuracy"] > 0.2
+    with safe_open(one / "model.safetensors", framework="pt") as file:
+        constants = [name for name in file.keys() if name.rpartition(".")[2] in ("offset", "scale")]  # noqa: SIM118
+        assert sorted(float(file.get_tensor(name)) for name in constants) == [0.0, 16.0]  # of digits' input layer
 
 
 def test_a_sum_of_levels_is_exact_and_takes_as_few_bits_as_it_needs() -> None:
