@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
-from array_values import values_of
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
@@ -19,12 +18,12 @@ def _change(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Messa
     """`reply` with the largest array of its update changed."""
     record = next(iter(reply.content.array_records.values()))
     key = _largest(record)
-    record[key] = Array(change(values_of(record[key])))
+    record[key] = Array(change(record[key].numpy().copy()))
     return reply
 
 
 def _largest(record: ArrayRecord) -> str:
-    return max(record, key=lambda key: values_of(record[key]).size)
+    return max(record, key=lambda key: record[key].numpy().size)
 
 
 def _first(value: float, array: np.ndarray) -> np.ndarray:
@@ -52,7 +51,7 @@ def _claim(reply: Message) -> Message:
 
 def _scale(reply: Message, factor: float) -> Message:
     for name, record in reply.content.array_records.items():
-        arrays = {key: values_of(array) for key, array in record.items()}
+        arrays = {key: array.numpy() for key, array in record.items()}
         reply.content[name] = ArrayRecord({k: Array(np.asarray(v * factor, dtype=v.dtype)) for k, v in arrays.items()})
     return reply
 
