@@ -228,7 +228,7 @@ def test_ledgers_count_what_was_trained_used_or_not(tmp_path: Path) -> None:
     assert {row["client"] for row in unused} == {0}
     events = _events(directory)
     for client in range(5):
-        asked = [row for row in events if row["client"] == client and row["event"] == "asked"]
+        asked = [row for row in events if row.get("client") == client and row["event"] == "asked"]
         ledger = (directory / "ledgers" / f"client-{client}.jsonl").read_text().splitlines()
         assert len([line for line in ledger if "round" in json.loads(line)]) == len(asked)
     # The server's own count has them, too: what was not used is no cheaper.
