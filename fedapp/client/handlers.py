@@ -16,6 +16,7 @@ from fedapp.client.own_work import begin_training, check_own, use_threads
 from fedapp.client.party.party_handlers import PARTY_HANDLERS, has_parties
 from fedapp.client.received_models import restored
 from fedapp.client.site import Site
+from fedapp.client.site_preflight import preflight_of
 from fedapp.client.storage import (
     Folder,
     check_disk,
@@ -113,7 +114,7 @@ def _query(_: RecordDict, context: Context) -> RecordDict:
         _check_ledger(context, run.site.protection.unit)
         helpers, node = run.protocol.helper_sites, context.node_config
         clients = hosted_clients(node, context.node_id, run.config.federation.num_clients, helpers)
-        report = replace(run.site.preflight(clients), num_partitions=num_partitions(node, helpers))
+        report = replace(preflight_of(run.site, clients), num_partitions=num_partitions(node, helpers))
     except FedappError as error:
         log.error("this SuperNode takes no part: %s", error)
         on_device = "data-path" in context.node_config
@@ -147,7 +148,8 @@ def _evaluate(content: RecordDict, context: Context) -> RecordDict:
     storage = open_storage(context, run.config, run.site, instruction.run)
     if instruction.candidate and run.protocol.individual_updates:  # else no client's own figures leave it
         return pack_reply(run.site.judge(instruction, model, storage))
-    if run.site.will_train(instruction, storage):  # a training like any other: the operator's limits hold
+    # A training like any other: the operator's limits hold.
+    if (own := run.site.own) is not None and own.will_train(instruction, storage.heads):
         begin_training(replace(instruction, server_round=instruction.server_round + 1), context)
     reply = run.site.evaluate(instruction, model, storage)
     if not run.protocol.individual_updates:  # nor single clients' metrics

@@ -1,5 +1,6 @@
 """Whole models that clients keep beside the global one (federation.personal=finetune, ditto)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -8,10 +9,14 @@ from torch import nn
 from fedapp.client.heads import Head
 from fedapp.common.state_digest import State
 from fedapp.data.shards import ClientData
+from fedapp.learning.metrics import averaged
+from fedapp.learning.task import Task
 from fedapp.learning.training import LocalTraining
 from fedapp.models.personal import OwnModel
 from fedapp.models.shared_state import load_shared, shared_state
+from fedapp.privacy.protection import Protection
 from fedapp.wire.instruction import Instruction
+from fedapp.wire.reply import ClientReport
 
 __all__ = ["OwnModels"]
 
@@ -23,6 +28,11 @@ class Trains(Protocol):
     seed: int
 
     def data(self, client: int) -> ClientData: ...
+
+
+class Judges(Trains, Protocol):
+    task: Task
+    protection: Protection
 
 
 class OwnModels:
@@ -47,6 +57,27 @@ class OwnModels:
             self._train(site, client, instruction, model, model, head)
         else:  # a client that was never sampled has the global one
             load_shared(site.model, model if kept is None else kept)
+
+    def judged(
+        self, site: Judges, report: ClientReport, instruction: Instruction, model: State, heads: Callable[[int], Head]
+    ) -> ClientReport:
+        """With what the client's own model does on its validation split."""
+        if report.rejected is not None:
+            return report
+        try:
+            self.finish(site, report.client, instruction, model, heads(report.client))
+            if not site.protection.discloses_metrics:
+                return report
+            found = site.task.evaluate(site.model, site.data(report.client).validation)
+        except Exception as error:
+            return site.protection.failure(report.client, error)
+        return replace(report, own_metrics=averaged(site.task.metrics, found.metrics) if found else {})
+
+    def will_train(self, instruction: Instruction, heads: Callable[[int], Head] | None) -> bool:
+        """Whether an evaluation trains a client's own model."""
+        if self.rule.every_round or heads is None:
+            return False
+        return any(heads(client).of(instruction.server_round) is None for client in instruction.clients)
 
     def _train(
         self, site: Trains, client: int, instruction: Instruction, model: State, start: State, head: Head

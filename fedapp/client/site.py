@@ -2,21 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from fedapp.aggregation.exact_sum import examine
 from fedapp.client.client_storage import ClientStorage
 from fedapp.client.own_models import OwnModels
-from fedapp.common.code_digest import code_digest, code_path
-from fedapp.common.errors import FedappError, told
 from fedapp.common.seeding import derive_seed
 from fedapp.common.state_digest import State
 from fedapp.data.resident import Resident
-from fedapp.data.shards import ClientData, Shards, moments
+from fedapp.data.shards import ClientData, Shards
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
 from fedapp.learning.metrics import averaged
@@ -27,7 +24,6 @@ from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
 from fedapp.updates.vectors import difference
 from fedapp.wire.instruction import Instruction
-from fedapp.wire.preflight import MOMENTS, PreflightReport
 from fedapp.wire.reply import ClientReport, Reply
 
 __all__ = ["Site"]
@@ -65,48 +61,6 @@ class Site:
         self._parameters = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._resident = Resident(next(iter(self._shared.values())).device)
         self._first_head = {name: value.clone() for name, value in self._head.items()}
-
-    def preflight(self, clients: Sequence[int]) -> PreflightReport:
-        """Of the clients that are hosted here, how many training examples each has, and what is wrong with its data.
-
-        Raises FedappError for what is wrong with a simulation's data as a whole.
-        """
-        if self.shards.is_pooled:
-            self.shards.load()
-        agreements = self.task.agreements
-        counts, faults, rows = list[int](), list[str](), list[tuple[Tensor, ...]]()
-        digests = list[str]()
-        for client in clients:
-            try:
-                train, fault = self.shards.of(client).train, ""
-                self.protection.check_work(len(train))
-                if self.own is not None:
-                    self.own.check_work(len(train))
-                self.parts.check_enough(len(train))
-                found = moments(torch.cat([a.values(train) for a in agreements], 1)) if agreements else None
-            except FedappError as error:
-                self.protection.log_fault(client, error)
-                train, fault, found = None, told(error, self.on_device), None
-            counts.append(0 if train is None else len(train))
-            faults.append(fault)
-            digests.append("" if train is None or self.on_device else self.shards.of(client).sha256())
-            zeros = torch.zeros(sum(agreement.width for agreement in agreements))
-            rows.append((zeros,) * 3 if found is None else (found.count, found.mean, found.squares))
-        columns: Mapping[str, Tensor] = {}
-        if agreements and rows:
-            columns = {name: torch.stack([row[i].double() for row in rows]) for i, name in enumerate(MOMENTS)}
-        return self.protection.preflight(
-            PreflightReport(
-                code_digest(),
-                "" if self.on_device else code_path(),
-                tuple(clients),
-                tuple(counts),
-                tuple(faults),
-                moments=columns,
-                backbone=self.backbone,
-                data=() if self.on_device else tuple(digests),
-            )
-        )
 
     def train(
         self, client: int, instruction: Instruction, model: State, storage: ClientStorage = NOTHING
@@ -202,30 +156,8 @@ class Site:
         done = instruction.server_round
         reports = tuple(self._validate(client, model, storage, done) for client in instruction.clients)
         if self.own is not None and storage.heads is not None:
-            reports = tuple(self._with_own(report, instruction, model, storage) for report in reports)
+            reports = tuple(self.own.judged(self, report, instruction, model, storage.heads) for report in reports)
         return Reply(reports)
-
-    def will_train(self, instruction: Instruction, storage: ClientStorage) -> bool:
-        """Whether `evaluate` trains a client's own model."""
-        if self.own is None or self.own.rule.every_round or storage.heads is None:
-            return False
-        return any(storage.heads(client).of(instruction.server_round) is None for client in instruction.clients)
-
-    def _with_own(
-        self, report: ClientReport, instruction: Instruction, model: State, storage: ClientStorage
-    ) -> ClientReport:
-        """With what the client's own model does on its validation split."""
-        assert self.own is not None and storage.heads is not None  # noqa: PT018
-        if report.rejected is not None:
-            return report
-        try:
-            self.own.finish(self, report.client, instruction, model, storage.heads(report.client))
-            if not self.protection.discloses_metrics:
-                return report
-            judged = self.task.evaluate(self.model, self.data(report.client).validation)
-        except Exception as error:
-            return self.protection.failure(report.client, error)
-        return replace(report, own_metrics=averaged(self.task.metrics, judged.metrics) if judged else {})
 
     def load(self, client: int, model: State, storage: ClientStorage, server_round: int) -> None:
         """The global model, with the head that the client had after `server_round` where heads are personal."""

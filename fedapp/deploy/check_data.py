@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fedapp.client.build import build_site
 from fedapp.client.party.party_run import hosted_parties, party_run
+from fedapp.client.site_preflight import preflight_of
 from fedapp.common.errors import DataError
 from fedapp.config import compose, split_overrides
 from fedapp.data.shards import hosted_clients, local_data_path
@@ -21,7 +22,7 @@ def check_site(node_config: Mapping[str, bool | int | float | str], task: str) -
     site = build_site(config, path, limits)
     clients = hosted_clients(node_config, 0, config.federation.num_clients)
     site.shards.load()  # says what is wrong, which under differential privacy a preflight report hides
-    report = site.preflight(clients)
+    report = preflight_of(site, clients)
     for client, count, fault in zip(report.clients, report.num_examples, report.faults, strict=True):
         if fault or not count:
             raise DataError(f"{path or f'client {client}'}: {fault or 'no training example'}")

@@ -1,4 +1,4 @@
-"""Models as SuperNodes get them: the whole, or the differences from the last one that a SuperNode has said it has.
+"""Models as SuperNodes get them under downlink=differences: those from the last one that a SuperNode has said it has.
 
 After each round the server adopts the model that the difference decodes to, so that all have the same bits. A SuperNode
 that was away for some rounds gets the chain of differences, or the whole model where that takes fewer bytes; one that
@@ -17,6 +17,7 @@ from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.server.exchange import Exchange
 from fedapp.server.reply_sizes import without_content
+from fedapp.server.whole_models import WholeModels
 from fedapp.updates.difference_codec import DifferenceCodec, NoDifferenceError
 from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, says_lacks, unpack_has
 from fedapp.wire.model import GlobalModel
@@ -34,19 +35,16 @@ class Step:
     packed: Tensor
 
 
-class DeliveredModels:
-    """`codec`: of differences; None where messages bring whole models, and nothing is done here. `seed`: the run's."""
+class DeliveredModels(WholeModels):
+    """`codec`: of differences. `seed`: the run's."""
 
-    def __init__(self, codec: DifferenceCodec | None = None, seed: int = 0) -> None:
+    def __init__(self, codec: DifferenceCodec, seed: int) -> None:
         self._codec, self._seed = codec, seed
         self._steps: list[Step] = []  # the last ones, each from the model of the one before
         self._held: dict[int, str] = {}  # by SuperNode, the fingerprint of the model that it says it has
         self._unbooked = 0
 
     def adopted(self, before: GlobalModel, after: GlobalModel, server_round: int) -> GlobalModel:
-        """What the run goes on with in the place of `after`."""
-        if self._codec is None:
-            return after
         try:
             packed = self._codec.encode(before.state, after.state, derive_seed(self._seed, "downlink", server_round))
             found = GlobalModel(self._codec.apply(before.state, packed))
@@ -60,14 +58,6 @@ class DeliveredModels:
         return found
 
     def exchanged(
-        self, exchange: Exchange, messages: Iterable[Message], timeout: float, model: GlobalModel
-    ) -> Iterator[Message]:
-        """Replies to messages that bring `model`."""
-        if self._codec is None:
-            return exchange(messages, timeout)
-        return self._exchanged(exchange, messages, timeout, model)
-
-    def _exchanged(
         self, exchange: Exchange, messages: Iterable[Message], timeout: float, model: GlobalModel
     ) -> Iterator[Message]:
         given: dict[int, Message] = {}  # by SuperNode, what it got differences in the place of
@@ -102,7 +92,6 @@ class DeliveredModels:
             yield reply
 
     def unbooked(self) -> int:
-        """By how many bytes more than whole models to all went out since this was last asked; mostly fewer."""
         found, self._unbooked = self._unbooked, 0
         return found
 
@@ -130,14 +119,11 @@ class DeliveredModels:
         return {f"difference-{number:02d}": step.packed for number, step in enumerate(self._steps)}
 
     def state_dict(self, nodes: Mapping[int, int]) -> dict[str, Any]:
-        """`nodes`: by client, its SuperNode, which may have another number in a resumed run."""
-        if self._codec is None:
-            return {}
         held = {str(client): self._held[node] for client, node in nodes.items() if node in self._held}
         return {"steps": [[step.base, step.model] for step in self._steps], "held": held}
 
     def load(self, saved: Mapping[str, Any], tensors: Mapping[str, Tensor], nodes: Mapping[int, int]) -> None:
-        if self._codec is None or not saved:
+        if not saved:
             return
         packed = [tensors[name] for name in sorted(tensors) if name.startswith("difference-")]
         rows = zip(saved["steps"], packed, strict=True)

@@ -241,7 +241,8 @@ def build_rounds(
     arguments = (exchange, attendance, strategy, parts.task, central, real_timeout(checked.config))
     rounds = checked.rounds.build(checked.config, parts, checked.steps, arguments)
     codec = checked.downlink.codec(buffer_names(parts.model))
-    rounds.deliver_by(DeliveredModels(codec, checked.config.run.seed))
+    if codec is not None:
+        rounds.deliver_by(DeliveredModels(codec, checked.config.run.seed))
     return rounds
 
 

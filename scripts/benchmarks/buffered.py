@@ -2,8 +2,8 @@
 need, and buffered rounds with as many clients at work.
 
 Virtual time follows from the config alone, so these figures are the same on any machine. Both arms train alike and step
-alike; the weight of stale updates is the default. On seeds 101 and 105, not measured here, updates that are all weighted
-alike did worse; other buffer sizes and weights were not all compared.
+alike; the weight of stale updates is the default. On seeds 101 and 105, not measured here, updates of equal weight did
+worse; other buffer sizes and weights were not all compared.
 """
 
 import statistics

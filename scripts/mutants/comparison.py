@@ -53,7 +53,7 @@ MUTANTS = [
     ),
     Mutant(
         "fedapp/client/handlers.py",
-        "    if run.site.will_train(instruction, storage):",
+        "    if (own := run.site.own) is not None and own.will_train(instruction, storage.heads):",
         "    if not run.site:",
         f"{LIMITS}::test_fine_tuning_is_a_training_like_any_other",
     ),

@@ -18,6 +18,7 @@ from fedapp.client.build import build_site
 from fedapp.client.handlers import handle, open_run
 from fedapp.client.helper_handlers import open_helper
 from fedapp.client.run_folders import RUNS_KEPT, RunFolders
+from fedapp.client.site_preflight import preflight_of
 from fedapp.client.storage import storage_folder
 from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError, FederationError, NodeConfigError
@@ -139,10 +140,10 @@ def test_fine_tuning_is_a_training_like_any_other(device: dict[str, Any]) -> Non
         kept(2)
     assert len(kept(4)) == 2
     many = make_context(1, device | {"max-steps": 44}, f"{line} federation.personal.epochs=5")
-    report = open_run(many).site.preflight((0,))
+    report = preflight_of(open_run(many).site, (0,))
     assert "fewer" in report.faults[0]
     ditto = make_context(1, device | {"max-steps": 17}, f"{line.replace('finetune', 'ditto')}")
-    assert "fewer" in open_run(ditto).site.preflight((0,)).faults[0]  # 9 steps each
+    assert "fewer" in preflight_of(open_run(ditto).site, (0,)).faults[0]  # 9 steps each
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9])
