@@ -17,7 +17,7 @@ from fedapp.common.logger import log
 from fedapp.common.seeding import derive_seed
 from fedapp.server.exchange import Exchange
 from fedapp.server.reply_sizes import without_content
-from fedapp.server.whole_models import WholeModels
+from fedapp.server.sent_models import SentModels
 from fedapp.updates.difference_codec import DifferenceCodec, NoDifferenceError
 from fedapp.wire.differences import MOST, Differences, give_differences, lacks_base, says_lacks, unpack_has
 from fedapp.wire.model import GlobalModel
@@ -35,7 +35,7 @@ class Step:
     packed: Tensor
 
 
-class DeliveredModels(WholeModels):
+class DeliveredModels(SentModels):
     """`codec`: of differences. `seed`: the run's."""
 
     def __init__(self, codec: DifferenceCodec, seed: int) -> None:

@@ -18,8 +18,8 @@ from fedapp.server.exchange import Exchange, Late
 from fedapp.server.outcome import Metrics, RoundOutcome, own_metrics, validation_metrics
 from fedapp.server.population.attendance import Attendance
 from fedapp.server.run_directory.checkpoint import Checkpoint
+from fedapp.server.sent_models import SentModels
 from fedapp.server.strategy import WeightedFedAvg
-from fedapp.server.whole_models import WholeModels
 from fedapp.updates.server_side import load_steps, state_of
 from fedapp.wire.model import GlobalModel
 from fedapp.wire.records import text
@@ -42,7 +42,7 @@ class HorizontalRounds(ABC):
     ) -> None:
         self.exchange, self.attendance, self.strategy = exchange, attendance, strategy
         self.task, self.central, self.round_timeout = task, central, round_timeout
-        self.delivered = WholeModels()
+        self.delivered = SentModels()
         # A copy: evaluation loads whatever is judged into the network's own tensors.
         self.model = GlobalModel({name: value.clone() for name, value in shared_state(central.network).items()})
 
@@ -53,7 +53,7 @@ class HorizontalRounds(ABC):
         """Log what these rounds will do."""
         self.strategy.summary()
 
-    def deliver_by(self, delivered: WholeModels) -> None:
+    def deliver_by(self, delivered: SentModels) -> None:
         """How models go out; whole ones without it."""
         self.delivered = delivered
 

@@ -6,7 +6,7 @@ __all__ = ["MUTANTS"]
 
 HERE = "fedapp/server/asynchronous"
 ROUNDS, OPTION, ARRIVALS = f"{HERE}/asynchronous_rounds.py", f"{HERE}/option.py", f"{HERE}/arrivals.py"
-VIRTUAL, STEP, CONFLICTS = f"{HERE}/virtual_arrivals.py", f"{HERE}/step.py", f"{HERE}/conflicts.py"
+VIRTUAL, STEP, CONFLICTS = f"{HERE}/virtual_arrivals.py", f"{HERE}/stepped.py", f"{HERE}/one_by_one.py"
 SCREENING = f"{HERE}/screening.py"
 POLICY, RECORD, BUFFER = f"{HERE}/policy.py", f"{HERE}/recorded_order.py", "fedapp/aggregation/plain/update_buffer.py"
 TESTS = "tests/server/asynchronous"

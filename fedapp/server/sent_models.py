@@ -9,10 +9,10 @@ from torch import Tensor
 from fedapp.server.exchange import Exchange
 from fedapp.wire.model import GlobalModel
 
-__all__ = ["WholeModels"]
+__all__ = ["SentModels"]
 
 
-class WholeModels:
+class SentModels:
     """Nothing is done, and nothing is kept; `delivered_models.py` does more."""
 
     def adopted(self, before: GlobalModel, after: GlobalModel, server_round: int) -> GlobalModel:
