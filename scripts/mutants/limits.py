@@ -31,8 +31,8 @@ MUTANTS = [
         f"{LIMITS}::test_steps_are_counted_as_they_are_done",
     ),
     Mutant(
-        "fedapp/client/site.py",
-        "                self.protection.check_work(len(train))\n",
+        "fedapp/client/site_preflight.py",
+        "            site.protection.check_work(len(train))\n",
         "",
         REFUSED,
     ),
