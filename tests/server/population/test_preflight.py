@@ -112,7 +112,7 @@ def test_too_few_clients_end_the_run_with_all_reasons(tmp_path: Path, caplog: py
 
 def test_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedapp.client.handlers.code_digest", lambda: "other")
-    monkeypatch.setattr("fedapp.client.site.code_digest", lambda: "other")
+    monkeypatch.setattr("fedapp.client.site_preflight.code_digest", lambda: "other")
     with pytest.raises(FederationError, match=r"other code than this ServerApp.*another checkout"):
         ask("", [{"partition-id": i, "num-partitions": 2} for i in range(2)])
 

@@ -185,7 +185,7 @@ def test_waiting_comes_to_an_end() -> None:
 def test_a_newcomer_with_other_code_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = InProcessGrid(SMALL, node_configs=node_configs(2, 3))
     attendance, clients = attend(grid)
-    monkeypatch.setattr("fedapp.client.site.code_digest", lambda: "another")
+    monkeypatch.setattr("fedapp.client.site_preflight.code_digest", lambda: "another")
     grid.contexts[105] = make_context(105, {"partition-id": 2, "num-partitions": 3}, SMALL)
     attendance.update()
     attendance.update()
