@@ -30,18 +30,16 @@ class NormLimit(UpdateStep):
         return replace(self, scales=True)
 
     def on_client(self, vector: Tensor, weight: float, params: Params, state: StepState) -> Tensor:
-        if self.scales and self.largest < (norm := _norm(vector)) < math.inf:
-            return _shortened(vector, norm, self.largest)
-        return self._checked(vector, 1.0)
+        return self._within(vector, 1.0, shortens=self.scales)
 
     def on_reply(self, vector: Tensor, weight: float, params: Params) -> Tensor:
-        if self.decoded and self.largest * weight < (norm := _norm(vector)) < math.inf:
-            return _shortened(vector, norm, self.largest * weight)
-        return self._checked(vector, weight)
+        return self._within(vector, weight, shortens=self.decoded)
 
-    def _checked(self, vector: Tensor, weight: float) -> Tensor:
-        norm = _norm(vector)
-        if norm > self.largest * weight * (1 if weight == 1 else 1 + SLACK):
+    def _within(self, vector: Tensor, weight: float, *, shortens: bool) -> Tensor:
+        norm, largest = _norm(vector), self.largest * weight
+        if shortens and largest < norm < math.inf:
+            return (vector.double() * (largest * (1 - ROUNDED) / norm)).to(vector.dtype)
+        if norm > largest * (1 if weight == 1 else 1 + SLACK):
             of = "" if weight == 1 else f" times its weight {weight:.4g}"
             raise UpdateRejected(f"update norm {norm:.4g} above {self.largest:g}{of}")
         return vector
@@ -53,10 +51,6 @@ class NormLimit(UpdateStep):
         if norm > self.largest * weight * (1 + SLACK) + rounding:
             raise UpdateRejected(f"the mean update's norm {norm / weight:.4g} is above {self.largest:g}")
         return vector
-
-
-def _shortened(vector: Tensor, norm: float, largest: float) -> Tensor:
-    return (vector.double() * (largest * (1 - ROUNDED) / norm)).to(vector.dtype)
 
 
 def _norm(vector: Tensor) -> float:
