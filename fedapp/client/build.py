@@ -12,8 +12,10 @@ from fedapp.data.features import FeatureFiles, Features
 from fedapp.learning.build import Parts, build_parts, build_training, bytes_of, model_bytes
 from fedapp.learning.build_shards import build_shards
 from fedapp.learning.training import resolve_device
+from fedapp.models.shared_state import buffer_names
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
+from fedapp.updates.downlink import downlink_of
 from fedapp.updates.steps import steps_of
 
 __all__ = ["build_own_parts", "build_site", "only_own_paths"]
@@ -53,6 +55,7 @@ def build_site(
         features=features,
         backbone=backbone,
         own=_own_models(config, parts, limits),
+        codec=downlink_of(config).codec(buffer_names(parts.model)),
     )
 
 

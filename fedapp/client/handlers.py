@@ -33,11 +33,9 @@ from fedapp.common.errors import ConfigError, FedappError, FederationError, told
 from fedapp.common.state_digest import State
 from fedapp.config import Config, compose, split_overrides
 from fedapp.data.shards import data_version, hosted_clients, local_data_path, num_partitions
-from fedapp.models.shared_state import buffer_names, shared_state
+from fedapp.models.shared_state import shared_state
 from fedapp.privacy.limits import OwnLimits, own_limits
 from fedapp.privacy.option import PrivacyOption, privacy_of
-from fedapp.updates.difference_codec import DifferenceCodec
-from fedapp.updates.downlink import downlink_of
 from fedapp.wire.differences import brings_model, pack_has, pack_lacks, refuse_differences
 from fedapp.wire.instruction import Instruction, run_of, unpack_instruction
 from fedapp.wire.preflight import PreflightReport, pack_preflight
@@ -74,7 +72,6 @@ class SiteRun:
     protocol: AggregationProtocol
     half: ClientHalf
     privacy: PrivacyOption
-    codec: DifferenceCodec | None
 
 
 @lru_cache(maxsize=4)
@@ -87,8 +84,7 @@ def _run(
     limits.check(sums=(protocol.individual_updates, protocol.helper_sites), spends=privacy.spends)
     site = build_site(config, data_path, limits, folder, seen=protocol.individual_updates)
     check_options(config, site.parts, protocol, privacy, site.steps)  # a server need not have looked
-    half, codec = protocol.client(config, site.parts, limits), downlink_of(config).codec(buffer_names(site.model))
-    return SiteRun(config, site, protocol, half, privacy, codec)
+    return SiteRun(config, site, protocol, protocol.client(config, site.parts, limits), privacy)
 
 
 def open_run(context: Context) -> SiteRun:
@@ -179,11 +175,11 @@ def _with_whole_model(handler: Handler) -> Handler:
 
     def handled(content: RecordDict, context: Context) -> RecordDict:
         run = open_run(context)
-        if run.codec is None or not brings_model(content):
+        if (codec := run.site.codec) is None or not brings_model(content):
             refuse_differences(content)
             return handler(content, context)
         store = open_received(context, run.config, run.site, run_of(content))
-        found = restored(content, store, run.codec, list(shared_state(run.site.model)))
+        found = restored(content, store, codec, list(shared_state(run.site.model)))
         if found is None:
             return pack_lacks()
         reply = handler(found.content, context)

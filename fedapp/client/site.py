@@ -20,6 +20,7 @@ from fedapp.learning.metrics import averaged
 from fedapp.learning.task import Evaluation
 from fedapp.models.shared_state import load_tensors, personal_state, shared_state
 from fedapp.privacy.protection import Declined, Protection
+from fedapp.updates.difference_codec import DifferenceCodec
 from fedapp.updates.step import UpdateRejected
 from fedapp.updates.steps import UpdateSteps
 from fedapp.updates.vectors import difference
@@ -36,7 +37,8 @@ class Site:
 
     `parts.model` is the part of `parts.whole` that is trained. `features`, where the rest is frozen, makes of a
     client's examples what the model takes; `backbone` is that part's digest. `steps` are what is done to an update
-    before it is sent. `on_device`: the data is real, so errors tell the server no more than their kind.
+    before it is sent, `codec` is what differences of models come in, where they do. `on_device`: the data is real, so
+    errors tell the server no more than their kind.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class Site:
         features: Callable[[int, ClientData], ClientData] | None = None,
         backbone: str = "",
         own: OwnModels | None = None,
+        codec: DifferenceCodec | None = None,
     ) -> None:
         self.parts, self.task, self.whole, self.model = parts, parts.task, parts.whole, parts.model
         self.shards, self.protection, self.steps, self.seed = shards, protection, steps, seed
         self.features, self.backbone, self.on_device = features, backbone, on_device
         # The model's own tensors, which training and loading change in place: looked up once, and not for each client.
-        self.own = own
+        self.own, self.codec = own, codec
         self._shared, self._head = shared_state(self.model), personal_state(self.model)
         self._parameters = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._resident = Resident(next(iter(self._shared.values())).device)

@@ -30,11 +30,10 @@ from fedapp.common.tensor_file import tensor_file
 from fedapp.config import Config, to_yaml
 from fedapp.data.shards import local_data_path
 from fedapp.learning.build import bytes_of
-from fedapp.models.shared_state import buffer_names, shared_state
+from fedapp.models.shared_state import shared_state
 from fedapp.privacy.ledger import FileLedger, StateLedger
 from fedapp.privacy.limits import is_helper, own_limits, whole_limit
 from fedapp.privacy.protection import Account
-from fedapp.updates.downlink import downlink_of
 
 __all__ = [
     "Folder",
@@ -97,7 +96,7 @@ def check_disk(context: Context, config: Config, site: Site) -> None:
     """Raises ConfigError for a run that would store more in a device's folder than its operator allows."""
     if (folder := storage_folder(context.node_config)) is not None:
         needed = _head_bytes(config, site) + (_step_bytes(config, site) if site.steps.keeps_state else 0)
-        needed += _received_bytes(site) if downlink_of(config).codec(buffer_names(site.model)) is not None else 0
+        needed += _received_bytes(site) if site.codec is not None else 0
         folder.runs.check(needed + (_result_bytes(site) if config.federation.deliver else 0))
 
 
