@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from rich.table import Table
 
 from fedapp.common.errors import FedappError
 from fedapp.common.files import write_atomically
-from fedapp.compare.token_baselines import Baselines, Row
+from fedapp.compare.judged_text import Difference, Row
+from fedapp.compare.token_baselines import Baselines
 from fedapp.config import by_group, compose
 
 WIDTH = 160  # of a file or a pipe
@@ -53,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with console.status("") as status:
             made = Baselines(compose(by_group(options.overrides)))
-            rows, differences = figures(made, options, status.update)
-        show(console, made, rows, differences)
+            judge(made, options, status.update)
+        rows, differences = made.judged.rows(), made.judged.differences(list(made.task.metrics))
+        show(console, list(made.task.metrics), rows, differences)
         if options.json is not None:
             content = {
                 "overrides": options.overrides,
                 "models": [asdict(row) for row in rows],
-                "differences": differences,
+                "differences": [asdict(row) for row in differences],
             }
             write_atomically(options.json, (json.dumps(content, indent=2) + "\n").encode())
     except (FedappError, OSError) as error:
@@ -68,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def figures(made: Baselines, options: argparse.Namespace, tell: object) -> tuple[list[Row], list[dict[str, object]]]:
-    assert callable(tell)
+def judge(made: Baselines, options: argparse.Namespace, tell: Callable[[str], None]) -> None:
     tell("a model of three words")
     made.trigram()
     if not options.skip_pooled:
@@ -77,34 +78,26 @@ def figures(made: Baselines, options: argparse.Namespace, tell: object) -> tuple
         made.pooled()
     if options.run is not None:
         made.run(options.run)
-    rows = made.rows()
     if options.clients:
-        rows.append(made.alone(options.clients, options.epochs, tell))
+        made.alone(options.clients, options.epochs, tell)
         if options.run is not None:
-            rows += made.fine_tuned(options.run, options.clients, options.epochs, tell)
-    names = list(dict.fromkeys(name for name, key in made.scores if key in made.held_out))
-    differences = []
-    for other in names[:-1]:
-        for key, held in made.held_out.items():
-            for metric in ("token_accuracy", "token_top_3"):
-                found = made.difference(names[-1], other, key, metric)
-                differences.append(
-                    {"model": names[-1], "less": other, "on": held.name, "metric": metric, **asdict(found)}
-                )
-    return rows, differences
+            made.fine_tuned(options.run, options.clients, options.epochs, tell)
 
 
-def show(console: Console, made: Baselines, rows: Sequence[Row], differences: Sequence[dict[str, object]]) -> None:
-    shown = list(made.task.metrics)
-    table = Table("model", "on", *shown, box=SIMPLE_HEAD, padding=(0, 1))
+def show(console: Console, metrics: Sequence[str], rows: Sequence[Row], differences: Sequence[Difference]) -> None:
+    table = Table("model", "on", *metrics, box=SIMPLE_HEAD, padding=(0, 1))
     for row in rows:
         cells = [f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})" for found in row.metrics.values()]
         table.add_row(row.model, row.on, *cells)
     console.print(table)
-    table = Table("difference of", "to", "on", "metric", "", box=SIMPLE_HEAD, padding=(0, 1))
-    for row in differences:
-        cell = f"{row['value']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
-        table.add_row(*(str(row[key]) for key in ("model", "less", "on", "metric")), cell)
+    table = Table("model", "against", "on", "metric", "difference", "ratio", box=SIMPLE_HEAD, padding=(0, 1))
+    for found in differences:
+        more, times = found.difference, found.ratio
+        table.add_row(
+            *(found.model, found.than, found.on, found.metric),
+            f"{more.value:+.4f} ({more.low:+.4f} to {more.high:+.4f})",
+            f"{times.value:.3f} ({times.low:.3f} to {times.high:.3f})",
+        )
     console.print(table)
 
 

@@ -41,6 +41,11 @@ class Drawn:
         """Paired: both are of the same draws."""
         return Drawn(self.value - other.value, self.draws - other.draws)
 
+    def over(self, other: "Drawn") -> "Drawn":
+        """Paired, as `minus`; not defined where the other is 0."""
+        below = np.where(other.draws == 0, np.nan, other.draws)
+        return Drawn(self.value / other.value if other.value else math.nan, self.draws / below)
+
 
 def resamples(units: Sequence[Tensor], draws: int, seed: int) -> Tensor:
     """(draws, rows) int64: how often each row is in each draw, of as many units as there are with replacement (the

@@ -3,17 +3,17 @@ place, each client alone, and each client's own fine-tuned one."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.nested import differences, is_among
 from fedapp.common.seeding import generator
-from fedapp.compare.bootstrap import Drawn, Interval, interval, resamples
+from fedapp.compare.judged_text import HeldOut, JudgedText
 from fedapp.compare.trigram import Trigram
 from fedapp.config import Config, instantiate
 from fedapp.config.saved_config import plain_yaml
@@ -27,31 +27,12 @@ from fedapp.models.weights import load_into, read_weights
 from fedapp.server.run import settled
 from fedapp.server.schedule import LearningRateSchedule
 
-__all__ = ["Baselines", "HeldOut", "Row"]
+__all__ = ["Baselines"]
 
-DRAWS = 1000
 PIECES = 40  # of pooled training, with one learning rate each
 # What decides which text is held out, and the model: sections and keys of a config.
 SAME = {"data", "model", "partition", "run.seed", "federation.num_clients", "train.val_fraction"}
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Windows that no model has learnt from. `units`: rows that are drawn together, those of one client."""
-
-    name: str
-    examples: Examples
-    units: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model on held-out text: by metric, with the interval over clients."""
-
-    model: str
-    on: str
-    metrics: Mapping[str, Interval]
 
 
 class Baselines:
@@ -69,19 +50,19 @@ class Baselines:
         self.clients = [shards.of(client) for client in range(config.federation.num_clients)]
         self.train = _joined([client.train for client in self.clients])
         self.training: LocalTraining = build_training(config, self.parts)
-        self.scores: dict[tuple[str, str], Tensor] = {}
+        self.judged = JudgedText(task, config.run.seed)
         self.held_out = self._held_out()
 
-    def _held_out(self) -> dict[str, HeldOut]:
+    def _held_out(self) -> list[HeldOut]:
         validation = [client.validation for client in self.clients]
-        found = {}
+        found = []
         if any(map(len, validation)):
             sizes = [len(one) for one in validation if len(one)]
             units = torch.split(torch.arange(sum(sizes)), sizes)
-            found["lines"] = HeldOut("held-out lines of the clients", _joined(validation), units)
+            found.append(HeldOut("held-out lines of the clients", _joined(validation), units))
         test = self.parts.source.test()
         if test is not None:
-            found["clients"] = HeldOut("held-out clients", test, tuple(group_rows(test)))
+            found.append(HeldOut("held-out clients", test, tuple(group_rows(test))))
         if not found:
             raise ConfigError("train.val_fraction, data.test_clients: nothing is held out; set one of them")
         return found
@@ -99,8 +80,8 @@ class Baselines:
     def trigram(self) -> None:
         """Three words, on all training text."""
         model = Trigram(self.task.text, self.train)
-        for key, held in self.held_out.items():
-            self.scores["3-gram, pooled", key] = model.scores(held.examples)
+        for held in self.held_out:
+            self.judged.add("3-gram, pooled", held, model.scores(held.examples))
 
     def pooled(self) -> None:
         """The network on all training text in one place, on as many windows as the federation's rounds have, with the
@@ -120,20 +101,18 @@ class Baselines:
         """The model of a finished run."""
         self._judge(f"federated ({directory.name})", self._of_run(directory))
 
-    def alone(self, count: int, epochs: int, tell: Tell) -> Row:
+    def alone(self, count: int, epochs: int, tell: Tell) -> None:
         """`count` clients, each with a network of its own from the start, on their own held-out lines."""
-        return self._own("network, each client alone", count, epochs, self._fresh, tell)
+        self._own("network, each client alone", count, epochs, self._fresh, tell)
 
-    def fine_tuned(self, directory: Path, count: int, epochs: int, tell: Tell) -> tuple[Row, Row]:
+    def fine_tuned(self, directory: Path, count: int, epochs: int, tell: Tell) -> None:
         """The same from the model of a run, and what that model says of the same lines before."""
         make = lambda: self._of_run(directory)  # noqa: E731
         name = f"federated ({directory.name})"
-        return (
-            self._own(f"{name}, as it is", count, 0, make, tell),
-            self._own(f"{name}, fine-tuned by each client", count, epochs, make, tell),
-        )
+        self._own(f"{name}, as it is", count, 0, make, tell)
+        self._own(f"{name}, fine-tuned by each client", count, epochs, make, tell)
 
-    def _own(self, name: str, count: int, epochs: int, make: Callable[[], nn.Module], tell: Tell) -> Row:
+    def _own(self, name: str, count: int, epochs: int, make: Callable[[], nn.Module], tell: Tell) -> None:
         scores, units, held, start = [], [], [], 0
         chosen = self.chosen(count)
         for number, client in enumerate(chosen, 1):
@@ -147,8 +126,7 @@ class Baselines:
             units.append(torch.arange(start, start + len(data.validation)))
             start += len(data.validation)
         some = HeldOut(f"held-out lines of {len(chosen)} clients", _joined(held), tuple(units))
-        self.scores[name, some.name] = torch.cat(scores)
-        return self._row(name, some, torch.cat(scores))
+        self.judged.add(name, some, torch.cat(scores))
 
     def chosen(self, count: int) -> list[int]:
         """Clients with held-out lines, drawn with the run's seed."""
@@ -156,32 +134,9 @@ class Baselines:
         order = torch.randperm(len(able), generator=generator(self.config.run.seed, "chosen")).tolist()
         return sorted(able[place] for place in order[:count])
 
-    # --- judging ---------------------------------------------------------------------------------------------------
-
-    def rows(self) -> list[Row]:
-        return [
-            self._row(name, self.held_out[key], found)
-            for (name, key), found in self.scores.items()
-            if key in self.held_out
-        ]
-
-    def difference(self, one: str, other: str, key: str, metric: str) -> Interval:
-        """Of a metric between two models on the same held-out text, paired by the clients that are drawn."""
-        held = self.held_out[key]
-        drawn = [self._drawn(held, self.scores[name, key], metric) for name in (one, other)]
-        return interval(drawn[0].minus(drawn[1]))
-
-    def _row(self, name: str, held: HeldOut, scores: Tensor) -> Row:
-        return Row(name, held.name, {key: interval(self._drawn(held, scores, key)) for key in self.task.metrics})
-
-    def _drawn(self, held: HeldOut, scores: Tensor, metric: str) -> Drawn:
-        counts, by = resamples(held.units, DRAWS, self.config.run.seed), self.task.metrics[metric]
-        targets = held.examples.targets
-        return Drawn(by(scores, targets), by.on_draws(scores, targets, counts).numpy())
-
     def _judge(self, name: str, model: nn.Module) -> None:
-        for key, held in self.held_out.items():
-            self.scores[name, key] = self.task.judge(model, held.examples)[1]
+        for held in self.held_out:
+            self.judged.judge(name, model, held)
 
     def _fresh(self) -> nn.Module:
         self.parts.whole.load_state_dict(self.start)

@@ -33,7 +33,8 @@ def saved(made: Baselines, folder: Path, *changes: str) -> Path:
 
 def test_a_run_of_the_same_text_is_judged(made: Baselines, tmp_path: Path) -> None:
     made.run(saved(made, tmp_path, "federation.num_rounds=2", "optimizer.lr=0.1"))
-    assert {key for name, key in made.scores if name == f"federated ({tmp_path.name})"} == {"lines", "clients"}
+    judged = {on for name, on in made.judged.scores if name == f"federated ({tmp_path.name})"}
+    assert judged == {"held-out lines of the clients", "held-out clients"}
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,15 @@ def test_the_pooled_network_has_as_many_windows_at_the_rates_of_the_rounds() -> 
     made.pooled()
     assert sum(count for count, _ in watched.seen) == made.windows_of_the_federation > 2 * len(made.train)
     assert [rate for _, rate in watched.seen] == pytest.approx([1.0, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5])
+
+
+def test_each_clients_fine_tuning_is_compared_with_the_model_as_it_is(made: Baselines, tmp_path: Path) -> None:
+    """On the same lines of the same clients, and with what they train alone."""
+    folder = saved(made, tmp_path)
+    made.alone(2, 1, print)
+    made.fine_tuned(folder, 2, 1, print)
+    name, on = f"federated ({folder.name})", "held-out lines of 2 clients"
+    found = {(row.model, row.than) for row in made.judged.differences(["token_accuracy"]) if row.on == on}
+    tuned = f"{name}, fine-tuned by each client"
+    assert found == {(tuned, "network, each client alone"), (tuned, f"{name}, as it is")}
+    assert not made.judged.scores[tuned, on].equal(made.judged.scores[f"{name}, as it is", on])

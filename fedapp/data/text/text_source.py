@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +31,6 @@ class TextSource(DataSource):
     of a simulation has their text.
     """
 
-    owner: ClassVar[str]  # what a client is called in this data: partition.partition_by
     window: int = 20
     vocabulary: str = "words"
     vocabulary_size: int = 8000
@@ -63,6 +61,11 @@ class TextSource(DataSource):
             )
         if self.tokenizer is None:
             self.tokens  # noqa: B018 (what is wrong with it is said now)
+
+    @property
+    def owner(self) -> str:
+        """What a client is called in this data: `partition.partition_by`."""
+        raise NotImplementedError
 
     @cached_property
     def tokens(self) -> Vocabulary:
