@@ -17,9 +17,9 @@ from flwr.app import Message, MessageType, RecordDict
 from fedapp.aggregation.groups import alone
 from fedapp.aggregation.helper_part import ClientHalf, Handler, HelperPart, Train
 from fedapp.aggregation.reply_log import ReplyLog
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.common.errors import FederationError
 from fedapp.common.state_digest import State
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 from fedapp.wire.instruction import Instruction, Params, pack_instruction, stage_of, with_stage
 from fedapp.wire.model import GlobalModel
 
@@ -155,11 +155,7 @@ class AggregationProtocol(HelperPart, ABC):
 
 def protocol_of(config: Config) -> AggregationProtocol:
     """Raises ConfigError."""
-    made = instantiate("secure_aggregation", config.secure_aggregation)
-    if not isinstance(made, AggregationProtocol):
-        target = config.secure_aggregation["_target_"]
-        raise ConfigError(f"secure_aggregation._target_={target}: is not a fedapp.aggregation.protocol option")
-    return made
+    return option("secure_aggregation", config.secure_aggregation, AggregationProtocol)
 
 
 def dispatch(half: ClientHalf, content: RecordDict, state: RecordDict, train: Train) -> RecordDict:

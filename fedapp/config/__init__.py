@@ -2,7 +2,7 @@
 
 from fedapp.config.compose import choice_of, compose, config_sha256, to_yaml
 from fedapp.config.config_file import file_overrides
-from fedapp.config.nodes import instantiate
+from fedapp.config.nodes import instantiate, option
 from fedapp.config.options import options_of
 from fedapp.config.overrides import CONF_DIR, by_group, split_overrides
 from fedapp.config.same_maths import maths_sha256
@@ -23,6 +23,7 @@ __all__ = [
     "file_overrides",
     "instantiate",
     "maths_sha256",
+    "option",
     "options_of",
     "read_saved",
     "split_overrides",

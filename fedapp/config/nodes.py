@@ -10,16 +10,17 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from fedapp.common.errors import ConfigError, FedappError
 
-__all__ = ["Node", "instantiate"]
+__all__ = ["Node", "instantiate", "option"]
 
 Node = dict[str, Any]
+T = TypeVar("T")
 RANGES = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("greater than", "gt"),
@@ -43,6 +44,14 @@ def instantiate(key: str, node: Node, *args: Any, partial: bool = False, **kwarg
         raise
     except Exception as error:
         raise ConfigError(f"{key}: {target} refused its arguments: {error}") from None
+
+
+def option(key: str, node: Node, kind: type[T], **kwargs: Any) -> T:
+    """The object that `node` describes. Raises ConfigError, as `instantiate`, and where it is no `kind`."""
+    made = instantiate(key, node, **kwargs)
+    if not isinstance(made, kind):
+        raise ConfigError(f"{key}._target_={node['_target_']}: is no {kind.__module__}.{kind.__qualname__}")
+    return made
 
 
 def _check_arguments(key: str, node: Node, made: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedapp.common.errors import ConfigError, DataError, FedappError
 from fedapp.common.seeding import seeded
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, instantiate, option
 from fedapp.data.augmentation import augmentation
 from fedapp.data.source import DataSource
 from fedapp.learning.build_task import build_task, check_target
@@ -107,17 +107,14 @@ def build_parts(config: Config) -> Parts:
         raise ConfigError(
             "data.scaling=federated: the scaling of inputs is part of what is frozen here; set model.trainable=full"
         )
-    personal: Personal = instantiate("federation.personal", config.federation.personal)
+    personal = option("federation.personal", config.federation.personal, Personal)
     personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
     return Parts(source, task, whole, frozen, model, personal, smallest)
 
 
 def build_source(node: dict[str, Any]) -> DataSource:
-    source = instantiate("data", node)
-    if not isinstance(source, DataSource):
-        raise ConfigError(f"data._target_={node['_target_']}: is not a fedapp.data.source.DataSource")
-    return source
+    return option("data", node, DataSource)
 
 
 def build_model(node: dict[str, Any], task: Task) -> nn.Sequential:

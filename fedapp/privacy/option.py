@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 from fedapp.data.findings import Findings
 from fedapp.learning.build import Parts
 from fedapp.privacy.ledger import FileLedger
@@ -80,7 +79,4 @@ class PrivacyOption(ABC):
 
 def privacy_of(config: Config) -> PrivacyOption:
     """Raises ConfigError."""
-    made = instantiate("privacy", config.privacy)
-    if not isinstance(made, PrivacyOption):
-        raise ConfigError(f"privacy._target_={config.privacy['_target_']}: is not a fedapp.privacy.option option")
-    return made.in_run(config)
+    return option("privacy", config.privacy, PrivacyOption).in_run(config)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 from pydantic import Field
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 
 __all__ = ["AboutRun", "Listener", "Store", "Tracker", "about_run", "tracker_of"]
 
@@ -95,8 +95,6 @@ def about_run(config: Config, directory: Path, num_clients: int, *, private: boo
 
 def tracker_of(config: Config) -> Tracker:
     """Raises ConfigError."""
-    made = instantiate("tracker", config.tracker)
-    if not isinstance(made, Tracker):
-        raise ConfigError(f"tracker._target_={config.tracker['_target_']}: is no fedapp.tracking.tracker.Tracker")
+    made = option("tracker", config.tracker, Tracker)
     made.check()
     return made

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, choice_of, instantiate
+from fedapp.config import Config, choice_of, option
 from fedapp.updates.difference_codec import DifferenceCodec
 
 __all__ = ["Downlink", "QuantisedDifferences", "WholeModels", "downlink_of"]
@@ -65,7 +65,4 @@ class QuantisedDifferences(Downlink):
 
 def downlink_of(config: Config) -> Downlink:
     """Raises ConfigError."""
-    made = instantiate("downlink", config.downlink)
-    if not isinstance(made, Downlink):
-        raise ConfigError(f"downlink._target_={config.downlink['_target_']}: is not a fedapp.updates.downlink option")
-    return made
+    return option("downlink", config.downlink, Downlink)

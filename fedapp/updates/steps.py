@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedapp.common.errors import ConfigError
 from fedapp.common.state_digest import State
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 from fedapp.updates.norm_limit import NormLimit
 from fedapp.updates.step import LENGTH, StepState, UpdateRejected, UpdateStep
 from fedapp.updates.vectors import flatten, joined, unflatten
@@ -135,24 +134,15 @@ class UpdateSteps:
 
 def steps_of(config: Config, private: Sequence[UpdateStep] = ()) -> UpdateSteps:
     """The run's update steps, in the clients' order. `private`: those of its privacy option. Raises ConfigError."""
-    compression = instantiate("compression", config.compression)
-    if not isinstance(compression, UpdateStep):
-        raise ConfigError(f"compression._target_={config.compression['_target_']}: is not a fedapp.updates.UpdateStep")
+    compression = option("compression", config.compression, UpdateStep)
     largest, fairness = config.strategy.max_update_norm, config.strategy.fairness
     limit = [NormLimit(largest)] if largest is not None else []
-    fair = [_fairness(config)] if fairness is not None else []
+    fair = [] if fairness is None else [option("strategy.fairness", fairness, UpdateStep).in_run(config)]
     before = [step for step in (*limit, *private, *fair) if not step.idle]
     last = compression.in_run(config, before)
     if not last.summable:
         before = [replace(step, decoded=True) if isinstance(step, NormLimit) else step for step in before]
     return UpdateSteps((*before, *([] if last.idle else [last])))
-
-
-def _fairness(config: Config) -> UpdateStep:
-    made = instantiate("strategy.fairness", config.strategy.fairness)
-    if not isinstance(made, UpdateStep):
-        raise ConfigError(f"strategy.fairness._target_={config.strategy.fairness['_target_']}: is not an UpdateStep")
-    return made.in_run(config)
 
 
 def _params(step: UpdateStep, plan: Mapping[str, Params], size: int) -> Params:

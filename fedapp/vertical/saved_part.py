@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import FedappError, ModelError
 from fedapp.common.state_digest import state_sha256
-from fedapp.config import check_node, instantiate
+from fedapp.config import check_node, option
 from fedapp.config.nodes import Node
 from fedapp.data.party_reading import PartyReading
 from fedapp.data.source import Schema
@@ -132,7 +132,7 @@ def load_part(folder: Path) -> SavedPart:
     try:
         for name, package in PACKAGES.items():
             check_node(getattr(about, name), name, package)
-        fusion: Fusion = instantiate("fusion", about.fusion)
+        fusion = option("fusion", about.fusion, Fusion)
         task = with_loss(build_kind(about.kind, Schema((1,), about.classes)), about.loss)
         with form_only():
             net = _form(about, task, fusion)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.nested import leaves
-from fedapp.config import Config, compose, instantiate
+from fedapp.config import Config, compose, instantiate, option
 from fedapp.data.party_table import PartySource
 from fedapp.learning.build import build_source, check_optimizer
 from fedapp.learning.build_task import build_task
@@ -58,8 +58,8 @@ def vertical_options(config: Config) -> VerticalOptions:
             " columns over parties: use partition=columns"
         )
     parties: PartySource = source.deal(build_source(config.data))
-    fusion: Fusion = instantiate("vertical.fusion", config.vertical.fusion)
-    privacy: LabelPrivacy = instantiate("vertical.label_privacy", config.vertical.label_privacy)
+    fusion = option("vertical.fusion", config.vertical.fusion, Fusion)
+    privacy = option("vertical.label_privacy", config.vertical.label_privacy, LabelPrivacy)
     task = build_task(config, parties.schema())
     if task.schema.labels:
         raise ConfigError(

@@ -56,4 +56,5 @@ def test_models_are_compared_on_the_same_draws_and_on_the_same_text_only() -> No
 def test_nothing_is_a_multiple_of_zero() -> None:
     some = Drawn(1.0, torch.tensor([1.0, 1.0, 2.0]).numpy())
     ratio = interval(some.over(Drawn(0.0, torch.tensor([0.0, 0.0, 1.0]).numpy())))
-    assert math.isnan(ratio.value) and not ratio.known
+    assert math.isnan(ratio.value)
+    assert not ratio.known

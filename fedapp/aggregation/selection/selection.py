@@ -11,7 +11,7 @@ from random import Random
 from typing import ClassVar
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 from fedapp.learning.build import Parts
 
 __all__ = ["Losses", "Selection", "check_has_choice", "selection_of", "weighted_sample"]
@@ -67,7 +67,4 @@ def check_has_choice(config: Config, name: str) -> None:
 
 def selection_of(config: Config) -> Selection:
     """Raises ConfigError."""
-    made = instantiate("cohort", config.cohort)
-    if not isinstance(made, Selection):
-        raise ConfigError(f"cohort._target_={config.cohort['_target_']}: is not a fedapp.aggregation.selection option")
-    return made
+    return option("cohort", config.cohort, Selection)

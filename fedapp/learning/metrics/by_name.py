@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import instantiate, options_of
+from fedapp.config import option, options_of
 from fedapp.data.source import Schema
 from fedapp.learning.metrics.metric import Metric
 
@@ -53,7 +53,4 @@ def _named(name: str, settings: str = "{}") -> Metric:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ConfigError(f"task.metrics: {name} has no setting {key!r}; {has}")
     values: dict[str, Any] = {**node, **own}
-    made = instantiate(f"metric.{name}", values, name=name)
-    if not isinstance(made, Metric):
-        raise ConfigError(f"metric.{name}._target_={node['_target_']}: is not a fedapp.learning.metrics.Metric")
-    return made
+    return option(f"metric.{name}", values, Metric, name=name)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, instantiate, option
 from fedapp.learning.build import Parts
 from fedapp.privacy.limits import LARGEST_DELTA, OwnLimits
 from fedapp.privacy.option import PrivacyOption
@@ -98,8 +98,7 @@ class ClientDp(PrivacyOption):
         """What protects single examples besides. Raises ConfigError for what it does not take."""
         if self.examples is None:
             return None
-        made: PrivacyOption = instantiate("privacy.examples", {"_target_": EXAMPLES, **self.examples})
-        return made
+        return option("privacy.examples", {"_target_": EXAMPLES, **self.examples}, PrivacyOption)
 
     @property
     def void(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, instantiate
+from fedapp.config import Config, option
 
 __all__ = [
     "AsTheyCome",
@@ -172,7 +172,4 @@ def real_timeout(config: Config) -> float:
 
 def speed_of(config: Config) -> ClientSpeed:
     """Raises ConfigError."""
-    made = instantiate(KEY, config.federation.client_speed)
-    if not isinstance(made, ClientSpeed):
-        raise ConfigError(f"{KEY}._target_={config.federation.client_speed['_target_']}: is no option of {KEY}")
-    return made
+    return option(KEY, config.federation.client_speed, ClientSpeed)

@@ -11,7 +11,7 @@ from pydantic import Field
 from fedapp.aggregation.plain.update_buffer import UpdateBuffer
 from fedapp.aggregation.protocol import protocol_of
 from fedapp.common.errors import ConfigError
-from fedapp.config import Config, choice_of, instantiate
+from fedapp.config import Config, choice_of, option
 from fedapp.data.source import Examples
 from fedapp.learning.build import Parts
 from fedapp.privacy.option import privacy_of
@@ -198,7 +198,4 @@ def _buffer(config: Config, steps: UpdateSteps) -> UpdateBuffer:
 
 def rounds_of(config: Config) -> RoundsOption:
     """Raises ConfigError."""
-    made = instantiate("rounds", config.rounds)
-    if not isinstance(made, RoundsOption):
-        raise ConfigError(f"rounds._target_={config.rounds['_target_']}: is no option of rounds")
-    return made
+    return option("rounds", config.rounds, RoundsOption)

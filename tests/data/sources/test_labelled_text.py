@@ -209,3 +209,18 @@ def test_what_is_classified_does_not_show_the_layout() -> None:
     counts = [pooled.columns["role"].count(role) for role in set(pooled.columns["role"])]
     assert min(counts) >= 60
     assert made.tokens.encode("A\nb") == made.tokens.encode("a B")
+
+
+def test_speeches_belong_to_their_role_or_their_play(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of few speeches are left out, whatever a client is; test data are whole clients."""
+    speech = "Four happy days\nBring in\nAnother moon"
+    by_role = {"dream: Theseus": [speech] * 2, "dream: Snug": [speech], "hamlet: Ghost": [speech]}
+    monkeypatch.setattr(Shakespeare, "speeches", lambda self: by_role)
+    by = {client: Verse(window=12, client=client, min_speeches=2).pooled() for client in ("role", "play")}
+    assert by["role"].columns == {"role": ["dream: Theseus"] * 2}
+    assert by["play"].columns == {"play": ["dream"] * 3}
+    away = Verse(window=12, client="play", test_clients=1).pooled()
+    assert away.test is not None
+    assert {len(away.train), len(away.test)} == {1, 3}
+    with pytest.raises(ConfigError, match=r"data\.client=author: must be one of role, play"):
+        Verse(window=12, client="author")
