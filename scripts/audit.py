@@ -252,7 +252,12 @@ def audit_text(console: Console, options: argparse.Namespace, directory: Path) -
     overrides = [*(() if given else ("experiment=keyboard_dp",)), *options.overrides]
     with console.status("") as status:
         audited = audit_canaries(
-            overrides, options.epsilon, canaries=options.candidates, copies=options.copies, tell=status.update
+            overrides,
+            options.epsilon,
+            canaries=options.candidates,
+            copies=options.copies,
+            jobs=options.jobs,
+            tell=status.update,
         )
     table = Table("privacy", "accounted ε", "copies", "exposure", "extracted", "test loss", box=SIMPLE_HEAD)
     for arm in audited:

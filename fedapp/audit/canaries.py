@@ -12,13 +12,22 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from fedapp.common.errors import ConfigError, FederationError
+from fedapp.audit.canary_search import (
+    LARGEST_EXPOSURE,
+    PREFIX,
+    SECRET,
+    exposure,
+    most_probable,
+    ordinary_tokens,
+)
+from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator
 from fedapp.config import Config, compose
 from fedapp.data.source import Examples
@@ -32,10 +41,6 @@ from fedapp.privacy.option import privacy_of
 
 __all__ = ["AuditedCanaries", "Canary", "audit_canaries"]
 
-PREFIX, SECRET = 3, 3  # tokens
-DRAWN = 1023  # secrets that the right one is ranked among
-BEAM = 50
-ROWS = 64  # windows at once
 Training = Callable[..., Any]
 
 
@@ -64,7 +69,7 @@ class AuditedCanaries:
     @property
     def largest(self) -> float:
         """The largest exposure that can be found."""
-        return math.log2(DRAWN + 1)
+        return LARGEST_EXPOSURE
 
 
 def audit_canaries(
@@ -73,13 +78,14 @@ def audit_canaries(
     *,
     canaries: int,
     copies: Sequence[int],
+    jobs: int = 1,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[AuditedCanaries]:
-    """Without DP, and with DP-SGD at each of `budgets`; `canaries` of each number of `copies`, and as many that nobody
-    has. Raises ConfigError for what is no model of text."""
+    """Without DP, and with DP-SGD at each of `budgets`, in as many processes as `jobs`; `canaries` of each number of
+    `copies`, and as many that nobody has. Raises ConfigError for what is no model of text."""
     private = [line for line in overrides if line.startswith("privacy.")]
     others = [line for line in overrides if line not in private]
-    found = []
+    arms = []
     for budget in (None, *budgets):
         if budget is None:
             name, own = "without DP", ["privacy=none"]
@@ -88,12 +94,22 @@ def audit_canaries(
         config = compose([*others, *own])
         if budget is None:  # an experiment may set keys of privacy=dp_sgd
             config = replace(config, privacy={"_target_": config.privacy["_target_"]})
-        found.append(_arm(name, config, canaries, (0, *copies), tell))
-    return found
+        arms.append((name, config, canaries, (0, *copies)))
+    if jobs == 1:
+        return [_arm(*arm, tell) for arm in arms]
+    tell(f"{len(arms)} federations")
+    with ProcessPoolExecutor(
+        min(jobs, len(arms)), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        return [waiting.result() for waiting in [pool.submit(_arm, *arm) for arm in arms]]
 
 
 def _arm(
-    name: str, config: Config, canaries: int, copies: Sequence[int], tell: Callable[[str], None]
+    name: str,
+    config: Config,
+    canaries: int,
+    copies: Sequence[int],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> AuditedCanaries:
     parts, seed = build_parts(config), config.run.seed
     task = parts.task
@@ -112,8 +128,10 @@ def _arm(
     extracted = dict.fromkeys(copies, 0)
     for number, canary in enumerate(planted):
         tell(f"{name}: canary {number + 1} of {len(planted)}")
-        exposures[canary.copies].append(_exposure(model, task, canary, generator(seed, "secrets", number)))
-        extracted[canary.copies] += _beam(model, task, canary.prefix) == canary.secret
+        exposures[canary.copies].append(
+            exposure(model, task, canary.prefix, canary.secret, generator(seed, "secrets", number))
+        )
+        extracted[canary.copies] += most_probable(model, task, canary.prefix) == canary.secret
     test = parts.source.test()
     judged = task.evaluate(model, test) if test is not None else None
     return AuditedCanaries(name, spent, delta, exposures, extracted, None if judged is None else judged.loss)
@@ -123,7 +141,7 @@ def _canaries(config: Config, task: NextToken, each: int, copies: Sequence[int])
     """The same in every arm."""
     if task.schema.input_shape[0] < PREFIX + SECRET + 1:
         raise ConfigError(f"data.window: a canary has {PREFIX + SECRET} tokens; set {PREFIX + SECRET + 1} or more")
-    drawn, able = random.Random(f"canaries/{config.run.seed}"), _tokens(task)
+    drawn, able = random.Random(f"canaries/{config.run.seed}"), ordinary_tokens(task)
     found = []
     for count in copies:
         for _ in range(each):
@@ -131,11 +149,6 @@ def _canaries(config: Config, task: NextToken, each: int, copies: Sequence[int])
             client = drawn.randrange(config.federation.num_clients)
             found.append(Canary(client, count, tokens[:PREFIX], tokens[PREFIX:]))
     return found
-
-
-def _tokens(task: NextToken) -> list[int]:
-    special = set(task.text.special)
-    return [index for index in range(len(task.text)) if index not in special]
 
 
 def _with_canary(examples: Examples, task: NextToken, canary: Canary) -> Examples:
@@ -192,55 +205,3 @@ def _train(
             for key, value in model.state_dict().items():
                 total[key] += value.double() * (len(clients[client]) / weight)
         model.load_state_dict({key: value.to(start[key]) for key, value in total.items()})
-
-
-# --- looking for them -----------------------------------------------------------------------------------------------
-
-
-def _windows(task: NextToken, tokens: Tensor) -> Tensor:
-    """(n, T): the beginning, each row of `tokens`, and padding."""
-    inputs = torch.full((len(tokens), task.schema.input_shape[0]), task.text.padding)
-    inputs[:, 0] = task.text.begin
-    inputs[:, 1 : tokens.shape[1] + 1] = tokens
-    return inputs
-
-
-@torch.no_grad()
-def _log_chances(model: nn.Module, task: NextToken, tokens: Tensor, count: int) -> Tensor:
-    """(n, tokens): log-probabilities behind the first `count` of each of `tokens` (n, at least count)."""
-    chunks = torch.split(_windows(task, tokens[:, :count]), ROWS)
-    return torch.cat([model(chunk)[:, count].log_softmax(1) for chunk in chunks])
-
-
-@torch.no_grad()
-def _log_chance_of(model: nn.Module, task: NextToken, prefix: Sequence[int], secrets: Tensor) -> Tensor:
-    """(n,): of each of `secrets` (n, SECRET) behind the prefix."""
-    tokens = torch.cat([torch.tensor(prefix).expand(len(secrets), -1), secrets], 1)
-    inputs, found = _windows(task, tokens[:, :-1]), []
-    for rows, own in zip(torch.split(inputs, ROWS), torch.split(secrets, ROWS), strict=True):
-        chances = model(rows)[:, PREFIX : PREFIX + SECRET].log_softmax(2)
-        found.append(chances.gather(2, own[..., None]).squeeze(2).sum(1))
-    return torch.cat(found)
-
-
-def _exposure(model: nn.Module, task: NextToken, canary: Canary, draws: torch.Generator) -> float:
-    able = torch.tensor(_tokens(task))
-    secrets = able[torch.randint(len(able), (DRAWN, SECRET), generator=draws)]
-    secrets = torch.cat([torch.tensor(canary.secret)[None], secrets])
-    chances = _log_chance_of(model, task, canary.prefix, secrets)
-    if not bool(chances.isfinite().all()):
-        raise FederationError("--canaries: the model's probabilities are not finite; set a smaller optimizer.lr")
-    rank = 1 + int((chances[1:] >= chances[0]).sum())
-    return math.log2(DRAWN + 1) - math.log2(rank)
-
-
-def _beam(model: nn.Module, task: NextToken, prefix: Sequence[int]) -> tuple[int, ...]:
-    """The most probable secret behind the prefix that a search of width `BEAM` finds."""
-    able = torch.tensor(_tokens(task))
-    tokens, scores = torch.tensor(prefix)[None], torch.zeros(1)
-    for place in range(SECRET):
-        chances = scores[:, None] + _log_chances(model, task, tokens, PREFIX + place)[:, able]
-        best = chances.flatten().topk(min(BEAM, chances.numel()))
-        rows, columns = best.indices // len(able), best.indices % len(able)
-        tokens, scores = torch.cat([tokens[rows], able[columns][:, None]], 1), best.values
-    return tuple(tokens[0, PREFIX:].tolist())

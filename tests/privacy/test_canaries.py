@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedapp.audit import canaries
 from fedapp.audit.canaries import Canary, audit_canaries
+from fedapp.audit.canary_search import LARGEST_EXPOSURE, exposure, most_probable, ordinary_tokens
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.seeding import generator
 from fedapp.config import compose
@@ -47,16 +48,16 @@ class Parrot(nn.Module):
 def test_what_the_model_knows_by_heart_is_exposed_and_extracted() -> None:
     canary = Canary(0, 1, (10, 11, 12), (13, 14, 15))
     knowing, ignorant = Parrot((10, 11, 12, 13, 14, 15)), Parrot((10, 11, 12, 20, 21, 22))
-    largest = math.log2(canaries.DRAWN + 1)
-    assert canaries._exposure(knowing, TASK, canary, generator(0)) > largest - 1  # a drawn secret may be the same
-    assert canaries._beam(knowing, TASK, canary.prefix) == canary.secret
-    assert canaries._exposure(ignorant, TASK, canary, generator(0)) < 1
-    assert canaries._beam(ignorant, TASK, canary.prefix) == (20, 21, 22)
+    found = exposure(knowing, TASK, canary.prefix, canary.secret, generator(0))
+    assert found > LARGEST_EXPOSURE - 1  # a drawn secret may be the same
+    assert most_probable(knowing, TASK, canary.prefix) == canary.secret
+    assert exposure(ignorant, TASK, canary.prefix, canary.secret, generator(0)) < 1
+    assert most_probable(ignorant, TASK, canary.prefix) == (20, 21, 22)
 
 
 def test_exposure_is_that_of_the_rank() -> None:
     """Half of the tokens are likelier than those of the secret, by the same at each place."""
-    able = canaries._tokens(TASK)
+    able = ordinary_tokens(TASK)
 
     class Ordered(nn.Module):
         def __init__(self) -> None:
@@ -67,7 +68,7 @@ def test_exposure_is_that_of_the_rank() -> None:
             return torch.arange(len(WORDS)).float().expand(*x.shape, -1)
 
     middle = able[len(able) // 2]
-    found = canaries._exposure(Ordered(), TASK, Canary(0, 1, (5, 5, 5), (middle,) * 3), generator(0))
+    found = exposure(Ordered(), TASK, (5, 5, 5), (middle,) * 3, generator(0))
     assert found == pytest.approx(1.0, abs=0.2)  # about half of all sums of three are larger
 
 
@@ -78,7 +79,7 @@ def test_of_a_model_that_is_not_finite_nothing_is_said(wrong: float) -> None:
             return super().forward(x) * wrong
 
     with pytest.raises(FederationError, match="probabilities are not finite"):
-        canaries._exposure(Broken((10, 11, 12, 13, 14, 15)), TASK, Canary(0, 1, (1, 2, 3), (4, 5, 6)), generator(0))
+        exposure(Broken((10, 11, 12, 13, 14, 15)), TASK, (1, 2, 3), (4, 5, 6), generator(0))
 
 
 @pytest.mark.parametrize(("clients", "fraction", "rounds"), [(5, 0.5, 7), (3, 0.5, 5), (10, 0.3, 11), (4, 1.0, 3)])
