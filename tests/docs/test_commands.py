@@ -159,7 +159,7 @@ def check_python(arguments: list[str], place: Path, copy: Path) -> None:
     script = arguments[0]
     parsers: dict[str, Callable[[list[str]], object]] = {
         "scripts/bench.py": parse_bench,
-        "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given).overrides),
+        "scripts/audit.py": lambda given: compose_all(script_module("audit").parse(given, None).overrides),
         "scripts/compare.py": check_comparison,
         "scripts/baselines.py": lambda given: compose_all(script_module("baselines").parse(given).overrides),
         "scripts/experiment_tables.py": lambda given: script_module("experiment_tables").parse(given),

@@ -287,19 +287,32 @@ def test_the_exit_status_tells_of_a_refuted_epsilon(
     inversion = SimpleNamespace(truth=torch.zeros(2, 3), found=torch.zeros(2, 3), explained=0.1)
     for epsilon, status in ((3.0, 0), (1.0, 1)):
         result = [Audited(f"ε = {epsilon}", epsilon, 1e-5, "it", found, inversion)]  # type: ignore[arg-type]
-        monkeypatch.setattr(script, "audit", lambda *_, result=result: result)
+        monkeypatch.setattr("audits.examples.audit", lambda *_, result=result: result)
         assert script.main(["--output", str(tmp_path / str(status))]) == status
         assert ("proves ε >= 2.00" in capsys.readouterr().out) == bool(status)
     assert script.main(["--output", str(tmp_path / "1")]) == 2
-    assert "is not empty" in capsys.readouterr().out
+    assert "is not a new or empty directory" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "attack"),
+    [
+        ([], "attack_examples"),
+        (["--unit", "client"], "attack_clients"),
+        (["--canaries"], "attack_lines"),
+        (["task=vertical"], "attack_parties"),
+    ],
+)
 def test_a_crash_is_no_refutation(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    attack: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = load_script("audit")
-    monkeypatch.setattr(script, "audit", lambda *_: 1 / 0)
-    assert script.main(["--output", str(tmp_path / "new")]) == 2
+    monkeypatch.setattr(script, attack, lambda *_: 1 / 0)
+    assert script.main([*arguments, "--output", str(tmp_path / "new")]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().out
 
 
@@ -331,7 +344,7 @@ def test_the_command_leaves_its_files(
 ) -> None:
     """With a process of its own for the federations."""
     script = load_script("audit")
-    monkeypatch.setattr(script, "Size", partial(Size, inversion_steps=5))
+    monkeypatch.setattr("audits.examples.Size", partial(Size, inversion_steps=5))
     size = ["--shadows", "2", "--attacked", "2", "--candidates", "20", "--epsilon", "3", "--jobs", "1"]
     overrides = [*SMALL, "federation.num_rounds=1", "privacy.accountant=rdp"]
     assert script.main([*overrides, *size, "--output", str(tmp_path / "new")]) == 0

@@ -1,0 +1,1 @@
+"""What scripts/audit.py attacks: one file each, which attacks, shows and saves."""
