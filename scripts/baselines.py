@@ -8,16 +8,18 @@
 A model of three words with Kneser-Ney smoothing on all training text; the experiment's network on all training text,
 on as many windows as all rounds of the federation have; the network of each client alone, and with --run the run's
 model and what each client makes of it by fine-tuning, of some clients (--clients). Overrides are those of the run.
-Intervals are of 95 %, by the bootstrap over clients. The exit status is 2, with one message, where something is wrong.
+The second table compares, on each text, the model that was judged last with the others. Intervals are of 95 %, by the
+bootstrap over clients. The exit status is 2, with one message, where something is wrong.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
@@ -32,6 +34,7 @@ from fedapp.common.files import write_atomically
 from fedapp.compare.judged_text import Difference, Row
 from fedapp.compare.token_baselines import Baselines
 from fedapp.config import by_group, compose
+from fedapp.learning.metrics import Metric
 
 WIDTH = 160  # of a file or a pipe
 
@@ -56,14 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = Baselines(compose(by_group(options.overrides)))
             judge(made, options, status.update)
         rows, differences = made.judged.rows(), made.judged.differences(list(made.task.metrics))
-        show(console, list(made.task.metrics), rows, differences)
+        show(console, made.task.metrics, rows, differences)
         if options.json is not None:
             content = {
                 "overrides": options.overrides,
                 "models": [asdict(row) for row in rows],
                 "differences": [asdict(row) for row in differences],
             }
-            write_atomically(options.json, (json.dumps(content, indent=2) + "\n").encode())
+            write_atomically(options.json, (json.dumps(without_nan(content), indent=2) + "\n").encode())
     except (FedappError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -84,7 +87,18 @@ def judge(made: Baselines, options: argparse.Namespace, tell: Callable[[str], No
             made.fine_tuned(options.run, options.clients, options.epochs, tell)
 
 
-def show(console: Console, metrics: Sequence[str], rows: Sequence[Row], differences: Sequence[Difference]) -> None:
+def without_nan(content: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_nan(value) for value in content]
+    return None if content != content else content
+
+
+def show(
+    console: Console, metrics: Mapping[str, Metric], rows: Sequence[Row], differences: Sequence[Difference]
+) -> None:
     table = Table("model", "on", *metrics, box=SIMPLE_HEAD, padding=(0, 1))
     for row in rows:
         cells = [f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})" for found in row.metrics.values()]
@@ -94,7 +108,8 @@ def show(console: Console, metrics: Sequence[str], rows: Sequence[Row], differen
     for found in differences:
         more, times = found.difference, found.ratio
         table.add_row(
-            *(found.model, found.than, found.on, found.metric),
+            *(found.model, found.than, found.on),
+            found.metric + (" (less is better)" if metrics[found.metric].lower_is_better else ""),
             f"{more.value:+.4f} ({more.low:+.4f} to {more.high:+.4f})",
             f"{times.value:.3f} ({times.low:.3f} to {times.high:.3f})",
         )

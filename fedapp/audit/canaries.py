@@ -8,25 +8,25 @@ log2 of the rank that the model gives the right one; here among drawn ones, so t
 prefix ends with it.
 """
 
+import logging
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
+from fedapp.audit.canary_lines import Canary, draw_canaries, with_canary
 from fedapp.audit.canary_search import (
     LARGEST_EXPOSURE,
-    PREFIX,
-    SECRET,
     exposure,
     most_probable,
-    ordinary_tokens,
 )
+from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator
 from fedapp.config import Config, compose
@@ -39,19 +39,9 @@ from fedapp.privacy.dp_sgd import DpSgd
 from fedapp.privacy.limits import OwnLimits
 from fedapp.privacy.option import privacy_of
 
-__all__ = ["AuditedCanaries", "Canary", "audit_canaries"]
+__all__ = ["AuditedCanaries", "audit_canaries"]
 
 Training = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Canary:
-    """`client` has it `copies` times among its lines; 0: nobody has it."""
-
-    client: int
-    copies: int
-    prefix: tuple[int, ...]
-    secret: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -95,39 +85,54 @@ def audit_canaries(
         if budget is None:  # an experiment may set keys of privacy=dp_sgd
             config = replace(config, privacy={"_target_": config.privacy["_target_"]})
         arms.append((name, config, canaries, (0, *copies)))
-    if jobs == 1:
-        return [_arm(*arm, tell) for arm in arms]
-    tell(f"{len(arms)} federations")
+    _planted(arms[0][1], canaries, (0, *copies))  # what is wrong with the text is said before the training
+    return _in_processes(arms, min(jobs, len(arms)), tell)
+
+
+def _in_processes(
+    arms: Sequence[tuple[str, Config, int, Sequence[int]]], workers: int, tell: Callable[[str], None]
+) -> list[AuditedCanaries]:
+    """One federation each, `workers` at a time. Of one that fails the error is raised, and no other is begun."""
+    tell(f"{len(arms)} federations, {workers} at a time")
     with ProcessPoolExecutor(
-        min(jobs, len(arms)), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(max(1, allowed_cores() // workers),)
     ) as pool:
-        return [waiting.result() for waiting in [pool.submit(_arm, *arm) for arm in arms]]
+        waiting = [pool.submit(_arm, *arm) for arm in arms]
+        try:
+            for count, arm in enumerate(as_completed(waiting), 1):
+                tell(f"{arm.result().name} is done, {count} of {len(arms)} federations")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [arm.result() for arm in waiting]
 
 
-def _arm(
-    name: str,
-    config: Config,
-    canaries: int,
-    copies: Sequence[int],
-    tell: Callable[[str], None] = lambda text: None,
-) -> AuditedCanaries:
-    parts, seed = build_parts(config), config.run.seed
-    task = parts.task
-    if not isinstance(task, NextToken):
-        raise ConfigError(f"--canaries: are looked for in models of text, and this task is {task.kind}")
-    planted = _canaries(config, task, canaries, copies)
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.disable(logging.INFO)
+
+
+def _planted(config: Config, each: int, copies: Sequence[int]) -> tuple[Parts, NextToken, list[Canary]]:
+    """Raises ConfigError for what is no model of text, or of too short windows."""
+    parts = build_parts(config)
+    if not isinstance(parts.task, NextToken):
+        raise ConfigError(f"--canaries: are looked for in models of text, and this task is {parts.task.kind}")
+    return parts, parts.task, draw_canaries(config, parts.task, each, copies)
+
+
+def _arm(name: str, config: Config, canaries: int, copies: Sequence[int]) -> AuditedCanaries:
+    (parts, task, planted), seed = _planted(config, canaries, copies), config.run.seed
     shards = build_shards(config, parts)
     clients = [shards.of(client).train for client in range(config.federation.num_clients)]
     for canary in planted:
         if canary.copies:
-            clients[canary.client] = _with_canary(clients[canary.client], task, canary)
+            clients[canary.client] = with_canary(clients[canary.client], task, canary)
     training, spent, delta = _training(config, parts, min(map(len, clients)))
-    _train(config, parts, clients, training, lambda text: tell(f"{name}: {text}"))
+    _train(config, parts, clients, training)
     model = parts.whole.eval()
     exposures: dict[int, list[float]] = {count: [] for count in copies}
     extracted = dict.fromkeys(copies, 0)
     for number, canary in enumerate(planted):
-        tell(f"{name}: canary {number + 1} of {len(planted)}")
         exposures[canary.copies].append(
             exposure(model, task, canary.prefix, canary.secret, generator(seed, "secrets", number))
         )
@@ -135,28 +140,6 @@ def _arm(
     test = parts.source.test()
     judged = task.evaluate(model, test) if test is not None else None
     return AuditedCanaries(name, spent, delta, exposures, extracted, None if judged is None else judged.loss)
-
-
-def _canaries(config: Config, task: NextToken, each: int, copies: Sequence[int]) -> list[Canary]:
-    """The same in every arm."""
-    if task.schema.input_shape[0] < PREFIX + SECRET + 1:
-        raise ConfigError(f"data.window: a canary has {PREFIX + SECRET} tokens; set {PREFIX + SECRET + 1} or more")
-    drawn, able = random.Random(f"canaries/{config.run.seed}"), ordinary_tokens(task)
-    found = []
-    for count in copies:
-        for _ in range(each):
-            tokens = tuple(drawn.choice(able) for _ in range(PREFIX + SECRET))
-            client = drawn.randrange(config.federation.num_clients)
-            found.append(Canary(client, count, tokens[:PREFIX], tokens[PREFIX:]))
-    return found
-
-
-def _with_canary(examples: Examples, task: NextToken, canary: Canary) -> Examples:
-    text, length = task.text, task.schema.input_shape[0]
-    line = [text.begin, *canary.prefix, *canary.secret, text.end]
-    row = torch.tensor(line + [text.padding] * (length + 1 - len(line)))
-    rows = row.expand(canary.copies, -1)
-    return Examples(torch.cat([examples.inputs, rows[:, :-1]]), torch.cat([examples.targets, rows[:, 1:]]))
 
 
 def _training(config: Config, parts: Parts, smallest: int) -> tuple[Training, float | None, float]:
@@ -189,13 +172,10 @@ def _cohorts(config: Config) -> list[list[int]]:
     return found
 
 
-def _train(
-    config: Config, parts: Parts, clients: Sequence[Examples], training: Training, tell: Callable[[str], None]
-) -> None:
+def _train(config: Config, parts: Parts, clients: Sequence[Examples], training: Training) -> None:
     """Federated averaging by number of examples, and nothing of messages."""
     model = parts.model
     for server_round, cohort in enumerate(_cohorts(config), 1):
-        tell(f"round {server_round} of {config.federation.num_rounds}")
         start = {key: value.clone() for key, value in model.state_dict().items()}
         total = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in start.items()}
         weight = sum(len(clients[client]) for client in cohort)

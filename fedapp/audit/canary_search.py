@@ -54,8 +54,9 @@ def _log_chance_of(model: nn.Module, task: NextToken, prefix: Sequence[int], sec
 def exposure(
     model: nn.Module, task: NextToken, prefix: Sequence[int], secret: Sequence[int], draws: torch.Generator
 ) -> float:
-    """log2 of how many secrets there are less log2 of the rank of the right one, which the model gives it behind the
-    prefix among drawn ones: 0 to LARGEST_EXPOSURE. Raises FederationError for a model that is not finite."""
+    """Of a secret among drawn ones, ranked by the probability that the model gives them behind the prefix: log2 of how
+    many there are, less log2 of the secret's rank; 0 to LARGEST_EXPOSURE. Raises FederationError for a model whose
+    probabilities are not finite."""
     able = torch.tensor(ordinary_tokens(task))
     secrets = able[torch.randint(len(able), (DRAWN, SECRET), generator=draws)]
     secrets = torch.cat([torch.tensor(secret)[None], secrets])

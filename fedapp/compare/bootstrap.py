@@ -42,9 +42,11 @@ class Drawn:
         return Drawn(self.value - other.value, self.draws - other.draws)
 
     def over(self, other: "Drawn") -> "Drawn":
-        """Paired, as `minus`; not defined where the other is 0."""
-        below = np.where(other.draws == 0, np.nan, other.draws)
-        return Drawn(self.value / other.value if other.value else math.nan, self.draws / below)
+        """Paired, as `minus`. Of no draws where the other is 0 on one: without these the rest would say too little."""
+        if not other.value or (other.draws == 0).any():
+            value = self.value / other.value if other.value else math.nan
+            return Drawn(value, np.full_like(self.draws, math.nan))
+        return Drawn(self.value / other.value, self.draws / other.draws)
 
 
 def resamples(units: Sequence[Tensor], draws: int, seed: int) -> Tensor:

@@ -57,7 +57,8 @@ class JudgedText:
         self.add(name, held, self._task.judge(model, held.examples)[1])
 
     def add(self, name: str, held: HeldOut, scores: Tensor) -> None:
-        """`scores`: of each token of `held`, as the task's metrics take them."""
+        """`scores`: of each token of `held`, as the task's metrics take them. A model is judged on a text once."""
+        assert (name, held.name) not in self.scores
         self.scores[name, held.name] = scores
         self._held_out[held.name] = held
 
@@ -73,12 +74,12 @@ class JudgedText:
         found = []
         for on in self._held_out:
             *others, last = [name for name, where in self.scores if where == on]
+            mine = {metric: self._drawn(last, on, metric) for metric in metrics}
             for other in others:
                 for metric in metrics:
-                    mine, its = (self._drawn(name, on, metric) for name in (last, other))
-                    found.append(
-                        Difference(last, other, on, metric, interval(mine.minus(its)), interval(mine.over(its)))
-                    )
+                    its = self._drawn(other, on, metric)
+                    more, times = mine[metric].minus(its), mine[metric].over(its)
+                    found.append(Difference(last, other, on, metric, interval(more), interval(times)))
         return found
 
     def _drawn(self, name: str, on: str, metric: str) -> Drawn:

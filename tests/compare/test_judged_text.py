@@ -53,8 +53,10 @@ def test_models_are_compared_on_the_same_draws_and_on_the_same_text_only() -> No
     assert low < 5.5 < high
 
 
-def test_nothing_is_a_multiple_of_zero() -> None:
-    some = Drawn(1.0, torch.tensor([1.0, 1.0, 2.0]).numpy())
-    ratio = interval(some.over(Drawn(0.0, torch.tensor([0.0, 0.0, 1.0]).numpy())))
-    assert math.isnan(ratio.value)
-    assert not ratio.known
+@pytest.mark.parametrize(("value", "draws", "ratio"), [(0.0, [0.0, 1.0, 1.0], math.nan), (0.5, [0.0, 1.0, 1.0], 2.0)])
+def test_of_a_multiple_of_zero_there_is_no_interval(value: float, draws: list[float], ratio: float) -> None:
+    """What remained without the draws that are 0 would be too small, and would not hold the value itself."""
+    found = interval(Drawn(1.0, torch.ones(3).numpy()).over(Drawn(value, torch.tensor(draws).numpy())))
+    assert found.value == pytest.approx(ratio, nan_ok=True)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)

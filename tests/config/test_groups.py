@@ -89,7 +89,7 @@ EXTRA = {
         f" data.tokenizer=null data.vocabulary_size=500 partition.partition_by=user {FORM}"
     ),
     **dict.fromkeys(("data/verse", "task/text_classification"), f"{VERSE} {FORM}"),
-    "experiment/verse": f"{VERSE} {FORM}".replace("min_speeches=60", "min_speeches=30"),  # of longer speeches
+    "experiment/verse": f"{VERSE} {FORM}".replace("min_speeches=60", "min_speeches=160"),  # of plays
     "model/text_encoder": ADAPTERS,
     "model/causal_lm": CAUSAL_LM,
     "data/hub_text": (

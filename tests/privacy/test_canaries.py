@@ -10,7 +10,8 @@ from every_task import TEXTS
 from torch import Tensor, nn
 
 from fedapp.audit import canaries
-from fedapp.audit.canaries import Canary, audit_canaries
+from fedapp.audit.canaries import audit_canaries
+from fedapp.audit.canary_lines import Canary, with_canary
 from fedapp.audit.canary_search import LARGEST_EXPOSURE, exposure, most_probable, ordinary_tokens
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.common.seeding import generator
@@ -100,7 +101,7 @@ def test_a_client_is_once_in_a_round_and_each_participation_is_accounted(
 
 
 def test_a_canary_is_a_line_of_its_client() -> None:
-    examples = canaries._with_canary(
+    examples = with_canary(
         Examples(torch.full((1, 8), 5), torch.full((1, 8), 6)),
         TASK,
         Canary(0, 3, (10, 11, 12), (13, 14, 15)),
