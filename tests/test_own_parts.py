@@ -16,7 +16,7 @@ import fedapp.config.overrides as overrides_module
 from fedapp.client import handlers
 from fedapp.common.errors import ConfigError
 from fedapp.config import CONF_DIR, compose, options_of
-from fedapp.config.compose import committed_targets
+from fedapp.config.committed import committed_targets
 from fedapp.learning.metrics.by_name import _named
 from fedapp.server.check_config import check_config
 
@@ -43,7 +43,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This checkout's conf/ with the files of OWN in it, for runs in this process."""
     conf = Path(shutil.copytree(CONF_DIR, tmp_path / "conf"))
     add_to(conf)
-    for name in ("overrides", "compose", "options"):
+    for name in ("committed", "explain", "overrides", "compose", "options"):
         monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
     cached: list[Any] = [overrides_module.groups, committed_targets, options_of, _named, handlers._run]
     for function in cached:

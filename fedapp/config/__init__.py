@@ -1,6 +1,7 @@
 """The config: typed sections, composed by Hydra. The only package that imports Hydra."""
 
-from fedapp.config.compose import choice_of, compose, config_sha256, to_yaml
+from fedapp.config.committed import choice_of
+from fedapp.config.compose import compose, config_sha256, to_yaml
 from fedapp.config.config_file import file_overrides
 from fedapp.config.nodes import instantiate, option
 from fedapp.config.options import options_of

@@ -5,18 +5,13 @@ override strings are read, and none that could name code or files (`overrides.py
 """
 
 import copy
-import difflib
 import hashlib
 import json
 import math
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import yaml
 from hydra import compose as hydra_compose
@@ -29,50 +24,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fedapp.common.errors import ConfigError
 from fedapp.common.override_text import decoded_keys
-from fedapp.config.overrides import CONF_DIR, NO_CODE, by_group, check_overrides, groups
+from fedapp.config.committed import committed_targets
+from fedapp.config.explain import explain
+from fedapp.config.overrides import CONF_DIR, NO_CODE, by_group, check_overrides
 from fedapp.config.schema import Config, check_ranges
 from fedapp.config.typed_text import as_typed
 
-__all__ = ["choice_of", "committed_targets", "compose", "config_sha256", "to_yaml"]
+__all__ = ["compose", "config_sha256", "to_yaml"]
 
 ConfigStore.instance().store(name="schema", node=Config)
-
-
-@lru_cache(maxsize=1)
-def committed_targets() -> Mapping[str, frozenset[str]]:
-    """The only code that a config may choose: the `_target_`s in files under conf/, by the place of the node that they
-    are given to, such as `strategy.aggregation`. A group's own place is its folder's."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for path in CONF_DIR.rglob("*.yaml"):
-        for place, target in _targets(path):
-            found[place].add(target)
-    return MappingProxyType({place: frozenset(targets) for place, targets in found.items()})
-
-
-def _targets(path: Path) -> Iterator[tuple[str, str]]:
-    """Of a file under conf/, the place and the code of each `_target_`."""
-    text = path.read_text("utf-8")
-    if "_target_" not in text:
-        return iter(())
-    folder = path.parent.relative_to(CONF_DIR).as_posix().strip(".").replace("/", ".")
-    package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-    start = folder if package is None or package[1] == "_group_" else package[1].removeprefix("_global_")
-
-    def walk(node: object, at: str) -> Iterator[tuple[str, str]]:
-        for name, value in node.items() if isinstance(node, dict) else ():
-            if name == "_target_":
-                yield at, str(value)
-            else:
-                yield from walk(value, f"{at}.{name}".lstrip("."))
-
-    return walk(yaml.safe_load(text), start)
-
-
-def choice_of(group: str, target: str) -> str:
-    """The choice that brings this code, as a person writes it: privacy=dp_sgd. Of several, the shortest."""
-    files = sorted((CONF_DIR / group).glob("*.yaml"), key=lambda path: (len(path.stem), path.stem))
-    names = [path.stem for path in files if (group.replace("/", "."), target) in _targets(path)]
-    return f"{group}={names[0] if names else target}"
 
 
 def _check_node(node: object, key: str, group: str = "") -> None:
@@ -119,64 +79,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     try:
         return hydra_compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_explain(error, overrides)) from None
-
-
-ABSENT = "is not in struct"  # how Hydra says that there is no such key
-
-
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's complaint without its internals and its advice to add keys, and the nearest existing keys."""
-    text = str(error).partition("Config search path:")[0]
-    noise = ("object_type", "To append to your config", ABSENT)
-    lines = [line for line in text.splitlines() if line.strip() and not any(word in line for word in noise)]
-    cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
-    lines += [line for line in cause if line not in lines and ABSENT not in line]
-    if not any(override.partition("=")[0] in text for override in overrides):
-        lines.insert(0, f"overrides {' '.join(overrides)}:")
-    known = _known_keys()
-    wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
-    for key in (key for key in wrong if key.rpartition(".")[2] in text):
-        if ABSENT in f"{text}{error.__cause__}" and (options := _options_with(key)):
-            lines.append(f"{key}: the option that is chosen has no such key; {' or '.join(options)} has it")
-        elif key not in known and (near := difflib.get_close_matches(key, known, n=3)):
-            lines.append(f"No key {key!r}; did you mean {' or '.join(near)}?")
-    return "\n".join(lines)
-
-
-def _options_with(key: str) -> list[str]:
-    """The choices, such as privacy=dp_sgd, under which there is a key that the chosen option does not have."""
-    group, _, name = key.rpartition(".")
-    nodes = _options(group) if group.replace(".", "/") in groups() else {}
-    return [f"{group}={option}" for option, node in nodes.items() if name in node]
-
-
-def _options(group: str) -> dict[str, dict[str, Any]]:
-    """By option of a group, its keys besides `_target_`; of options without one, none."""
-    found = {}
-    for file in sorted((CONF_DIR / group.replace(".", "/")).glob("*.yaml")):
-        content = yaml.safe_load(file.read_text("utf-8"))
-        node = content.get(group, content) if isinstance(content, dict) else {}
-        if isinstance(node, dict) and "_target_" in node:
-            found[file.stem] = {name: value for name, value in node.items() if name != "_target_"}
-    return found
-
-
-def _known_keys() -> list[str]:
-    """The groups, and every key of the default config."""
-    names = [group.replace("/", ".") for group in groups()]
-
-    def flatten(node: dict[str, Any], prefix: str) -> Iterator[str]:
-        for name, value in node.items():
-            if name == "_target_":
-                continue
-            yield f"{prefix}{name}"
-            if isinstance(value, dict):
-                yield from flatten(value, f"{prefix}{name}.")
-
-    default = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("config")))
-    of_options = {f"{group}.{name}" for group in names for node in _options(group).values() for name in node}
-    return sorted({*names, *flatten(default, ""), *of_options})
+        raise ConfigError(explain(error, overrides)) from None
 
 
 def from_hydra(node: DictConfig) -> Config:

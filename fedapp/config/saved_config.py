@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from fedapp.common.errors import ConfigError
-from fedapp.config.compose import committed_targets
+from fedapp.config.committed import committed_targets
 from fedapp.config.nodes import Node
 from fedapp.config.options import options_of
 

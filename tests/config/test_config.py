@@ -56,6 +56,11 @@ def test_fedavg_is_the_default_server_step() -> None:
         ("data=nothing", ["data=nothing", "no option 'nothing'", "breast_cancer", "digits"]),
         ("dat=digits", ["dat", "did you mean data"]),
         ("optimizer.learning_rate=1", ["optimizer.learning_rate", "optimizer.lr"]),
+        ("optimizer.nesterov=true", ["torch.optim.SGD has it", "+optimizer.nesterov=..."]),
+        (
+            "strategy.server_optimizer.momentum=0.9",
+            ["torch.optim.SGD has it", "+strategy.server_optimizer.momentum=..."],
+        ),
         ("+federation.extra=1", ["extra", "Federation"]),
         ("data=csv", ["data.label", "a value is needed", "data.label=..."]),
         ("nonsense", ["nonsense", "EQUAL"]),

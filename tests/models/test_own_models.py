@@ -16,7 +16,7 @@ from secure_runs import lines, summary
 from fedapp.client import handlers
 from fedapp.common.errors import ConfigError, FederationError
 from fedapp.config import CONF_DIR, compose, options_of
-from fedapp.config.compose import committed_targets
+from fedapp.config.committed import committed_targets
 from fedapp.learning.metrics.by_name import _named
 from fedapp.server.check_config import check_config
 
@@ -86,7 +86,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
     for name in MODELS:
         (conf / "model" / f"{name}.yaml").write_text(f"_target_: my_models.{name}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("overrides", "compose", "options"):
+    for name in ("committed", "explain", "overrides", "compose", "options"):
         monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
     caches = [sys.modules["fedapp.config.overrides"].groups, committed_targets, options_of, _named, handlers._run]
     for cache in caches:
