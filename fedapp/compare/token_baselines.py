@@ -99,7 +99,7 @@ class Baselines:
 
     def run(self, directory: Path) -> None:
         """The model of a finished run."""
-        self._judge(f"federated ({directory.name})", self._of_run(directory))
+        self._judge("federated", self._of_run(directory))
 
     def alone(self, count: int, epochs: int, tell: Tell) -> None:
         """`count` clients, each with a network of its own from the start, on their own held-out lines."""
@@ -108,7 +108,7 @@ class Baselines:
     def fine_tuned(self, directory: Path, count: int, epochs: int, tell: Tell) -> None:
         """The same from the model of a run, and what that model says of the same lines before."""
         make = lambda: self._of_run(directory)  # noqa: E731
-        name = f"federated ({directory.name})"
+        name = "federated"
         self._own(f"{name}, as it is", count, 0, make, tell)
         self._own(f"{name}, fine-tuned by each client", count, epochs, make, tell)
 

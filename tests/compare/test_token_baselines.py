@@ -34,7 +34,7 @@ def saved(made: Baselines, folder: Path, *changes: str) -> Path:
 
 def test_a_run_of_the_same_text_is_judged(made: Baselines, tmp_path: Path) -> None:
     made.run(saved(made, tmp_path, "federation.num_rounds=2", "optimizer.lr=0.1"))
-    judged = {on for name, on in made.judged.scores if name == f"federated ({tmp_path.name})"}
+    judged = {on for name, on in made.judged.scores if name == "federated"}
     assert judged == {"held-out lines of the clients", "held-out clients"}
 
 
@@ -79,7 +79,7 @@ def test_each_clients_fine_tuning_is_compared_with_the_model_as_it_is(made: Base
     folder = saved(made, tmp_path)
     made.alone(2, 1, print)
     made.fine_tuned(folder, 2, 1, print)
-    name, on = f"federated ({folder.name})", "held-out lines of 2 clients"
+    name, on = "federated", "held-out lines of 2 clients"
     found = {(row.model, row.than) for row in made.judged.differences(["token_accuracy"]) if row.on == on}
     tuned = f"{name}, fine-tuned by each client"
     assert found == {(tuned, "network, each client alone"), (tuned, f"{name}, as it is")}
