@@ -39,7 +39,9 @@ class OwnModels:
     """How the clients of a site train models of their own, from their data as plainly as `training` does."""
 
     def __init__(self, rule: OwnModel, training: LocalTraining) -> None:
-        self.rule, self.training = rule, replace(training, local_epochs=rule.epochs, proximal_mu=rule.mu)
+        self.rule = rule
+        # How frequent each class is here is part of what a model of the client's own is to know.
+        self.training = replace(training, local_epochs=rule.epochs, proximal_mu=rule.mu, adjustment=None)
         # As an operator counts the work of one message: in a round the global model is trained, too.
         together = rule.epochs + (training.local_epochs if rule.every_round else 0)
         self.check_work = replace(training, local_epochs=together).check_work

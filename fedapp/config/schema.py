@@ -65,6 +65,7 @@ class Train:
     batch_size: int = bounded(ge=1)
     max_seconds: float | None = bounded(gt=0)
     proximal_mu: float = bounded(ge=0, le=1e6)
+    logit_adjustment: float = bounded(ge=0, le=10)
     augmentation: list[str] = MISSING
     val_fraction: float = bounded(ge=0, le=0.9)
     precision: str = choice("fp32", "bf16")

@@ -110,6 +110,8 @@ def build_parts(config: Config) -> Parts:
     personal = option("federation.personal", config.federation.personal, Personal)
     personal.mark(model)
     check_optimizer("optimizer", config.optimizer)
+    if config.train.logit_adjustment:
+        task.adjustment(config.train.logit_adjustment)  # refuses a task that has nothing to adjust
     return Parts(source, task, whole, frozen, model, personal, smallest)
 
 
@@ -169,6 +171,7 @@ def build_training(
         local_epochs=config.train.local_epochs,
         batch_size=config.train.batch_size,
         proximal_mu=config.train.proximal_mu,
+        adjustment=parts.task.adjustment(tau) if (tau := config.train.logit_adjustment) else None,
         prepare=_preparation(config, parts),
         precision=config.train.precision,
         max_seconds=min((bound for bound in bounds if bound is not None), default=None),

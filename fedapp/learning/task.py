@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedapp.common.errors import ConfigError
 from fedapp.data.source import Examples, Schema
 from fedapp.learning.agreement import Agreement, of_inputs, of_targets
+from fedapp.learning.logit_adjustment import LogitAdjustment
 from fedapp.learning.losses import Loss
 from fedapp.learning.metrics import Metric
 from fedapp.models.input_layer import input_layer
@@ -111,6 +113,14 @@ class Task(ABC):
     def loss_per_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The same, of each example: (B,)."""
         return self.criterion.per_example(outputs, targets)
+
+    def adjustment(self, tau: float) -> LogitAdjustment:
+        """Of the outputs of training, by how frequent each class is (`train.logit_adjustment`). Raises ConfigError for
+        a task without classes that exclude each other."""
+        raise ConfigError(
+            f"train.logit_adjustment={tau:g}: counts how often each client has each class, and this task is"
+            f" {self.kind}; set it to 0"
+        )
 
     def confidences(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,): higher, the better the model knows the true target. For the audit of what a model tells of its data."""

@@ -57,6 +57,7 @@ class TrainingResult:
 class LocalTraining:
     """How a client trains: mini-batch gradient descent, with a proximal term (FedProx, Li et al. 2020) on request.
 
+    `adjustment`, where there is one, gives of all targets what is added to the outputs (B, *output_shape) of training.
     `prepare`, where there is one, makes of a batch's inputs what the model takes, anew each time: augmentation.
     More than `max_steps` are refused before the first one. After `max_seconds` it stops, always after a whole step and
     never before the first one. With `precision` "bf16" the forward pass computes in bfloat16 where torch's
@@ -68,6 +69,7 @@ class LocalTraining:
     local_epochs: int
     batch_size: int
     proximal_mu: float = 0.0
+    adjustment: Callable[[Tensor], Tensor] | None = None
     prepare: Callable[[Tensor], Tensor] | None = None
     max_seconds: float | None = None
     max_steps: int | None = None
@@ -94,6 +96,7 @@ class LocalTraining:
             group["lr"] *= lr_factor
         step = stepper(optimizer)
         device = parameters[0].device
+        added = self.adjustment(examples.targets).to(device) if self.adjustment is not None else None
         steps, seen, total = 0, 0, torch.zeros((), device=device)
         model.train()
         devices = (device.index or 0,) if device.type == "cuda" else ()
@@ -102,7 +105,8 @@ class LocalTraining:
                 inputs, targets = examples.inputs[batch].to(device), examples.targets[batch].to(device)
                 inputs = self.prepare(inputs) if self.prepare is not None else inputs
                 with torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
-                    loss = self.loss(model(inputs), targets)
+                    outputs = model(inputs)
+                    loss = self.loss(outputs if added is None else outputs + added, targets)
                 step(self._gradients(loss, parameters, start))
                 steps, seen = steps + 1, seen + len(batch)
                 total += loss.detach() * len(batch)

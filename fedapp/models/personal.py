@@ -75,6 +75,11 @@ class PersonalHead(Personal):
         make_personal(head)
 
     def conflicts(self, config: Any, parts: Any) -> None:
+        if config.train.logit_adjustment:
+            raise ConfigError(
+                f"train.logit_adjustment={config.train.logit_adjustment:g}: keeps out of a head what a client's own is"
+                " there to learn; set it to 0, or choose federation.personal=none, finetune or ditto"
+            )
         check_something_shared(
             parts.model,
             "federation.personal=head: of this model nothing but its head is trained, so nothing is left to"

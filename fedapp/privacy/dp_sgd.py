@@ -78,6 +78,11 @@ class DpSgd(PrivacyOption):
                 f"train.augmentation=[{','.join(train.augmentation)}]: not under privacy=dp_sgd. Which change an"
                 " example gets would depend on the examples drawn beside it; leave it empty"
             )
+        if train.logit_adjustment:
+            raise ConfigError(
+                f"train.logit_adjustment={train.logit_adjustment:g}: under privacy=dp_sgd nothing is counted of a"
+                " client's examples that no noise hides; set it to 0"
+            )
         if train.precision != "fp32":
             raise ConfigError(
                 f"train.precision={train.precision}: under privacy=dp_sgd, clipping and noise need fp32; set that"

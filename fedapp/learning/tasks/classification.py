@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DataError
 from fedapp.data.source import Examples
+from fedapp.learning.logit_adjustment import LogitAdjustment
 from fedapp.learning.losses import Loss
 from fedapp.learning.losses.classification import CrossEntropy
 from fedapp.learning.metrics import Metric
@@ -41,6 +42,9 @@ class Classification(Task):
             raise DataError(f"{name}: labels have shape {tuple(targets.shape)}, one class index an example is needed")
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             raise DataError(f"{name}: a label index lies outside 0..{classes - 1}")
+
+    def adjustment(self, tau: float) -> LogitAdjustment:
+        return LogitAdjustment(tau, len(self.schema.classes))
 
     def details(self, model: nn.Module, examples: Examples) -> dict[str, Any]:
         """`confusion_matrix`: a row for each true class, a column for each predicted one."""
