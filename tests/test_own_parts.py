@@ -3,7 +3,6 @@ an update step and an aggregation protocol, and a run uses each."""
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from typing import Any
 import pytest
 from commands import ROOT, copy_of_this_checkout, run_script
 from in_process import InProcessGrid, run_in_process, run_on
+from own_conf import conf_of_own
 
-import fedapp.config.overrides as overrides_module
-from fedapp.client import handlers
 from fedapp.common.errors import ConfigError
-from fedapp.config import CONF_DIR, compose, options_of
-from fedapp.config.committed import committed_targets
-from fedapp.learning.metrics.by_name import _named
+from fedapp.config import CONF_DIR, compose
 from fedapp.server.check_config import check_config
 
 OWN = {
@@ -43,14 +39,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This checkout's conf/ with the files of OWN in it, for runs in this process."""
     conf = Path(shutil.copytree(CONF_DIR, tmp_path / "conf"))
     add_to(conf)
-    for name in ("committed", "explain", "overrides", "compose", "options"):
-        monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
-    cached: list[Any] = [overrides_module.groups, committed_targets, options_of, _named, handlers._run]
-    for function in cached:
-        function.cache_clear()
-    yield
-    for function in cached:
-        function.cache_clear()
+    with conf_of_own(monkeypatch, conf):
+        yield
 
 
 def summary(directory: Path) -> dict[str, Any]:

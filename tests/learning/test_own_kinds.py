@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import run_in_process
+from own_conf import conf_of_own
 from torch import Tensor, nn
 
 from fedapp.common.errors import ConfigError, DataError, FederationError
-from fedapp.config import CONF_DIR, options_of
+from fedapp.config import CONF_DIR
 from fedapp.data.source import Examples, Schema
-from fedapp.learning.metrics.by_name import _named
 from fedapp.learning.tasks.by_schema import by_schema
 from fedapp.learning.training import LocalTraining
 from fedapp.models.fit import check_fits
@@ -174,15 +174,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }.items():
         (conf / f"{file}.yaml").write_text(f"_target_: own_kind.{target}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    composing, overriding = (sys.modules[f"fedapp.config.{name}"] for name in ("compose", "overrides"))
-    caches = (composing.committed_targets, overriding.groups, options_of, _named)
-    for cache in caches:
-        cache.cache_clear()
-    for name in ("compose", "options", "overrides"):
-        monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    with conf_of_own(monkeypatch, conf):
+        yield
     sys.modules.pop("own_kind", None)
 
 

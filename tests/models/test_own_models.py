@@ -10,14 +10,12 @@ from types import ModuleType
 import pytest
 import torch
 from in_process import InProcessGrid, run_in_process, run_on
+from own_conf import conf_of_own
 from safetensors.torch import load_file
 from secure_runs import lines, summary
 
-from fedapp.client import handlers
 from fedapp.common.errors import ConfigError, FederationError
-from fedapp.config import CONF_DIR, compose, options_of
-from fedapp.config.committed import committed_targets
-from fedapp.learning.metrics.by_name import _named
+from fedapp.config import CONF_DIR, compose
 from fedapp.server.check_config import check_config
 
 MODULE = """
@@ -86,14 +84,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
     for name in MODELS:
         (conf / "model" / f"{name}.yaml").write_text(f"_target_: my_models.{name}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("committed", "explain", "overrides", "compose", "options"):
-        monkeypatch.setattr(sys.modules[f"fedapp.config.{name}"], "CONF_DIR", conf)
-    caches = [sys.modules["fedapp.config.overrides"].groups, committed_targets, options_of, _named, handlers._run]
-    for cache in caches:
-        cache.cache_clear()
-    yield importlib.import_module("my_models")
-    for cache in caches:
-        cache.cache_clear()
+    with conf_of_own(monkeypatch, conf):
+        yield importlib.import_module("my_models")
     sys.modules.pop("my_models", None)
 
 
