@@ -73,6 +73,8 @@ def open_arm(setting: Setting) -> Arm:
     parts = build_parts(config)
     if parts.task.schema.vocabulary:
         raise ConfigError("data: its inputs are tokens, and an audit reconstructs inputs that are numbers")
+    if config.train.logit_adjustment:
+        raise ConfigError("train.logit_adjustment: the attacks of an audit do not reckon with it; set it to 0")
     for agreement in parts.task.agreements:
         raise ConfigError(f"{agreement.setting}: nothing is agreed in an audit; use {agreement.remedy}")
     data = parts.source.pooled().train

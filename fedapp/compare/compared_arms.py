@@ -15,6 +15,8 @@ __all__ = ["ComparedArm", "arms_of", "base_overrides", "check_base", "check_choi
 UNSEEN = "train.val_fraction=0"  # no run has the held-out rows, nor a validation split of its training rows
 HELD_OUT = 0.3  # of each site's rows, unless train.val_fraction says so
 # What a site alone, or whoever had all data, has no use for. Options of these groups lose their keys with them.
+# Against what clients that differ do to one model: nothing for one client.
+ONLY_FEDERATED = ("train.proximal_mu=", "train.logit_adjustment=")
 PLAIN = (
     *("strategy=fedavg", "privacy=none", "secure_aggregation=none", "compression=none", "cohort=uniform"),
     *("downlink=whole", "federation/personal=none"),
@@ -114,9 +116,15 @@ def arms_of(base: Sequence[str], config: Config, extra: Sequence[tuple[str, ...]
 def _plain(base: Sequence[str], config: Config) -> tuple[str, ...]:
     """One client, without what only a federation has."""
     own = [item for item in base if not re.match(rf"[+~]*({'|'.join(map(re.escape, KEYS))})[./=]", _dotted(item))]
-    own = [item for item in own if not item.startswith("train.proximal_mu=")]
+    own = [item for item in own if not item.startswith(ONLY_FEDERATED)]
     plain = [
-        *(*own, *PLAIN, "train.proximal_mu=0.0", "federation.num_clients=1", "federation.min_clients=1"),
+        *(
+            *own,
+            *PLAIN,
+            *(f"{start}0.0" for start in ONLY_FEDERATED),
+            "federation.num_clients=1",
+            "federation.min_clients=1",
+        ),
         *("federation.fraction_train=1.0", "federation.over_selection=0.0"),
         *("federation.deliver=false", f"federation.num_rounds={rounds_alone(config)}", "run.num_supernodes=1", UNSEEN),
     ]

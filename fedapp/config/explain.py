@@ -2,15 +2,14 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from fedapp.config.committed import committed_targets
 from fedapp.config.overrides import CONF_DIR, groups
@@ -31,7 +30,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         lines.insert(0, f"overrides {' '.join(overrides)}:")
     known = _known_keys()
     wrong = (override.partition("=")[0].lstrip("+~") for override in overrides)
-    for key in (key for key in wrong if key.rpartition(".")[2] in text):
+    for key in (key for key in wrong if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", text)):
         if ABSENT in f"{text}{error.__cause__}" and (options := _options_with(key)):
             lines.append(f"{key}: the option that is chosen has no such key; {' or '.join(options)} has it")
         elif ABSENT in f"{text}{error.__cause__}" and (target := _taken_by(key, overrides)):
@@ -55,12 +54,14 @@ def _taken_by(key: str, overrides: Sequence[str]) -> str | None:
     others = [one for one in overrides if one.partition("=")[0].lstrip("+~") != key]
     try:
         node = OmegaConf.select(hydra_compose("config", others), place)
-    except (HydraException, OmegaConfBaseException, ValueError):  # more is wrong, and this is said first
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        if target not in set().union(*committed_targets().values()):
+            return None
+        taken = inspect.signature(get_object(target)).parameters.get(name)
+    except Exception:  # more is wrong, or its package is not here: what is already known is said
         return None
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    if target not in set().union(*committed_targets().values()):
-        return None
-    return target if name in inspect.signature(get_object(target)).parameters else None
+    # What has no default is given by the app, such as the parameters of an optimizer.
+    return target if taken is not None and taken.default is not taken.empty else None
 
 
 def _options(group: str) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,7 @@ def number(text: str) -> float:
 
 def count(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if (found := number(text)) != int(found) or found < least:
+        if not (found := number(text)).is_integer() or found < least:
             raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least {least}")
         return int(found)
 

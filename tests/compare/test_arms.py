@@ -32,7 +32,12 @@ def test_commas_separate_variants_and_spaces_their_overrides() -> None:
 def test_alone_and_pooled_have_nothing_of_a_federation() -> None:
     base = [
         *(*BASE, "data.scaling=published", "privacy=dp_sgd", "privacy.target_epsilon=3", "strategy=fedadam"),
-        *("strategy.weighting=uniform", "train.proximal_mu=0.5", "federation.personal=none"),
+        *(
+            "strategy.weighting=uniform",
+            "train.proximal_mu=0.5",
+            "train.logit_adjustment=1",
+            "federation.personal=none",
+        ),
         *("downlink=differences", "downlink.bits=4"),
     ]
     alone = next(arm for arm in arms_of(base, compose(base), []) if arm.owner == "alone")
@@ -40,7 +45,7 @@ def test_alone_and_pooled_have_nothing_of_a_federation() -> None:
     assert config.privacy == plain.privacy
     assert config.strategy == plain.strategy
     assert config.downlink == plain.downlink
-    assert config.train.proximal_mu == 0.0
+    assert config.train.proximal_mu == config.train.logit_adjustment == 0.0
     assert (config.federation.num_clients, config.federation.fraction_train) == (1, 1.0)
     assert compose(base).privacy != plain.privacy
 

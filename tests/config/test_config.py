@@ -61,6 +61,7 @@ def test_fedavg_is_the_default_server_step() -> None:
             "strategy.server_optimizer.momentum=0.9",
             ["torch.optim.SGD has it", "+strategy.server_optimizer.momentum=..."],
         ),
+        ("optimizer.params=1", ["optimizer.params", "did you mean"]),
         ("+federation.extra=1", ["extra", "Federation"]),
         ("data=csv", ["data.label", "a value is needed", "data.label=..."]),
         ("nonsense", ["nonsense", "EQUAL"]),
@@ -208,3 +209,10 @@ def test_an_object_gets_a_copy_of_its_node_and_nothing_in_it_is_an_interpolation
 def test_code_inside_a_node_and_keys_of_hydra_are_refused_by_name(argument: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         instantiate("data", {"_target_": "collections.UserDict", **argument})
+
+
+def test_of_several_overrides_the_wrong_one_is_explained() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["optimizer.lr=0.1", "client_lr.gama=1"])
+    assert "client_lr.gama" in str(caught.value)
+    assert "optimizer.lr:" not in str(caught.value)

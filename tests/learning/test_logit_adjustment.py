@@ -70,6 +70,7 @@ def test_predictions_and_losses_of_evaluation_are_not_moved() -> None:
         (LANGUAGE, "this task is next_token"),
         ("privacy=dp_sgd train.val_fraction=0 federation.final_evaluation=false", "under privacy=dp_sgd"),
         ("federation.personal=head model=mlp data=digits", "out of a head"),
+        ("task/loss=cross_entropy task.loss.class_weights=balanced", "the same as task.loss.class_weights=balanced"),
     ],
 )
 def test_it_is_refused_where_it_has_no_sense(overrides: str, why: str) -> None:

@@ -267,6 +267,7 @@ def test_noise_that_is_missing_is_found_out() -> None:
         (("data=breast_cancer", "model=mlp"), 100, "data.scaling=federated"),
         ((), 5000, "too few for 5000 candidates"),
         (("strategy=median",), 100, "strategy=median: has no effect on an audit"),
+        (("train.logit_adjustment=1",), 100, "train.logit_adjustment: the attacks of an audit do not reckon with it"),
         (("federation.fraction_train=0.5",), 100, "federation.fraction_train=0.5: has no effect"),
         (("privacy.noise_multiplier=5",), 100, "follows from --epsilon"),
         (("model=torchvision", "model.name=resnet18", "model.norm=batch"), 100, "BatchNorm"),
@@ -330,6 +331,8 @@ def test_nonsense_is_refused_before_anything_starts(tmp_path: Path, capsys: pyte
         ["--shadows", "0"],
         ["--confidence", "1"],
         ["--candidates", "2"],
+        ["--jobs", "inf"],
+        ["--attacked", "nan"],
     ):
         with pytest.raises(SystemExit):
             script.main(arguments)

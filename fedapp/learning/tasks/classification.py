@@ -44,6 +44,12 @@ class Classification(Task):
             raise DataError(f"{name}: a label index lies outside 0..{classes - 1}")
 
     def adjustment(self, tau: float) -> LogitAdjustment:
+        """Raises ConfigError beside weights by the counts of all clients, which correct the same."""
+        layer = self.output_layer()
+        if layer is not None and layer.width:
+            raise ConfigError(
+                f"train.logit_adjustment={tau:g}: corrects the same as {layer.setting}; choose one of both"
+            )
         return LogitAdjustment(tau, len(self.schema.classes))
 
     def details(self, model: nn.Module, examples: Examples) -> dict[str, Any]:
