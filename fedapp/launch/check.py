@@ -12,6 +12,7 @@ from fedapp.data.shards import Shards, Split
 from fedapp.data.shared_examples import keep_shards
 from fedapp.launch.objective import check_objective
 from fedapp.learning.build_shards import build_shards, examples_key
+from fedapp.learning.precision import check_precision
 from fedapp.server.check_config import Checked, check_cohort, check_config, check_directory, check_num_clients
 from fedapp.server.vertical.vertical_run import CheckedParties, check_parties
 
@@ -48,6 +49,7 @@ def check(
     check_num_clients(config)
     checked = check_config(config)
     checked.privacy.check_simulation(config, checked.parts)
+    check_precision(config.train.precision, checked.parts.whole, checked.parts.task)
     check_cohort(checked, range(config.federation.num_clients))
     shards = build_shards(config, checked.parts, splits=splits)
     if given is not None:

@@ -19,6 +19,7 @@ from fedapp.data.augmentation import augmentation
 from fedapp.data.source import DataSource
 from fedapp.learning.build_task import build_task, check_target
 from fedapp.learning.optimizer_step import make_optimizer
+from fedapp.learning.precision import check_precision
 from fedapp.learning.task import Task
 from fedapp.learning.training import LocalTraining
 from fedapp.models.fit import check_fits, smallest_batch
@@ -164,6 +165,7 @@ def build_training(
 ) -> LocalTraining:
     """Plain local training. `max_seconds` and `max_steps`: the operator's; the shorter of the first and the server's
     counts."""
+    check_precision(config.train.precision, parts.whole, parts.task)
     bounds = [config.train.max_seconds, max_seconds]
     return LocalTraining(
         loss=parts.task.loss,

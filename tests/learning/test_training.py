@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedapp.common.errors import DeviceError
 from fedapp.common.seeding import derive_seed, generator, seeded
+from fedapp.config import compose
 from fedapp.data.source import Examples, Schema
+from fedapp.learning.build import build_parts, build_training
 from fedapp.learning.tasks.classification import Classification
 from fedapp.learning.tasks.regression import Regression
 from fedapp.learning.training import LocalTraining, minibatches
@@ -141,3 +144,19 @@ def test_bf16_computes_in_fewer_bits_and_keeps_the_parameters_in_all() -> None:
     assert torch.equal(trained["bf16"], trained["again"])
     assert not torch.equal(trained["bf16"], trained["fp32"])
     assert torch.allclose(trained["bf16"], trained["fp32"], atol=0.02)
+
+
+def test_a_machine_that_cannot_compute_in_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch does for an LSTM on processors without instructions for it."""
+    parts = build_parts(compose(["data=digits", "model=mlp"]))
+
+    def forward(x: object) -> None:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor\nmore of it")
+
+    monkeypatch.setattr(parts.whole, "forward", forward)
+    with pytest.raises(
+        DeviceError, match=r"train\.precision=bf16: .*primitive descriptor\); set train\.precision=fp32"
+    ):
+        build_training(compose(["data=digits", "model=mlp", "train.precision=bf16"]), parts)
+    assert build_training(compose(["data=digits", "model=mlp"]), parts).precision == "fp32"
