@@ -21,11 +21,7 @@ from typing import Any
 import torch
 
 from fedapp.audit.canary_lines import Canary, draw_canaries, with_canary
-from fedapp.audit.canary_search import (
-    LARGEST_EXPOSURE,
-    exposure,
-    most_probable,
-)
+from fedapp.audit.canary_search import LARGEST_EXPOSURE, exposure, most_probable
 from fedapp.common.cores import allowed_cores
 from fedapp.common.errors import ConfigError
 from fedapp.common.seeding import generator

@@ -52,6 +52,7 @@ class JudgedText:
         self._task, self._seed = task, seed
         self.scores: dict[tuple[str, str], Tensor] = {}  # by model and name of what it was judged on
         self._held_out: dict[str, HeldOut] = {}
+        self._figures: dict[tuple[str, str, str], Drawn] = {}  # rows and differences are of the same
 
     def judge(self, name: str, model: nn.Module, held: HeldOut) -> None:
         self.add(name, held, self._task.judge(model, held.examples)[1])
@@ -74,15 +75,17 @@ class JudgedText:
         found = []
         for on in self._held_out:
             *others, last = [name for name, where in self.scores if where == on]
-            mine = {metric: self._drawn(last, on, metric) for metric in metrics}
             for other in others:
                 for metric in metrics:
-                    its = self._drawn(other, on, metric)
-                    more, times = mine[metric].minus(its), mine[metric].over(its)
+                    mine, its = (self._drawn(name, on, metric) for name in (last, other))
+                    more, times = mine.minus(its), mine.over(its)
                     found.append(Difference(last, other, on, metric, interval(more), interval(times)))
         return found
 
     def _drawn(self, name: str, on: str, metric: str) -> Drawn:
-        held, scores, by = self._held_out[on], self.scores[name, on], self._task.metrics[metric]
-        counts, targets = resamples(held.units, DRAWS, self._seed), held.examples.targets
-        return Drawn(by(scores, targets), by.on_draws(scores, targets, counts).numpy())
+        key = (name, on, metric)
+        if key not in self._figures:
+            held, scores, by = self._held_out[on], self.scores[name, on], self._task.metrics[metric]
+            counts, targets = resamples(held.units, DRAWS, self._seed), held.examples.targets
+            self._figures[key] = Drawn(by(scores, targets), by.on_draws(scores, targets, counts).numpy())
+        return self._figures[key]
