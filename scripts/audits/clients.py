@@ -1,13 +1,13 @@
 """Whole clients: was this client in the federation?"""
 
 import argparse
-import json
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from audits.result import write_result
 from fedapp.audit.client_unit import audit_clients
 
 __all__ = ["attack_clients"]
@@ -42,9 +42,8 @@ def attack_clients(console: Console, options: argparse.Namespace, directory: Pat
                 {"arm": arm.name, "epsilon": arm.epsilon, "delta": arm.delta, "attack": attack}
                 | {"auc": area.value, "auc_interval": [area.low, area.high], "epsilon_lower_bound": bound}
             )
-    directory.mkdir(parents=True, exist_ok=True)
     content = {"overrides": overrides, "canaries": options.candidates, "worlds": options.attacked, "clients": rows}
-    (directory / "audit.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_result(directory, content)
     console.print(table)
     for arm in audited:
         for attack in arm.refuted:

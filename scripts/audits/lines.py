@@ -1,7 +1,6 @@
 """Models of text: is a single line of a client remembered?"""
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from audits.result import write_result
 from fedapp.audit.canaries import audit_canaries
 
 __all__ = ["attack_lines"]
@@ -34,8 +34,7 @@ def attack_lines(console: Console, options: argparse.Namespace, directory: Path)
             loss = "-" if arm.test_loss is None else f"{arm.test_loss:.3f}"
             mean = f"{sum(found) / len(found):.2f} of {arm.largest:.2f}"
             table.add_row(arm.name, spent, str(number), mean, f"{arm.extracted[number]} of {len(found)}", loss)
-    directory.mkdir(parents=True, exist_ok=True)
     content = {"overrides": overrides, "arms": [asdict(arm) for arm in audited]}
-    (directory / "audit.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_result(directory, content)
     console.print(table)
     return 0

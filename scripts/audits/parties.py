@@ -1,7 +1,6 @@
 """Parties of task=vertical: what do gradients tell of labels, and embeddings of inputs?"""
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from audits.result import write_result
 from fedapp.audit.embedding_attack import audit_embeddings
 from fedapp.audit.label_attacks import audit_labels
 from fedapp.config import compose
@@ -47,9 +47,8 @@ def attack_parties(console: Console, options: argparse.Namespace, directory: Pat
         held_out = ", ".join(f"{metric} {value:.4f}" for metric, value in audited.metrics.items())
         for party, share in audited.found.items():
             fused.add_row(audited.name, party, f"{audited.repeated[party]:.1f}", f"{share:.3f}", held_out)
-    directory.mkdir(parents=True, exist_ok=True)
     found_all = {"overrides": list(overrides), "labels": rows, "embeddings": embeddings}
-    (directory / "audit.json").write_text(json.dumps(found_all, indent=2) + "\n")
+    write_result(directory, found_all)
     console.print("AUC of attacks on training labels (0.5: nothing is learnt), and the model's metrics", soft_wrap=True)
     console.print(table)
     console.print(
